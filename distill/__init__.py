@@ -1,0 +1,24 @@
+"""Large vision networks in, small ones that ship out: distil, compress, export, measure.
+
+The public names are imported on first use, so that ``students`` can be used with nothing but torch installed.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["Artifact", "load", "load_recipe", "run"]
+
+_PUBLIC = {
+    "Artifact": ("distill.artifact", "Artifact"),
+    "load": ("distill.artifact", "load"),
+    "load_recipe": ("distill.recipe", "load"),
+    "run": ("distill.run", "run"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'distill' has no attribute '{name}'")
+    module, attribute = _PUBLIC[name]
+    return getattr(import_module(module), attribute)

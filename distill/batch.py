@@ -1,0 +1,16 @@
+"""What every data module yields."""
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+
+class Batch(NamedTuple):  # a tuple, not a frozen dataclass: Lightning refuses to move those between devices
+    """Samples on their way through teacher, student and losses."""
+
+    inputs: Tensor
+    """(batch, channels, height, width), normalised."""
+    labels: Any
+    """Whatever the task needs: class indices, boxes, flow fields, character sequences."""
+    sample: Tensor
+    """(batch,) position of each sample in the training set: key of caches and memory banks."""

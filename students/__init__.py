@@ -1,0 +1,27 @@
+"""Compact networks, one file per family: ``from students import shufflenet_v2``.
+
+Every network is a function of keyword-only settings that answers an ``nn.Module`` whose ``stages`` names its stages,
+early to late. Names that are not ours are torchvision's classification networks.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torchvision
+
+from distill.registry import Registry
+
+
+def _torchvision(name: str) -> Callable[..., Any] | None:
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        return None
+    return torchvision.models.get_model_builder(name)
+
+
+student = Registry("student", package=__name__, elsewhere=_torchvision)
+
+
+def __getattr__(name: str) -> Callable[..., Any]:
+    if name.startswith("_") or name not in student.names():
+        raise AttributeError(f"module 'students' has no network '{name}'; it has {', '.join(student.names())}")
+    return student.find(name)
