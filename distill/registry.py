@@ -130,7 +130,9 @@ def _foreign(kind: str, name: str) -> Component:
     try:
         return getattr(importlib.import_module(module), attribute)
     except ImportError as error:
-        raise RecipeError(f"{kind} '{name}': cannot import '{module}' ({error}); is its folder on PYTHONPATH?") from None
+        raise RecipeError(
+            f"{kind} '{name}': cannot import '{module}' ({error}); is its folder on PYTHONPATH?"
+        ) from None
     except AttributeError:
         raise RecipeError(f"{kind} '{name}': module '{module}' has no attribute '{attribute}'") from None
 

@@ -1,0 +1,26 @@
+"""Where everything that a user reads is written."""
+
+import logging
+import os
+import warnings
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+console = Console(quiet=os.environ.get("LOCAL_RANK", "0") != "0", highlight=False)
+
+
+def quiet_libraries() -> None:
+    """Our own log lines are shown; tips and deprecation notes of the libraries below us are not."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_handler()])
+    logging.getLogger("distill").setLevel(logging.INFO)
+    for name in ("pytorch_lightning", "lightning", "lightning.pytorch", "torch.onnx", "onnxscript", "wandb"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for message in (".*num_workers.*", ".*many workers.*", ".*LeafSpec.*", ".*in eval mode at the start of training.*"):
+        warnings.filterwarnings("ignore", message)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def _handler() -> RichHandler:
+    return RichHandler(console=console, show_time=False, show_path=False, show_level=False)

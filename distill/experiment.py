@@ -1,0 +1,202 @@
+"""What every step of a run needs: data, task, folder and tracker, all checked before any work begins."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from distill import __version__, measure, networks
+from distill.artifact import Artifact, deployable
+from distill.batch import Batch
+from distill.console import console
+from distill.data import data as datasets
+from distill.distiller import Distiller
+from distill.errors import RecipeError
+from distill.evaluation import on_best_device, score
+from distill.measure import Step
+from distill.recipe import plain, resolved
+from distill.registry import options
+from distill.schema import Finetune, Network, Recipe, Stage
+from distill.steps import Finished, Make, Steps, key
+from distill.tasks import Task
+from distill.tasks import task as tasks
+from distill.tracking import Tracker
+from distill.training import Curve, OnEpoch, fit
+
+UNKEYED = ("output", "tracking", "recipe")
+"""Sections that do not change any result."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One recipe at work.
+
+    >>> with Experiment.open(recipe) as experiment: ...
+    """
+
+    recipe: Recipe
+    data: pl.LightningDataModule
+    task: Task
+    steps: Steps
+    tracker: Tracker
+    on_epoch: OnEpoch | None = None
+
+    @classmethod
+    @contextmanager
+    def open(cls, recipe: Recipe, on_epoch: OnEpoch | None = None) -> Iterator[Self]:
+        """Build data and task, try every stage on one batch, then make the run's folder."""
+        component = datasets.find(recipe.data.name)
+        data = component(recipe.seed, **options(component, recipe.data))
+        component = tasks.find(recipe.task.name)
+        task = component(data.num_classes, **options(component, recipe.task))
+        for stage in (*recipe.stages.values(), *(h.finetune for h in recipe.compress.values() if h.finetune)):
+            cls._try(recipe, data, task, stage)
+        settings = {k: v for k, v in plain(recipe).items() if k not in UNKEYED}
+        folder = recipe.output / recipe.recipe / key(settings)[:8]
+        steps = Steps(folder, recipe.output, allow=_outside(recipe))
+        (folder / "recipe.yaml").write_text(f"# distill {__version__}, torch {torch.__version__}\n{resolved(recipe)}")
+        console.print(f"[bold]{recipe.recipe}[/bold] -> {folder}")
+        with Tracker(
+            folder, name=f"{recipe.recipe}/{folder.name}", config=plain(recipe), **plain(recipe.tracking)
+        ) as t:
+            yield cls(recipe, data, task, steps, t, on_epoch)
+
+    @property
+    def folder(self) -> Path:
+        return self.steps.folder
+
+    def do(self, folder: str, name: str, key: str, make: Make) -> Finished:
+        """A step, made or reused, and one line about it."""
+        done = self.steps.do(folder, key, make, lambda *made: self._describe(name, *made))
+        shown = "  ".join(f"{metric} {value:.4f}" for metric, value in done.step.metrics.items())
+        size = f"{done.step.params:,} parameters  {done.step.bytes:,} bytes"
+        console.print(f"[green]{folder:<22}[/green] {shown}  {size}  {done.step.seconds:.1f} s")
+        return done
+
+    def network(self, spec: Network) -> Artifact:
+        """A network with its first weights: from the seed, or from a checkpoint."""
+        entry = networks.entry(spec, self.data)
+        return Artifact(_network(spec, entry, self.recipe.seed).eval(), network=entry, about=self.about)
+
+    def train(
+        self, student: nn.Module, teacher: nn.Module | None, stage: Stage, title: str, folder: Path
+    ) -> tuple[nn.Module, Curve]:
+        """One stage."""
+        recipe = self.recipe
+        module = _distiller(recipe, self.data, self.task, student, teacher, stage)
+        logger = self.tracker.logger(title)
+        return fit(
+            module, self.data, folder, title=title, settings=recipe.trainer, logger=logger, on_epoch=self.on_epoch
+        )
+
+    def evaluate(self, model: nn.Module) -> float:
+        """The task's monitor on the validation split; higher is better. This is what hooks are judged by."""
+        metrics = self.validate(on_best_device(deployable(model)))
+        if self.task.monitor not in metrics:
+            raise RecipeError("this hook judges by the validation split, but data.val is 0")
+        return metrics[self.task.monitor]
+
+    def validate(self, predict: Any) -> dict[str, float]:
+        scores = score(predict, self.data.val_dataloader(), self.task.metrics)
+        return {f"val/{name}": value for name, value in scores.items()}
+
+    @cached_property
+    def key(self) -> str:
+        """Names what every step's result depends on."""
+        recipe = self.recipe
+        return key(__version__, recipe.seed, plain(recipe.data), self.data.fingerprint(), plain(recipe.task))
+
+    @cached_property
+    def example(self) -> Batch:
+        return self.data.calibration(8)[0]
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What an artifact needs to be evaluated and exported on its own."""
+        height, width = self.data.image_size
+        size = {"channels": self.data.channels, "height": height, "width": width}
+        return {
+            "task": plain(self.recipe.task),
+            "data": plain(self.recipe.data),
+            "input": {**size, "mean": list(self.data.mean), "std": list(self.data.std)},
+            "classes": list(self.data.class_names),
+        }
+
+    def _describe(self, name: str, artifact: Artifact, size: int, seconds: float) -> Step:
+        small = deployable(artifact.model)
+        images = self.example.inputs
+        return Step(
+            step=name,
+            params=measure.params(artifact.model),
+            macs=measure.macs(small, images),
+            bytes=size,
+            latency_ms=measure.latency(small, images),
+            metrics=self.validate(on_best_device(small)),
+            seconds=seconds,
+        )
+
+    @staticmethod
+    def _try(recipe: Recipe, data: pl.LightningDataModule, task: Task, stage: Stage) -> None:
+        """Build one stage from fresh networks, so that what does not fit is said before anything is trained."""
+        student, teacher = (
+            _network(spec, networks.entry(spec, data), recipe.seed) if spec else None
+            for spec in (recipe.student, recipe.teacher)
+        )
+        assert student is not None
+        _distiller(recipe, data, task, student, teacher, with_losses(recipe, stage))
+        with torch.no_grad():
+            for role, model in (("student", student), ("teacher", teacher)):
+                outputs = model.eval()(data.calibration(8)[0].inputs).shape[1] if model else data.num_classes
+                if outputs != data.num_classes:
+                    raise RecipeError(f"the {role} answers {outputs} classes, but the data has {data.num_classes}")
+
+
+def with_losses(recipe: Recipe, stage: Stage) -> Stage:
+    """Fine-tuning without losses of its own learns from the teacher as the last stage did."""
+    if isinstance(stage, Finetune) and not stage.losses:
+        last = list(recipe.stages.values())[-1]
+        return replace(stage, losses=last.losses, task_weight=last.task_weight)
+    return stage
+
+
+def _network(spec: Network, entry: Mapping[str, Any], seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    model = networks.build(entry, allow=[spec.name.partition(":")[0]])
+    if spec.weights:
+        trained_on = getattr(spec, "epochs", 1)
+        networks.load_weights(model, spec.weights, name=spec.name, new_classifier=trained_on > 0)
+    return model
+
+
+def _distiller(
+    recipe: Recipe,
+    data: pl.LightningDataModule,
+    task: Task,
+    student: nn.Module,
+    teacher: nn.Module | None,
+    stage: Stage,
+) -> Distiller:
+    return Distiller(
+        student,
+        teacher,
+        task,
+        stage,
+        optimizer=recipe.optimizer,
+        schedule=recipe.schedule,
+        example=data.calibration(8)[0],
+        offered={"train_labels": data.train_labels()},
+        seed=recipe.seed,
+        channels_last=recipe.channels_last,
+    )
+
+
+def _outside(recipe: Recipe) -> list[str]:
+    """Modules of the recipe's own networks that are not ours: the recipe's author trusts them."""
+    specs = (recipe.student, recipe.teacher)
+    return [spec.name.partition(":")[0] for spec in specs if spec and ":" in spec.name]

@@ -1,0 +1,55 @@
+"""Zhao et al.: Decoupled Knowledge Distillation. arXiv:2203.08679, equation 7.
+
+Departs from the authors' code: both parts are computed in log space, where extreme logits stay finite.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from distill.losses import loss
+
+
+@loss("dkd")
+def decoupled(
+    student: Float[Tensor, "batch classes"],
+    teacher: Float[Tensor, "batch classes"],
+    labels: Int[Tensor, "batch"],
+    *,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+    temperature: float = 4.0,
+) -> Float[Tensor, ""]:
+    """Knowledge about the labelled class (weight ``alpha``) apart from that about all others (weight ``beta``).
+
+    Raises:
+        ValueError: with two classes there are no "others" to compare.
+    """
+    if student.shape[1] < 3:
+        raise ValueError(f"dkd compares the classes beside the label, but there are only {student.shape[1]}; use kd")
+    student, teacher = student / temperature, teacher / temperature
+    target = kl(label_against_rest(student, labels), label_against_rest(teacher, labels))
+    others = kl(without_label(student, labels), without_label(teacher, labels))
+    return temperature**2 * (alpha * target + beta * others)
+
+
+def kl(student: Float[Tensor, "batch k"], teacher: Float[Tensor, "batch k"]) -> Float[Tensor, ""]:
+    """KL(softmax(teacher) || softmax(student)), mean over the batch."""
+    return F.kl_div(F.log_softmax(student, 1), F.log_softmax(teacher, 1), reduction="batchmean", log_target=True)
+
+
+def label_against_rest(
+    logits: Float[Tensor, "batch classes"], labels: Int[Tensor, "batch"]
+) -> Float[Tensor, "batch 2"]:
+    """Logits of two events, the label and any other class; no probability underflows on the way."""
+    rest = logits.scatter(1, labels[:, None], -torch.inf).logsumexp(1, keepdim=True)
+    return torch.cat([logits.gather(1, labels[:, None]), rest], dim=1)
+
+
+def without_label(
+    logits: Float[Tensor, "batch classes"], labels: Int[Tensor, "batch"]
+) -> Float[Tensor, "batch others"]:
+    """The logits of all classes but the label, in their order."""
+    others = F.one_hot(labels, logits.shape[1]) == 0
+    return logits[others].reshape(len(logits), -1)

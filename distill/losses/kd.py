@@ -1,0 +1,30 @@
+"""Hinton, Vinyals & Dean: Distilling the Knowledge in a Neural Network. arXiv:1503.02531, section 2."""
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from distill.losses import loss
+
+
+@loss("kd")
+def soft_targets(
+    student: Float[Tensor, "batch classes"],
+    teacher: Float[Tensor, "batch classes"],
+    *,
+    temperature: float = 4.0,
+) -> Float[Tensor, ""]:
+    """Divergence of the student's softened class probabilities from the teacher's, mean over the batch.
+
+    Args:
+        student: logits.
+        teacher: logits.
+        temperature: divides the logits; above 1 it shows how the teacher ranks the wrong classes.
+    """
+    # T^2 keeps the gradient's size independent of T.
+    return temperature**2 * F.kl_div(
+        F.log_softmax(student / temperature, dim=1),
+        F.log_softmax(teacher / temperature, dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )

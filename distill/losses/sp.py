@@ -1,0 +1,35 @@
+"""Tung & Mori: Similarity-Preserving Knowledge Distillation. arXiv:1907.09682, equations 1 to 4.
+
+Compares the images of a batch with each other; under DDP it sees only the local batch.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from distill.losses import loss
+
+
+@loss("sp")
+def similarity_preserving(
+    student: Float[Tensor, "batch *_s"], teacher: Float[Tensor, "batch *_t"]
+) -> Float[Tensor, ""]:
+    """Images that look alike to the teacher should look alike to the student; feature sizes may differ.
+
+    Raises:
+        ValueError: one image has nothing to be similar to.
+    """
+    if len(student) < 2:
+        raise ValueError(
+            "sp compares the images of a batch with each other, but this batch has one; enlarge batch_size"
+        )
+    return (similarity(student) - similarity(teacher)).square().sum() / len(student) ** 2
+
+
+def similarity(features: Float[Tensor, "batch *_"]) -> Float[Tensor, "batch batch"]:
+    """Inner products between all images, each row a unit vector."""
+    # Sums over thousands of features leave the range of half precision.
+    with torch.autocast(features.device.type, enabled=False):
+        flat = features.float().flatten(1)
+        return F.normalize(flat @ flat.T, dim=1)

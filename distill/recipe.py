@@ -1,0 +1,176 @@
+"""A recipe is one whole experiment. Here it is found, inherited, overridden and checked before anything runs."""
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from distill.compress import hook
+from distill.data import data
+from distill.errors import RecipeError
+from distill.export import exporter
+from distill.losses import loss
+from distill.registry import Registry, did_you_mean, schema
+from distill.schema import Component, Hook, Loss, Network, Recipe, TeacherNetwork
+from distill.tasks import task
+from students import student
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+FROM_THE_DATA = ("num_classes", "channels")
+
+
+def names() -> list[str]:
+    """Every recipe of the repository; files named ``base`` are only inherited from, and sweeps are not recipes."""
+    paths = (p.relative_to(RECIPES).with_suffix("") for p in RECIPES.rglob("*.yaml"))
+    return sorted(p.as_posix() for p in paths if p.name != "base" and p.parts[0] != "sweeps")
+
+
+def summary(name: str) -> str:
+    """The first line of a recipe's header comment."""
+    return find(name).read_text().partition("\n")[0].removeprefix("#").strip()
+
+
+def find(name: str) -> Path:
+    """The file of ``recipe=NAME`` or ``recipe=PATH.yaml``."""
+    outside = name.endswith((".yaml", ".yml"))
+    path = Path(name) if outside else RECIPES / f"{name}.yaml"
+    if path.is_file():
+        return path
+    raise RecipeError(f"no recipe file '{name}'" if outside else f"unknown recipe {did_you_mean(name, names())}")
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, apply ``key.path=value`` overrides, check every name, key and type.
+
+    Args:
+        name: a recipe of the repository (``fashion_mnist/resnet20_shufflenet``), or the path of a YAML file.
+        overrides: ``stages.distill.epochs=5`` sets one value; ``student={name: lenet5}`` replaces a section.
+
+    Raises:
+        RecipeError: names the recipe, the place in it, what is wrong and what would be right.
+    """
+    path, where = find(name), ""
+    try:
+        tree = _sections(path)
+        for override in overrides:
+            _apply(override, tree)
+        tree.setdefault("recipe", path.stem if name.endswith((".yaml", ".yml")) else name)
+        for parent, key, registry, base in _components(tree):
+            where = f" at {parent._get_full_key(key)}"
+            parent[key] = _typed(parent[key], key, registry, base)
+        where = ""
+        _check_trainer(tree.get("trainer") or {})
+        return cast(Recipe, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), tree)))
+    except (OmegaConfBaseException, RecipeError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe '{name}'{where}: {_one_line(error)}") from None
+
+
+def plain(section: Any) -> Any:
+    """A typed section as JSON-able data: what keys are made from and artifacts remember."""
+    return _paths_as_text(asdict(section))
+
+
+def resolved(recipe: Recipe) -> str:
+    """The recipe as YAML with everything filled in; it loads again as it is."""
+    return OmegaConf.to_yaml(OmegaConf.create(plain(recipe)))
+
+
+def _apply(override: str, tree: DictConfig) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"'{override}' is not of the form key.path=value")
+    OmegaConf.update(tree, key, OmegaConf.create(f"value: {value}").value, merge=False, force_add=True)
+
+
+def _components(tree: DictConfig) -> Iterator[tuple[DictConfig, str, Registry, type]]:
+    """Every node that names a component: its parent and key, where to look it up, and what all of its kind share."""
+    for key, registry, base in (
+        ("task", task, Component),
+        ("data", data, Component),
+        ("student", student, Network),
+        ("teacher", student, TeacherNetwork),
+    ):
+        if tree.get(key) is not None:
+            yield tree, key, registry, base
+    stages = list(_mapping(tree, "stages").values())
+    for key, node in _mapping(tree, "compress").items():
+        stages += [node.finetune] if isinstance(node, DictConfig) and node.get("finetune") else []
+        yield tree.compress, key, hook, Hook
+    for stage in stages:
+        for key in _mapping(stage, "losses"):
+            yield stage.losses, key, loss, Loss
+    for key in _mapping(tree, "export"):
+        yield tree.export, key, exporter, Component
+
+
+def _mapping(parent: Any, key: str) -> Mapping[str, Any]:
+    """The mapping under ``key``, empty if there is none."""
+    if not isinstance(parent, DictConfig):
+        raise RecipeError(f"'{parent}' stands where a mapping is expected")
+    value = parent.get(key)
+    if value is not None and not isinstance(value, DictConfig):
+        raise RecipeError(f"'{key}' is {value!r}, but it is a mapping from names to settings")
+    return value or {}
+
+
+def _typed(node: Any, key: str, registry: Registry, base: type) -> DictConfig:
+    node = OmegaConf.create({}) if node is None else OmegaConf.create({"name": node}) if isinstance(node, str) else node
+    if not isinstance(node, DictConfig):
+        raise RecipeError(f"{node!r} stands where the settings of a {registry.kind} are expected")
+    node.setdefault("name", key)
+    component = registry.find(node.name)
+    # Networks from elsewhere do not follow our rule of signatures: their settings go under `arguments`.
+    typed = base if registry is student and node.name not in registry.names() else None
+    typed = typed or schema(component, base, inferred=FROM_THE_DATA)
+    return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(typed), node))
+
+
+def _sections(path: Path) -> DictConfig:
+    """``base: other`` takes every top-level section that this recipe does not write from ``other``.
+
+    Sections are replaced whole and a base has no base, so each section stands complete in one of two files.
+    """
+    sections = _read(path)
+    if base := sections.pop("base", None):
+        beside = path.parent / f"{base}.yaml"
+        inherited = _read(beside if beside.is_file() else find(str(base)))
+        if "base" in inherited:
+            raise RecipeError(f"base '{base}' has a base of its own; keep recipes at most two files deep")
+        sections = inherited | sections
+    return OmegaConf.create(sections)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    sections = OmegaConf.load(path)
+    if not isinstance(sections, DictConfig):
+        raise RecipeError(f"{path} holds no sections; start from one of: {', '.join(names())}")
+    return dict(sections)
+
+
+def _check_trainer(settings: Mapping[str, Any]) -> None:
+    valid = [p for p in inspect.signature(pl.Trainer).parameters if p not in ("max_epochs", "logger", "callbacks")]
+    if unknown := [key for key in settings if key not in valid]:
+        raise RecipeError(f"at trainer: unknown setting of Lightning's Trainer {did_you_mean(str(unknown[0]), valid)}")
+
+
+def _paths_as_text(value: Any) -> Any:
+    match value:
+        case Path():
+            return str(value)
+        case dict():
+            return {key: _paths_as_text(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_paths_as_text(item) for item in value]
+    return value
+
+
+def _one_line(error: Exception) -> str:
+    """The message without OmegaConf's dump of its internals."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return " ".join(line for line in lines if line and not line.startswith(("full_key:", "object_type=")))

@@ -1,0 +1,231 @@
+"""The straight line: recipe -> data -> teacher -> student, stage by stage -> hooks -> exports -> report."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from distill import atomic, measure, report
+from distill.artifact import Artifact, deployable
+from distill.compress import hook
+from distill.console import console
+from distill.evaluation import Predict, evaluate, on_best_device
+from distill.experiment import Experiment, with_losses
+from distill.export import exporter
+from distill.measure import Step
+from distill.recipe import plain, resolved
+from distill.registry import options, supplied
+from distill.report import Report
+from distill.schema import Hook, Recipe, Stage
+from distill.steps import Finished, key
+from distill.straight_through import settle, trainable
+from distill.training import Curve, OnEpoch
+
+CALIBRATION_SAMPLES = 512
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves behind."""
+
+    folder: Path
+    steps: tuple[Step, ...]
+    monitor: str
+    value: float
+    """The monitor of the compressed student on the validation split: what a sweep optimises. NaN without a split."""
+
+
+def run(recipe: Recipe, *, on_epoch: OnEpoch | None = None) -> Result:
+    """Do all that a recipe says; finished steps of earlier runs are reused.
+
+    Args:
+        recipe: from `distill.recipe.load`.
+        on_epoch: called after every epoch with the step's name, the epoch and its metrics; may raise to stop.
+
+    Raises:
+        DistillError: see `distill.errors`.
+    """
+    with Experiment.open(recipe, on_epoch) as experiment:
+        teacher = train_teacher(experiment) if recipe.teacher else None
+        alone = train_alone(experiment) if recipe.teacher and recipe.baseline else None
+        student = train_student(experiment, teacher)
+        compressed = compress(experiment, student, teacher)
+        final = compressed[-1] if compressed else student
+        final.artifact.save(experiment.folder / "student.safetensors")
+        exported = export(experiment, final.artifact)
+        return conclude(experiment, [step for step in (teacher, alone, student, *compressed) if step], exported)
+
+
+def train_teacher(experiment: Experiment) -> Finished:
+    """The teacher, from its weights or trained first by the same machinery."""
+    recipe = experiment.recipe
+    spec = recipe.teacher
+    assert spec is not None
+
+    def make(folder: Path) -> tuple[Artifact, Curve]:
+        start = experiment.network(spec)
+        if not spec.epochs:
+            return start, []
+        stage = Stage(epochs=spec.epochs, optimizer=spec.optimizer, schedule=spec.schedule)
+        model, curve = experiment.train(start.model, None, stage, "teacher", folder)
+        return replace(start, model=model), curve
+
+    training = [plain(recipe.optimizer), plain(recipe.schedule), recipe.trainer] if spec.epochs else []
+    return experiment.do("teacher", "teacher", key(experiment.key, plain(spec), _content(spec.weights), training), make)
+
+
+def train_alone(experiment: Experiment) -> Finished:
+    """The student without a teacher, for as many epochs as all stages together: what distillation is compared with."""
+    stages = list(experiment.recipe.stages.values())
+    epochs = sum(stage.epochs for stage in stages)
+    stage = replace(stages[-1], epochs=epochs, losses={}, task_weight=1.0)
+    return train_stage(experiment, "alone", stage, None, None)
+
+
+def train_student(experiment: Experiment, teacher: Finished | None) -> Finished:
+    """Stage by stage; each starts from the student that the one before it left."""
+    student = None
+    for name, stage in experiment.recipe.stages.items():
+        student = train_stage(experiment, f"student/{name}", stage, student, teacher)
+    assert student is not None
+    return student
+
+
+def train_stage(
+    experiment: Experiment, name: str, stage: Stage, start: Finished | None, teacher: Finished | None
+) -> Finished:
+    """One stage; the teacher counts only if the stage has losses that listen to it."""
+    recipe = experiment.recipe
+    teacher = teacher if stage.losses else None
+
+    def make(folder: Path) -> tuple[Artifact, Curve]:
+        artifact = start.artifact if start else experiment.network(recipe.student)
+        model, curve = experiment.train(
+            artifact.copy_model(), teacher.artifact.copy_model() if teacher else None, stage, name, folder
+        )
+        return replace(artifact, model=model), curve
+
+    origin = start.key if start else [plain(recipe.student), _content(recipe.student.weights)]
+    training = [plain(stage), plain(recipe.optimizer), plain(recipe.schedule), recipe.trainer]
+    step_key = key(experiment.key, origin, training, teacher.key if teacher else None)
+    return experiment.do(name, name.partition("/")[0], step_key, make)
+
+
+def compress(experiment: Experiment, student: Finished, teacher: Finished | None) -> list[Finished]:
+    """Hook by hook; each takes the artifact that the one before it left."""
+    done = [student]
+    for number, (name, spec) in enumerate(experiment.recipe.compress.items(), start=1):
+        done.append(apply_hook(experiment, f"compress/{number}-{name}", spec, done[-1], teacher))
+    return done[1:]
+
+
+def apply_hook(experiment: Experiment, name: str, spec: Hook, before: Finished, teacher: Finished | None) -> Finished:
+    """One hook, and the training after it if the recipe asks for it."""
+    component = hook.find(spec.name)
+    stage = with_losses(experiment.recipe, spec.finetune) if spec.finetune else None
+
+    def make(folder: Path) -> tuple[Artifact, Curve]:
+        offered = {
+            "artifact": lambda: before.artifact,
+            "calibration": lambda: experiment.data.calibration(CALIBRATION_SAMPLES),
+            "evaluate": lambda: experiment.evaluate,
+            "example": lambda: experiment.example,
+        }
+        artifact = component(*(offered[need]() for need in supplied(component)), **options(component, spec))
+        curve: Curve = []
+        if stage:
+            model = trainable(artifact)
+            model, curve = experiment.train(
+                model, teacher.artifact.copy_model() if teacher else None, stage, name, folder
+            )
+            artifact = settle(artifact, model)
+        return replace(artifact, history=(*before.artifact.history, before.step)), curve
+
+    recipe = experiment.recipe
+    training = (
+        [plain(recipe.optimizer), plain(recipe.schedule), recipe.trainer, teacher and teacher.key] if stage else []
+    )
+    return experiment.do(name, name, key(before.key, plain(spec), stage and plain(stage), training), make)
+
+
+def export(experiment: Experiment, artifact: Artifact) -> dict[str, tuple[Step, Predict]]:
+    """The artifact in every format that the recipe asks for, each checked against it on validation samples."""
+    done = {}
+    samples = experiment.data.calibration(CALIBRATION_SAMPLES)
+    for name, spec in experiment.recipe.export.items():
+        component = exporter.find(spec.name)
+        made = component(artifact, experiment.folder / "export", samples, **options(component, spec))
+        small = deployable(artifact.model)
+        done[f"export/{name}"] = (
+            Step(
+                step=f"export/{name}",
+                params=measure.params(artifact.model),
+                macs=measure.macs(small, experiment.example.inputs),
+                bytes=made.path.stat().st_size,
+                metrics=experiment.validate(made.predict),
+                latency_ms={k: t.median for k, t in measure.file_latency(made.path, experiment.example.inputs).items()},
+                seconds=0.0,
+            ),
+            made.predict,
+        )
+        console.print(
+            f"[green]export/{name:<15}[/green] {made.path}, differs from the artifact by {made.difference:.1e}"
+        )
+    return done
+
+
+def conclude(experiment: Experiment, made: Sequence[Finished], exported: dict[str, tuple[Step, Predict]]) -> Result:
+    """Read the test set, once, for everything that was made; then table, pictures, report.json."""
+    predict = {done.step.step: on_best_device(deployable(done.artifact.model)) for done in made}
+    predict |= {name: answer for name, (_, answer) in exported.items()}
+    rows = [done.step for done in made] + [step for step, _ in exported.values()]
+    tested, confusion = test(experiment, predict, key([done.key for done in made], list(exported)), made[-1].step.step)
+    steps = tuple(replace(row, metrics={**row.metrics, **tested[row.step]}) for row in rows)
+    summary = Report(
+        recipe=experiment.recipe.recipe,
+        steps=steps,
+        monitor=experiment.task.monitor,
+        curves={done.step.step: done.curve for done in made if done.curve},
+        confusion=confusion,
+        classes=experiment.data.class_names,
+        resolved=resolved(experiment.recipe),
+    )
+    report.write(experiment.folder, summary)
+    experiment.tracker.steps(steps)
+    if confusion:
+        experiment.tracker.confusion(confusion, experiment.data.class_names)
+    experiment.tracker.artifact(experiment.folder / "student.safetensors", "student", {})
+    console.print(report.table(summary))
+    console.print(f"report: {experiment.folder / 'report.html'}")
+    final = made[-1].step.metrics.get(experiment.task.monitor, float("nan"))
+    return Result(experiment.folder, steps, experiment.task.monitor, final)
+
+
+def test(
+    experiment: Experiment, predict: dict[str, Predict], key: str, final: str
+) -> tuple[dict[str, dict[str, float]], list[list[int]]]:
+    """Scores of every network on the test split, and the final one's confusion matrix; kept, so never read twice."""
+    file = experiment.folder / "test.json"
+    if file.is_file() and (known := json.loads(file.read_text()))["key"] == key:
+        return known["metrics"], known["confusion"]
+    task, data = experiment.task, experiment.data
+    scores = evaluate(predict, data.test_dataloader(), task.metrics)
+    metrics = {
+        step: {f"test/{name}": float(value) for name, value in score.compute().items()}
+        for step, score in scores.items()
+    }
+    confusion = []
+    if hasattr(task, "confusion"):
+        matrix = evaluate({final: predict[final]}, data.test_dataloader(), task.confusion)[final]
+        confusion = matrix.compute().tolist()
+    with atomic.replacing(file) as part:
+        part.write_text(json.dumps({"key": key, "metrics": metrics, "confusion": confusion}))
+    return metrics, confusion
+
+
+def _content(weights: str | None) -> str | None:
+    """Names what a checkpoint holds; for torchvision's weights their name does."""
+    if weights and Path(weights).is_file():
+        return hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    return weights

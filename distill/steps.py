@@ -1,0 +1,132 @@
+"""A finished step is kept in the run's folder and never done twice.
+
+A step's key covers all that determines its result. A step of that key that any run under the same output folder has
+finished is copied; one that was killed half-way finds its checkpoints where it left them.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from filelock import FileLock
+from pytorch_lightning.utilities import rank_zero_only
+
+from distill.artifact import Artifact, open_artifact
+from distill.measure import Step
+from distill.training import Curve
+
+NETWORK, METRICS = "network.safetensors", "metrics.json"
+
+
+def key(*parts: Any) -> str:
+    """A short name for everything in ``parts``, which is plain JSON."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A step that is done: its network as read back from disk, its row of the report, its training curve."""
+
+    artifact: Artifact
+    step: Step
+    curve: Curve
+    key: str
+
+
+Make = Callable[[Path], tuple[Artifact, Curve]]
+Describe = Callable[[Artifact, int, float], Step]
+
+
+class Steps:
+    """The steps of one run.
+
+    Args:
+        folder: the run's folder.
+        pool: the folder of all runs, where finished steps are looked for.
+        allow: modules outside this package whose networks may be loaded.
+    """
+
+    def __init__(self, folder: Path, pool: Path, allow: Collection[str] = ()) -> None:
+        self.folder, self.pool, self.allow = folder, pool, allow
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def do(self, name: str, key: str, make: Make, describe: Describe) -> Finished:
+        """The step as it was finished before, or made now.
+
+        Args:
+            name: the step's folder, for example ``student/hint``.
+            key: names all that determines the result.
+            make: does the work, given a folder for its checkpoints.
+            describe: the step's row, given what was made, its bytes on disk and the seconds it took.
+        """
+        with self._alone(key):
+            if not self._reuse(name, key):
+                self._make(name, key, make, describe)
+        _wait_for_all()
+        return self._read(name, key)
+
+    def _make(self, name: str, key: str, make: Make, describe: Describe) -> None:
+        part = self.folder / f"{name}.part"
+        mark = part / key
+        if not mark.exists():
+            shutil.rmtree(part, ignore_errors=True)  # left by another version of this step
+            part.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+        started = time.perf_counter()
+        artifact, curve = make(part)
+        seconds = time.perf_counter() - started
+        if rank_zero_only.rank == 0:
+            size = artifact.save(part / NETWORK)
+            step = describe(artifact, size, seconds)
+            (part / METRICS).write_text(json.dumps({"key": key, "step": step.to_json(), "curve": curve}, indent=1))
+            for leftover in (mark, *part.glob("*.ckpt")):
+                leftover.unlink()
+            self._settle(part, name)
+
+    def _settle(self, part: Path, name: str) -> None:
+        final = self.folder / name
+        shutil.rmtree(final, ignore_errors=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        part.replace(final)
+
+    def _reuse(self, name: str, key: str) -> bool:
+        for folder in self._finished(name):
+            if json.loads((folder / METRICS).read_text())["key"] == key:
+                if folder != self.folder / name and rank_zero_only.rank == 0:
+                    copy = self.folder / f"{name}.copy"
+                    shutil.copytree(folder, copy, dirs_exist_ok=True)
+                    self._settle(copy, name)
+                return True
+        return False
+
+    def _finished(self, name: str) -> Iterator[Path]:
+        if (self.folder / name / METRICS).is_file():
+            yield self.folder / name
+        for path in sorted(self.pool.rglob(METRICS)):
+            if path.parent != self.folder / name and path.parent.suffix not in (".part", ".copy"):
+                yield path.parent
+
+    def _read(self, name: str, key: str) -> Finished:
+        record = json.loads((self.folder / name / METRICS).read_text())
+        artifact = open_artifact(self.folder / name / NETWORK, allow=self.allow)
+        return Finished(artifact, Step.from_json(record["step"]), record["curve"], key)
+
+    @contextmanager
+    def _alone(self, key: str) -> Iterator[None]:
+        """Runs that share a step, as the trials of a sweep share a teacher, wait for the one that makes it."""
+        locks = self.pool / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(locks / key) if rank_zero_only.rank == 0 else nullcontext():
+            yield
+
+
+def _wait_for_all() -> None:
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()

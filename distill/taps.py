@@ -1,0 +1,83 @@
+"""Read feature maps out of a network without changing its code."""
+
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
+from typing import Any
+
+from torch import Tensor, nn
+
+from distill.errors import TapError
+from distill.registry import did_you_mean
+
+Features = dict[str, Tensor]
+
+
+class Taps(nn.Module):
+    """Runs ``model`` and also returns the outputs of the submodules at ``paths``.
+
+    >>> tapped = Taps(resnet, ["layer2", "layer3"])
+    >>> logits, features = tapped(images)      # features["layer2"]: (batch, 128, 8, 8)
+
+    The empty path ``""`` is the model's own output. Hooks live only as long as one forward pass,
+    so a tapped model stays an ordinary model: nothing to detach, copy or forget.
+
+    Raises:
+        TapError: a path that the model does not have, a module that does not return one tensor, or a map that a
+            later in-place layer overwrites.
+    """
+
+    def __init__(self, model: nn.Module, paths: Collection[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.paths = tuple(paths)
+        known = dict(model.named_modules())
+        for path in self.paths:
+            if path not in known:
+                raise TapError(f"{type(model).__name__} has no module {did_you_mean(path, _outline(known))}")
+
+    def forward(self, inputs: Tensor) -> tuple[Any, Features]:
+        caught: dict[str, tuple[Tensor, int]] = {}
+        with ExitStack() as hooks:
+            for path in self.paths:
+                hooks.enter_context(self.model.get_submodule(path).register_forward_hook(_keep(caught, path)))
+            output = self.model(inputs)
+        for path, (feature, version) in caught.items():
+            if _version(feature) != version:
+                raise TapError(f"the output of '{path}' is overwritten by a later in-place layer; tap one that is not")
+        if missing := [path for path in self.paths if path not in caught]:
+            raise TapError(f"module '{missing[0]}' is never called on its own, so it has no output to tap")
+        return output, {path: feature for path, (feature, _) in caught.items()}
+
+
+def stages(model: nn.Module) -> list[str]:
+    """The stages that a network names, early to late.
+
+    Raises:
+        TapError: the network names none.
+    """
+    paths = getattr(model, "stages", None)
+    if not paths:
+        raise TapError(f"{type(model).__name__} names no stages: write student: [...] and teacher: [...] instead")
+    return list(paths)
+
+
+def _keep(caught: dict[str, tuple[Tensor, int]], path: str) -> Callable[..., None]:
+    def hook(module: nn.Module, _args: Any, output: Any) -> None:
+        if not isinstance(output, Tensor):
+            raise TapError(
+                f"'{path}' ({type(module).__name__}) returns a {type(output).__name__}; "
+                "tap a module that returns one tensor"
+            )
+        caught[path] = output, _version(output)
+
+    return hook
+
+
+def _version(tensor: Tensor) -> int:
+    """Counts in-place writes; tensors made under ``torch.inference_mode`` do not keep count."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _outline(paths: Collection[str]) -> list[str]:
+    """Module paths down to the second level: enough to find one's way, short enough to read."""
+    return [path for path in paths if path and path.count(".") < 2]

@@ -1,0 +1,171 @@
+"""One stage: what trains, what stays, what resuming repeats."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from distill.data.digits import Digits
+from distill.distiller import Distiller
+from distill.errors import RecipeError, TrainingError
+from distill.losses import loss as losses
+from distill.registry import schema
+from distill.schema import Loss, Optimizer, Schedule, Stage
+from distill.tasks.classification import Classification
+from distill.training import fit
+from tests.nets import ConvNet
+
+SETTINGS = {"accelerator": "cpu", "devices": 1}
+
+
+def term(name: str, **settings: Any) -> Loss:
+    return schema(losses.find(name), Loss)(name=name, **settings)
+
+
+def distiller(stage: Stage, *, student: nn.Module | None = None, lr: float = 0.05, seed: int = 0) -> Distiller:
+    torch.manual_seed(0)
+    data = digits(seed)
+    return Distiller(
+        student or ConvNet(),
+        ConvNet(width=8),
+        Classification(10),
+        stage,
+        optimizer=Optimizer(lr=lr),
+        schedule=Schedule(),
+        example=data.calibration(8)[0],
+        offered={"train_labels": data.train_labels()},
+        seed=seed,
+        channels_last=True,
+    )
+
+
+def digits(seed: int = 0) -> Digits:
+    return Digits(seed, limit=300, crop=1, batch_size=64)
+
+
+def trained(stage: Stage, folder: Path, **settings: Any) -> tuple[nn.Module, list[dict[str, float]]]:
+    return fit(distiller(stage, **settings), digits(), folder, title="student", settings=SETTINGS)
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+HINTS = {"at": term("at", weight=10.0, student=["stage1"], teacher=["stage1"]), "kd": term("kd")}
+
+
+def test_every_term_is_reported_and_the_loss_is_their_sum(tmp_path: Path) -> None:
+    _, curve = trained(Stage(epochs=2, losses=HINTS), tmp_path)
+    assert [row["epoch"] for row in curve] == [1, 2]
+    for row in curve:
+        parts = row["train/task"] + row["train/at"] + row["train/kd"]
+        assert row["train/loss"] == pytest.approx(parts, rel=1e-4)
+        assert 0 <= row["val/accuracy"] <= 1
+
+
+def test_supervised_training_learns(tmp_path: Path) -> None:
+    _, curve = trained(Stage(epochs=15), tmp_path)
+    assert curve[-1]["val/accuracy"] > 0.6
+    assert curve[-1]["train/loss"] < curve[0]["train/loss"]
+
+
+def test_the_teacher_is_never_touched(tmp_path: Path) -> None:
+    module = distiller(Stage(epochs=1, losses=HINTS))
+    before = {k: v.clone() for k, v in module.teacher.state_dict().items()}
+    module.train()
+    assert not module.teacher.training
+    fit(module, digits(), tmp_path, title="student", settings=SETTINGS)
+    assert all(torch.equal(v, before[k]) for k, v in module.teacher.state_dict().items())
+    assert all(p.grad is None for p in module.teacher.parameters())
+
+
+def test_a_checkpoint_does_not_contain_the_teacher(tmp_path: Path) -> None:
+    trained(Stage(epochs=1, losses=HINTS), tmp_path)
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    assert any(key.startswith("student.") for key in state)
+    assert not any(key.startswith("teacher.") for key in state)
+
+
+def test_frozen_parts_keep_weights_and_batch_statistics(tmp_path: Path) -> None:
+    start = ConvNet()
+    before = {k: v.clone() for k, v in start.state_dict().items()}
+    student, _ = trained(Stage(epochs=1, train=["stage3.*", "head.*"]), tmp_path, student=start)
+    changed = {k.partition(".")[0] for k, v in student.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed == {"stage3", "head"}
+
+
+def test_without_task_weight_the_classifier_stays(tmp_path: Path) -> None:
+    start = ConvNet()
+    before = start.head.weight.clone()
+    hint = {"fitnet": term("fitnet", student=["stage2"], teacher=["stage2"])}
+    student, _ = trained(Stage(epochs=1, task_weight=0, losses=hint), tmp_path, student=start)
+    assert torch.equal(student.head.weight, before)
+
+
+class Killed(Exception):
+    """Stands for a power cut between two epochs."""
+
+
+def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    stage = Stage(epochs=3, losses=HINTS)
+    whole, whole_curve = trained(stage, tmp_path / "whole")
+
+    def kill(title: str, epoch: int, metrics: dict[str, float]) -> None:
+        if epoch == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(distiller(stage), digits(), tmp_path / "cut", title="student", settings=SETTINGS, on_epoch=kill)
+    resumed, curve = trained(stage, tmp_path / "cut")
+    assert same(whole, resumed)
+    assert curve == whole_curve
+
+
+def test_the_same_seed_gives_the_same_network_and_another_does_not(tmp_path: Path) -> None:
+    stage = Stage(epochs=1)
+    runs = []
+    for number, seed in enumerate((0, 0, 1)):
+        module, data = distiller(stage, seed=seed), digits(seed)
+        runs.append(fit(module, data, tmp_path / str(number), title="student", settings=SETTINGS)[0])
+    assert same(runs[0], runs[1])
+    assert not same(runs[0], runs[2])
+
+
+def test_best_keeps_the_best_epoch(tmp_path: Path) -> None:
+    stage = Stage(epochs=4, keep="best", optimizer=Optimizer(lr=0.3), schedule=Schedule("constant"))
+    student, curve = trained(stage, tmp_path)
+    metrics = Classification(10).metrics()
+    for batch in digits().val_dataloader():
+        metrics.update(student(batch.inputs), batch.labels)
+    assert float(metrics.compute()["accuracy"]) == pytest.approx(max(row["val/accuracy"] for row in curve))
+
+
+def test_a_loss_that_explodes_says_where(tmp_path: Path) -> None:
+    stage = Stage(epochs=3, losses={"kd": term("kd", weight=1e30)})
+    with pytest.raises(TrainingError, match=r"no longer a number in epoch \d, step \d+ .*kd .*lower optimizer.lr"):
+        trained(stage, tmp_path, lr=1e20)
+
+
+@pytest.mark.parametrize(
+    ("spec", "complaint"),
+    [
+        (term("at", student=["stage9"], teacher=["stage1"]), "no module 'stage9'"),
+        (term("at"), "loss 'it' does not fit these networks"),
+        (term("at", student=["stage1", "stage2"], teacher=["stage1"]), "gives 2 of the student and 1 of the teacher"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_before_training(spec: Loss, complaint: str) -> None:
+    with pytest.raises(RecipeError, match=complaint):
+        distiller(Stage(epochs=1, losses={"it": spec}))
+
+
+def test_taps_may_be_all_stages() -> None:
+    module = distiller(Stage(epochs=1, losses={"at": term("at", taps="stages")}))
+    assert module.student.paths == ("stage1", "stage2", "stage3")
+
+
+def test_training_nothing_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"train: \['stem.\*'\] matches no parameter"):
+        distiller(Stage(epochs=1, train=["stem.*"]))
