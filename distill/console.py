@@ -14,8 +14,6 @@ def quiet_libraries() -> None:
     """Our own log lines are shown; tips and deprecation notes of the libraries below us are not."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_handler()])
     logging.getLogger("distill").setLevel(logging.INFO)
-    for name in ("pytorch_lightning", "lightning", "lightning.pytorch", "torch.onnx", "onnxscript", "wandb"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     for message in (".*num_workers.*", ".*many workers.*", ".*LeafSpec.*", ".*in eval mode at the start of training.*"):
         warnings.filterwarnings("ignore", message)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -23,4 +21,7 @@ def quiet_libraries() -> None:
 
 
 def _handler() -> RichHandler:
-    return RichHandler(console=console, show_time=False, show_path=False, show_level=False)
+    handler = RichHandler(console=console, show_time=False, show_path=False, show_level=False)
+    # Lightning sets its own level when it is imported, so its notes can only be held back here.
+    handler.addFilter(lambda record: record.name.startswith("distill") or record.levelno >= logging.ERROR)
+    return handler

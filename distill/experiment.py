@@ -5,9 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import nn
 
@@ -15,6 +14,7 @@ from distill import __version__, measure, networks
 from distill.artifact import Artifact, deployable
 from distill.batch import Batch
 from distill.console import console
+from distill.data import DataModule
 from distill.data import data as datasets
 from distill.distiller import Distiller
 from distill.errors import RecipeError
@@ -41,7 +41,7 @@ class Experiment:
     """
 
     recipe: Recipe
-    data: pl.LightningDataModule
+    data: DataModule
     task: Task
     steps: Steps
     tracker: Tracker
@@ -49,7 +49,7 @@ class Experiment:
 
     @classmethod
     @contextmanager
-    def open(cls, recipe: Recipe, on_epoch: OnEpoch | None = None) -> Iterator[Self]:
+    def open(cls, recipe: Recipe, on_epoch: OnEpoch | None = None) -> Iterator["Experiment"]:
         """Build data and task, try every stage on one batch, then make the run's folder."""
         component = datasets.find(recipe.data.name)
         data = component(recipe.seed, **options(component, recipe.data))
@@ -81,7 +81,7 @@ class Experiment:
 
     def network(self, spec: Network) -> Artifact:
         """A network with its first weights: from the seed, or from a checkpoint."""
-        entry = networks.entry(spec, self.data)
+        entry = _entry(spec, self.data)
         return Artifact(_network(spec, entry, self.recipe.seed).eval(), network=entry, about=self.about)
 
     def train(
@@ -136,16 +136,16 @@ class Experiment:
             params=measure.params(artifact.model),
             macs=measure.macs(small, images),
             bytes=size,
-            latency_ms=measure.latency(small, images),
+            latency_ms={},  # measured at the end, when every network can be timed in the same minute
             metrics=self.validate(on_best_device(small)),
             seconds=seconds,
         )
 
     @staticmethod
-    def _try(recipe: Recipe, data: pl.LightningDataModule, task: Task, stage: Stage) -> None:
+    def _try(recipe: Recipe, data: DataModule, task: Task, stage: Stage) -> None:
         """Build one stage from fresh networks, so that what does not fit is said before anything is trained."""
         student, teacher = (
-            _network(spec, networks.entry(spec, data), recipe.seed) if spec else None
+            _network(spec, _entry(spec, data), recipe.seed) if spec else None
             for spec in (recipe.student, recipe.teacher)
         )
         assert student is not None
@@ -165,6 +165,10 @@ def with_losses(recipe: Recipe, stage: Stage) -> Stage:
     return stage
 
 
+def _entry(spec: Network, data: DataModule) -> dict[str, Any]:
+    return networks.entry(spec, num_classes=data.num_classes, channels=data.channels)
+
+
 def _network(spec: Network, entry: Mapping[str, Any], seed: int) -> nn.Module:
     torch.manual_seed(seed)
     model = networks.build(entry, allow=[spec.name.partition(":")[0]])
@@ -176,7 +180,7 @@ def _network(spec: Network, entry: Mapping[str, Any], seed: int) -> nn.Module:
 
 def _distiller(
     recipe: Recipe,
-    data: pl.LightningDataModule,
+    data: DataModule,
     task: Task,
     student: nn.Module,
     teacher: nn.Module | None,

@@ -4,7 +4,7 @@ import inspect
 import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 import torchvision
@@ -20,15 +20,7 @@ from students import student
 log = logging.getLogger(__name__)
 
 
-@runtime_checkable
-class Samples(Protocol):
-    """What the data tells a network."""
-
-    num_classes: int
-    channels: int
-
-
-def entry(spec: Network, samples: Samples) -> dict[str, Any]:
+def entry(spec: Network, *, num_classes: int, channels: int) -> dict[str, Any]:
     """All that rebuilds a network: its name and every setting, those that follow from the data filled in."""
     component = student.find(spec.name)
     if spec.name in student.names():
@@ -37,9 +29,9 @@ def entry(spec: Network, samples: Samples) -> dict[str, Any]:
         settings = dict(spec.arguments)
         if "num_classes" not in settings and _accepts(component, "num_classes"):
             settings["num_classes"] = None
-    for key in ("num_classes", "channels"):
+    for key, value in (("num_classes", num_classes), ("channels", channels)):
         if key in settings and settings[key] is None:
-            settings[key] = getattr(samples, key)
+            settings[key] = value
     return {"name": spec.name, **settings}
 
 

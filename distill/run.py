@@ -1,22 +1,21 @@
 """The straight line: recipe -> data -> teacher -> student, stage by stage -> hooks -> exports -> report."""
 
 import hashlib
-import json
-from collections.abc import Sequence
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distill import atomic, measure, report
+from distill import measure
 from distill.artifact import Artifact, deployable
 from distill.compress import hook
+from distill.conclusion import conclude
 from distill.console import console
-from distill.evaluation import Predict, evaluate, on_best_device
 from distill.experiment import Experiment, with_losses
 from distill.export import exporter
+from distill.export._exported import Exported
 from distill.measure import Step
-from distill.recipe import plain, resolved
+from distill.recipe import plain
 from distill.registry import options, supplied
-from distill.report import Report
 from distill.schema import Hook, Recipe, Stage
 from distill.steps import Finished, key
 from distill.straight_through import settle, trainable
@@ -54,7 +53,9 @@ def run(recipe: Recipe, *, on_epoch: OnEpoch | None = None) -> Result:
         final = compressed[-1] if compressed else student
         final.artifact.save(experiment.folder / "student.safetensors")
         exported = export(experiment, final.artifact)
-        return conclude(experiment, [step for step in (teacher, alone, student, *compressed) if step], exported)
+        steps = conclude(experiment, [step for step in (teacher, alone, student, *compressed) if step], exported)
+        monitor = experiment.task.monitor
+        return Result(experiment.folder, steps, monitor, final.step.metrics.get(monitor, float("nan")))
 
 
 def train_teacher(experiment: Experiment) -> Finished:
@@ -149,12 +150,13 @@ def apply_hook(experiment: Experiment, name: str, spec: Hook, before: Finished, 
     return experiment.do(name, name, key(before.key, plain(spec), stage and plain(stage), training), make)
 
 
-def export(experiment: Experiment, artifact: Artifact) -> dict[str, tuple[Step, Predict]]:
+def export(experiment: Experiment, artifact: Artifact) -> dict[str, tuple[Step, Exported]]:
     """The artifact in every format that the recipe asks for, each checked against it on validation samples."""
     done = {}
     samples = experiment.data.calibration(CALIBRATION_SAMPLES)
     for name, spec in experiment.recipe.export.items():
         component = exporter.find(spec.name)
+        started = time.perf_counter()
         made = component(artifact, experiment.folder / "export", samples, **options(component, spec))
         small = deployable(artifact.model)
         done[f"export/{name}"] = (
@@ -164,64 +166,15 @@ def export(experiment: Experiment, artifact: Artifact) -> dict[str, tuple[Step, 
                 macs=measure.macs(small, experiment.example.inputs),
                 bytes=made.path.stat().st_size,
                 metrics=experiment.validate(made.predict),
-                latency_ms={k: t.median for k, t in measure.file_latency(made.path, experiment.example.inputs).items()},
-                seconds=0.0,
+                latency_ms={},
+                seconds=time.perf_counter() - started,
             ),
-            made.predict,
+            made,
         )
         console.print(
             f"[green]export/{name:<15}[/green] {made.path}, differs from the artifact by {made.difference:.1e}"
         )
     return done
-
-
-def conclude(experiment: Experiment, made: Sequence[Finished], exported: dict[str, tuple[Step, Predict]]) -> Result:
-    """Read the test set, once, for everything that was made; then table, pictures, report.json."""
-    predict = {done.step.step: on_best_device(deployable(done.artifact.model)) for done in made}
-    predict |= {name: answer for name, (_, answer) in exported.items()}
-    rows = [done.step for done in made] + [step for step, _ in exported.values()]
-    tested, confusion = test(experiment, predict, key([done.key for done in made], list(exported)), made[-1].step.step)
-    steps = tuple(replace(row, metrics={**row.metrics, **tested[row.step]}) for row in rows)
-    summary = Report(
-        recipe=experiment.recipe.recipe,
-        steps=steps,
-        monitor=experiment.task.monitor,
-        curves={done.step.step: done.curve for done in made if done.curve},
-        confusion=confusion,
-        classes=experiment.data.class_names,
-        resolved=resolved(experiment.recipe),
-    )
-    report.write(experiment.folder, summary)
-    experiment.tracker.steps(steps)
-    if confusion:
-        experiment.tracker.confusion(confusion, experiment.data.class_names)
-    experiment.tracker.artifact(experiment.folder / "student.safetensors", "student", {})
-    console.print(report.table(summary))
-    console.print(f"report: {experiment.folder / 'report.html'}")
-    final = made[-1].step.metrics.get(experiment.task.monitor, float("nan"))
-    return Result(experiment.folder, steps, experiment.task.monitor, final)
-
-
-def test(
-    experiment: Experiment, predict: dict[str, Predict], key: str, final: str
-) -> tuple[dict[str, dict[str, float]], list[list[int]]]:
-    """Scores of every network on the test split, and the final one's confusion matrix; kept, so never read twice."""
-    file = experiment.folder / "test.json"
-    if file.is_file() and (known := json.loads(file.read_text()))["key"] == key:
-        return known["metrics"], known["confusion"]
-    task, data = experiment.task, experiment.data
-    scores = evaluate(predict, data.test_dataloader(), task.metrics)
-    metrics = {
-        step: {f"test/{name}": float(value) for name, value in score.compute().items()}
-        for step, score in scores.items()
-    }
-    confusion = []
-    if hasattr(task, "confusion"):
-        matrix = evaluate({final: predict[final]}, data.test_dataloader(), task.confusion)[final]
-        confusion = matrix.compute().tolist()
-    with atomic.replacing(file) as part:
-        part.write_text(json.dumps({"key": key, "metrics": metrics, "confusion": confusion}))
-    return metrics, confusion
 
 
 def _content(weights: str | None) -> str | None:

@@ -182,4 +182,4 @@ class Recipe:
         for key in ("num_classes", "channels"):
             teacher, student = getattr(self.teacher, key, None), getattr(self.student, key, None)
             if teacher is not None and student is not None and teacher != student:
-                raise RecipeError(f"{key}: the teacher has {teacher}, the student {student}; leave it out, the data says")
+                raise RecipeError(f"{key}: the teacher has {teacher}, the student {student}; leave it to the data")

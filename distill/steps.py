@@ -82,7 +82,7 @@ class Steps:
         started = time.perf_counter()
         artifact, curve = make(part)
         seconds = time.perf_counter() - started
-        if rank_zero_only.rank == 0:
+        if _first():
             size = artifact.save(part / NETWORK)
             step = describe(artifact, size, seconds)
             (part / METRICS).write_text(json.dumps({"key": key, "step": step.to_json(), "curve": curve}, indent=1))
@@ -99,7 +99,7 @@ class Steps:
     def _reuse(self, name: str, key: str) -> bool:
         for folder in self._finished(name):
             if json.loads((folder / METRICS).read_text())["key"] == key:
-                if folder != self.folder / name and rank_zero_only.rank == 0:
+                if folder != self.folder / name and _first():
                     copy = self.folder / f"{name}.copy"
                     shutil.copytree(folder, copy, dirs_exist_ok=True)
                     self._settle(copy, name)
@@ -123,10 +123,15 @@ class Steps:
         """Runs that share a step, as the trials of a sweep share a teacher, wait for the one that makes it."""
         locks = self.pool / ".locks"
         locks.mkdir(parents=True, exist_ok=True)
-        with FileLock(locks / key) if rank_zero_only.rank == 0 else nullcontext():
+        with FileLock(locks / key) if _first() else nullcontext():
             yield
 
 
 def _wait_for_all() -> None:
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
+
+
+def _first() -> bool:
+    """Whether this is the process that writes."""
+    return getattr(rank_zero_only, "rank", 0) == 0

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 
 from distill.console import console
+from distill.data import DataModule
 from distill.distiller import Distiller
 from distill.errors import RecipeError, TrainingError
 
@@ -22,7 +23,7 @@ OnEpoch = Callable[[str, int, dict[str, float]], None]
 
 def fit(
     module: Distiller,
-    data: pl.LightningDataModule,
+    data: DataModule,
     folder: Path,
     *,
     title: str,
@@ -70,7 +71,12 @@ def fit(
     )
     last = folder / "last.ckpt"
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=False)
+        trainer.fit(
+            module,
+            datamodule=cast(pl.LightningDataModule, data),
+            ckpt_path=last if last.is_file() else None,
+            weights_only=False,
+        )
     except SystemExit:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from None
     if stage.keep == "best":

@@ -104,7 +104,7 @@ def test_without_task_weight_the_classifier_stays(tmp_path: Path) -> None:
     assert torch.equal(student.head.weight, before)
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for a power cut between two epochs."""
 
 
@@ -114,9 +114,9 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
 
     def kill(title: str, epoch: int, metrics: dict[str, float]) -> None:
         if epoch == 2:
-            raise Killed
+            raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         fit(distiller(stage), digits(), tmp_path / "cut", title="student", settings=SETTINGS, on_epoch=kill)
     resumed, curve = trained(stage, tmp_path / "cut")
     assert same(whole, resumed)

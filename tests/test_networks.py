@@ -1,5 +1,4 @@
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,23 +10,23 @@ from distill.networks import build, entry, load_weights
 from distill.recipe import load
 from tests.nets import ConvNet
 
-SAMPLES = SimpleNamespace(num_classes=7, channels=1)
+SAMPLES = {"num_classes": 7, "channels": 1}
 
 
 def test_classes_and_channels_follow_from_the_data() -> None:
-    made = entry(load("smoke").student, SAMPLES)
+    made = entry(load("smoke").student, **SAMPLES)
     assert made == {"name": "shufflenet_v2", "width": 0.5, "small_images": True, "num_classes": 7, "channels": 1}
     assert build(made)(torch.zeros(2, 1, 8, 8)).shape == (2, 7)
 
 
 def test_torchvisions_networks_are_found_by_name() -> None:
-    made = entry(load("smoke", ["student={name: efficientnet_b0}"]).student, SAMPLES)
+    made = entry(load("smoke", ["student={name: efficientnet_b0}"]).student, **SAMPLES)
     assert build(made)(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
 
 
 def test_a_network_of_the_users_own() -> None:
     recipe = load("smoke", ["student={name: 'tests.nets:ConvNet', arguments: {width: 2}}"])
-    made = entry(recipe.student, SAMPLES)
+    made = entry(recipe.student, **SAMPLES)
     assert made == {"name": "tests.nets:ConvNet", "width": 2, "num_classes": 7}
     assert isinstance(build(made, allow=["tests.nets"]), ConvNet)
 

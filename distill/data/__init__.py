@@ -1,5 +1,43 @@
 """Data modules: one file each."""
 
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from distill.batch import Batch
 from distill.registry import Registry
 
 data = Registry("data", package=__name__, offers={"seed"})
+
+
+@runtime_checkable
+class DataModule(Protocol):
+    """What a data set offers to a run; it is a Lightning data module as well.
+
+    Validation is a part of the training set, or a split of its own; the test split is read once, at the end of a run.
+    """
+
+    num_classes: int
+    class_names: tuple[str, ...]
+    channels: int
+    image_size: tuple[int, int]
+    """(height, width)"""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    """What inputs are normalised with, per channel, for pixels from 0 to 1."""
+
+    def train_dataloader(self) -> DataLoader[Batch]: ...
+
+    def val_dataloader(self) -> DataLoader[Batch]: ...
+
+    def test_dataloader(self) -> DataLoader[Batch]: ...
+
+    def train_labels(self) -> Tensor:
+        """The training labels, in the order of `Batch.sample`."""
+
+    def calibration(self, samples: int) -> list[Batch]:
+        """The first training images, not augmented."""
+
+    def fingerprint(self) -> str:
+        """Names the content: two data sets of one fingerprint hold the same samples in the same splits."""

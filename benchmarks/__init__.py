@@ -1,0 +1,1 @@
+"""What BENCHMARKS.md quotes: every figure comes from one of these commands."""

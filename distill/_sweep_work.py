@@ -1,0 +1,161 @@
+"""The trials of a sweep, handed out one by one to any number of processes that share a storage.
+
+Every trial has a number of its own, its slot, and each slot is done once. A trial whose process was killed goes back
+to the queue with the same parameters; its run then goes on from its own last checkpoint.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import optuna
+import torch
+from filelock import BaseFileLock, FileLock, Timeout
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from distill._sweep_file import SweepFile
+from distill.console import console
+from distill.errors import DistillError, UserError
+
+Report = Callable[[int, Mapping[str, float]], None]
+Objective = Callable[[str, Sequence[str], Report], Mapping[str, float]]
+"""(recipe, overrides, report) -> metrics; ``report(epoch, metrics)`` may raise `optuna.TrialPruned`."""
+
+FAILURES = (DistillError, MemoryError, torch.OutOfMemoryError)
+"""What ends a trial but not the sweep: some settings do not work."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that a worker process needs to know.
+
+    Args:
+        plan: the sweep file.
+        count: how many trials in all.
+        folder: for the trials' output and for locks.
+        storage: URL of the database that holds the state.
+        objective: runs one trial.
+    """
+
+    plan: SweepFile
+    count: int
+    folder: Path
+    storage: str
+    objective: Objective
+
+    def study(self) -> optuna.Study:
+        """The study in the storage, made by whoever comes first. Another search space is another study."""
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        patience = {"connect_args": {"timeout": 60}} if self.storage.startswith("sqlite") else {}
+        try:
+            with self._alone():
+                return optuna.create_study(
+                    storage=optuna.storages.RDBStorage(self.storage, engine_kwargs=patience),
+                    study_name=f"{self.plan.name}-{self.plan.digest}",
+                    direction="maximize" if self.plan.maximize else "minimize",
+                    pruner=self.plan.pruner,
+                    load_if_exists=True,
+                )
+        except Exception as error:  # whatever the database's driver raises
+            raise UserError(f"cannot use storage '{self.storage}': {' '.join(str(error).split())}") from error
+
+    def go(self, study: optuna.Study) -> None:
+        """Do trials until none is left."""
+        worker = uuid4().hex
+        with FileLock(self._sign_of_life(worker)):  # the operating system lets go of it even if we are killed
+            while trial := self._next(study, worker):
+                self._do(study, trial)
+
+    def _next(self, study: optuna.Study, worker: str) -> Trial | None:
+        with self._alone():
+            for running in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+                if self._abandoned(running):
+                    _put_back(study, running)
+            slot = self._slot(study)
+            if slot is None:
+                return None
+            study.sampler = _sampler(self.plan.method, slot)
+            trial = study.ask(dict(self.plan.space))
+            trial.set_user_attr("worker", worker)
+            return trial
+
+    def _slot(self, study: optuna.Study) -> int | None:
+        """What the queue's next trial is; an empty queue gets the first slot that nobody has taken."""
+        trials = study.get_trials(deepcopy=False)
+        if waiting := [trial for trial in trials if trial.state == TrialState.WAITING]:
+            return waiting[0].user_attrs["slot"]
+        taken = {trial.user_attrs["slot"] for trial in trials}
+        slot = next((i for i in range(self.count) if i not in taken), None)
+        if slot is not None:
+            point = self.plan.grid()[slot] if self.plan.method == "grid" else {}
+            study.enqueue_trial(dict(point), user_attrs={"slot": slot})
+        return slot
+
+    def _do(self, study: optuna.Study, trial: Trial) -> None:
+        metric = self.plan.metric
+
+        def report(epoch: int, metrics: Mapping[str, float]) -> None:
+            if metric in metrics:
+                trial.report(metrics[metric], epoch)
+                if trial.should_prune():
+                    raise optuna.TrialPruned
+
+        words = [f"tracking.group={self.plan.name}", *self.plan.overrides, *self.plan.words(trial.params)]
+        try:
+            with self._log(trial.number):
+                value = self.objective(self.plan.recipe, words, report).get(metric, math.nan)
+            if not math.isfinite(value):
+                raise DistillError(f"{metric} is {value}")
+            done = study.tell(trial, value)
+        except optuna.TrialPruned:
+            done = study.tell(trial, state=TrialState.PRUNED)
+        except FAILURES as error:
+            trial.set_user_attr("error", f"{type(error).__name__}: {error}")
+            done = study.tell(trial, state=TrialState.FAIL)
+        except BaseException:  # Ctrl-C or a mistake in the code: not the trial's fault
+            _put_back(study, study.trials[trial.number])
+            raise
+        console.print(self.plan.describe(done), soft_wrap=True, markup=False)
+
+    @contextlib.contextmanager
+    def _log(self, number: int) -> Iterator[None]:
+        """A trial's own output goes to a file; the terminal belongs to the sweep."""
+        path = self.folder / "trials" / f"{number}.log"
+        path.parent.mkdir(exist_ok=True)
+        with path.open("w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            yield
+
+    def _alone(self) -> BaseFileLock:
+        return FileLock(self.folder / ".lock")
+
+    def _sign_of_life(self, worker: str) -> Path:
+        workers = self.folder / ".workers"
+        workers.mkdir(exist_ok=True)
+        return workers / worker
+
+    def _abandoned(self, trial: FrozenTrial) -> bool:
+        """Whether the process that was at it is gone; what has no lock here is another machine's."""
+        lock = self._sign_of_life(trial.user_attrs.get("worker", "nobody"))
+        if not lock.exists():
+            return False
+        try:
+            with FileLock(lock, timeout=0):
+                return True
+        except Timeout:
+            return False
+
+
+def _put_back(study: optuna.Study, trial: FrozenTrial) -> None:
+    study.enqueue_trial(trial.params, user_attrs={"slot": trial.user_attrs["slot"]})
+    study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _sampler(method: str, slot: int) -> BaseSampler:
+    """Seeded by the slot: the same trials again, however many processes share them and however often it stops."""
+    if method == "bayes":
+        return TPESampler(seed=slot, constant_liar=True)  # counts on what others are still running
+    return RandomSampler(seed=slot)

@@ -1,0 +1,88 @@
+"""What every coded stream begins with: a checksum, the type and the shape of what was coded."""
+
+import zlib
+from collections.abc import Callable
+from math import prod
+
+import numpy as np
+
+from distill.errors import ArtifactError
+
+TYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+MOST_VALUES = 2**28
+"""One tensor's worth; a stream that claims more is refused before memory is asked for."""
+
+
+class Reader:
+    """Takes a stream apart, piece by piece."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, size: int) -> bytes:
+        if size > len(self.data) - self.at:
+            raise ArtifactError("a coded stream ends too early")
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def number(self) -> int:
+        value = 0
+        for shift in range(0, 70, 7):
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+        raise ArtifactError("a coded stream holds a number that never ends")
+
+    def rest(self) -> bytes:
+        return self.take(len(self.data) - self.at)
+
+
+def number(value: int) -> bytes:
+    """A non-negative integer, seven bits to a byte, low bits first (LEB128): small ones take one byte."""
+    parts = []
+    while value >= 0x80:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*parts, value])
+
+
+def seal(codes: np.ndarray, body: bytes) -> bytes:
+    """The stream of ``codes`` whose values ``body`` holds."""
+    kind = TYPES.index(codes.dtype.name)
+    head = bytes([kind << 4 | codes.ndim]) + b"".join(map(number, codes.shape))
+    return zlib.crc32(head + body).to_bytes(4, "little") + head + body
+
+
+def encode(codes: np.ndarray, write: Callable[[np.ndarray], bytes]) -> bytes:
+    """Code the values of ``codes``, in C order, by ``write``; an empty array has no body.
+
+    Raises:
+        TypeError: ``codes`` are not integers, have more than 15 axes or more than 2**28 values.
+    """
+    if codes.dtype.name not in TYPES or codes.ndim > 15 or codes.size > MOST_VALUES:
+        raise TypeError(f"codecs take up to 2**28 integers in up to 15 axes, not {codes.dtype.name} of {codes.shape}")
+    native = codes.astype(codes.dtype.newbyteorder("="), copy=False)
+    return seal(native, write(native.ravel()) if codes.size else b"")
+
+
+def decode(data: bytes, read: Callable[[Reader, np.dtype, int], np.ndarray]) -> np.ndarray:
+    """The array that `encode` was given; ``read`` gets what ``write`` wrote, the type and the number of values.
+
+    Raises:
+        ArtifactError: the stream is damaged.
+    """
+    reader = Reader(data)
+    if zlib.crc32(data[4:]) != int.from_bytes(reader.take(4), "little"):
+        raise ArtifactError("a coded stream is damaged: its checksum does not match")
+    kind, axes = divmod(reader.byte(), 16)
+    shape = tuple(reader.number() for _ in range(axes))
+    if kind >= len(TYPES) or prod(shape) > MOST_VALUES or max(shape, default=0) > MOST_VALUES:
+        raise ArtifactError(f"a coded stream claims type {kind} and shape {shape}")
+    dtype = np.dtype(TYPES[kind])
+    if not prod(shape):
+        return np.empty(shape, dtype)
+    return read(reader, dtype, prod(shape)).astype(dtype).reshape(shape)

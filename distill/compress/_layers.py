@@ -1,0 +1,117 @@
+"""Which layers a hook may change, and what hooks that factorise weights share."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from distill.artifact import Artifact
+from distill.errors import RecipeError, TrainingError
+from distill.registry import did_you_mean
+
+Layer = nn.Conv2d | nn.Linear
+
+
+def chosen(paths: Iterable[str], patterns: list[str] | None) -> list[str]:
+    """Those of the module paths that match one of the globs; all of them without any.
+
+    Raises:
+        RecipeError: a glob matches nothing.
+    """
+    paths = list(paths)
+    if patterns is None:
+        return paths
+    for pattern in patterns:
+        if not any(fnmatchcase(path, pattern) for path in paths):
+            raise RecipeError(f"no layer to compress matches {did_you_mean(pattern, paths)}")
+    return [path for path in paths if any(fnmatchcase(path, pattern) for pattern in patterns)]
+
+
+def factorable(artifact: Artifact, hook: str, patterns: list[str] | None) -> tuple[dict[str, Layer], dict[str, str]]:
+    """Plain convolutions and linear layers that nothing else shares weights with, by path; and why others are not.
+
+    Raises:
+        RecipeError: the artifact is encoded, or a glob matches nothing.
+        TrainingError: a weight holds values that are not finite.
+    """
+    refuse_encoded(artifact, hook)
+    users: Counter[Tensor] = Counter(p for module in artifact.model.modules() for p in module.parameters(recurse=False))
+    layers = {path: m for path, m in artifact.model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    fit, unfit = {}, {}
+    for path in chosen(layers, patterns):
+        layer = layers[path]
+        refuse_broken(hook, f"{path}.weight", layer.weight)
+        if type(layer) not in (nn.Conv2d, nn.Linear):
+            unfit[path] = f"a {type(layer).__name__}"
+        elif users[layer.weight] > 1:
+            unfit[path] = "shared weight"
+        elif isinstance(layer, nn.Conv2d) and layer.groups > 1:
+            unfit[path] = "in groups"
+        else:
+            fit[path] = layer
+    return fit, unfit
+
+
+def refuse_encoded(artifact: Artifact, hook: str) -> None:
+    """Hooks come before `encode`."""
+    if artifact.encoded:
+        raise RecipeError(f"'{hook}' after 'encode' would undo it: put 'encode' last in compress")
+
+
+def refuse_broken(hook: str, name: str, weight: Tensor) -> None:
+    """A weight that is not a number would spoil whatever a hook makes of it."""
+    if broken := int((~weight.isfinite()).sum()):
+        raise TrainingError(f"{hook}: {broken} of {weight.numel()} values of '{name}' are not finite: train it again")
+
+
+def layer_at(model: nn.Module, path: str) -> Layer:
+    """The convolution or linear layer of that path."""
+    layer = model.get_submodule(path)
+    assert isinstance(layer, nn.Conv2d | nn.Linear)
+    return layer
+
+
+def exchange(model: nn.Module, path: str, new: nn.Module) -> None:
+    """Put ``new`` wherever the model uses the module at ``path``."""
+    old = model.get_submodule(path)
+    for module in list(model.modules()):
+        for name, child in module._modules.items():
+            if child is old:
+                setattr(module, name, new)
+
+
+def rank_within(spectrum: Tensor, tolerance: float) -> int:
+    """The smallest rank, at least 1, that leaves out at most ``tolerance`` of the squared singular values' sum.
+
+    Values are float32: what is below their precision is left out anyway.
+    """
+    energy = spectrum.double().square()
+    left_out = energy.flip(0).cumsum(0).flip(0)
+    return max(1, int((left_out > max(tolerance, 1e-13) * energy.sum()).sum()))
+
+
+class Change(NamedTuple):
+    """What happened to a layer."""
+
+    ranks: tuple[int, ...]
+    before: int
+    """Parameters, without bias."""
+    after: int
+    error: float
+    """Of its weight, relative."""
+
+
+def explain(hook: str, changed: Mapping[str, Change], unchanged: Mapping[str, str]) -> None:
+    """Log one line for the result, one for all layers that stay as they are and why, and details for debugging."""
+    log = logging.getLogger(f"distill.compress.{hook}")
+    for path, change in changed.items():
+        log.debug("%s: %s: ranks %s, %d -> %d parameters, relative error %.3f", hook, path, *change)
+    before, after = sum(c.before for c in changed.values()), sum(c.after for c in changed.values())
+    log.info("%s: %d layers, %d -> %d parameters", hook, len(changed), before, after)
+    reasons = {why: [path for path in unchanged if unchanged[path] == why] for why in unchanged.values()}
+    if reasons:
+        listed = "; ".join(f"{why}: {', '.join(paths)}" for why, paths in reasons.items())
+        log.info("%s: left as they are: %s", hook, listed)

@@ -1,0 +1,25 @@
+"""The last hook: integer codes as few bits as their frequencies allow, everything else as one compressed block."""
+
+from distill.artifact import Artifact, store
+from distill.compress import hook
+from distill.compress._layers import refuse_encoded
+from distill.errors import RecipeError
+from distill.stored import Encoded
+
+
+@hook("encode")
+def encode(artifact: Artifact, *, codec: str = "ans") -> Artifact:
+    """Entropy-code whatever is stored as integer codes. Lossless: the network computes exactly what it did.
+
+    Args:
+        artifact: what to compress.
+        codec: a name of `distill.codecs`.
+
+    Raises:
+        RecipeError: nothing is stored as integer codes, or there is no such codec.
+    """
+    refuse_encoded(artifact, "encode")
+    coded = {name: Encoded.of(form, codec) for name, form in artifact.stored.items() if hasattr(form, "codes")}
+    if not coded:
+        raise RecipeError("encode codes integers: put 'quantize' before it in compress")
+    return store(artifact, coded)

@@ -1,0 +1,111 @@
+"""After the last step: read the test split once, time every network, write table, pictures and report.json."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+
+from distill import atomic, measure, report
+from distill.artifact import deployable
+from distill.console import console
+from distill.errors import ExportError
+from distill.evaluation import evaluate, on_best_device
+from distill.experiment import Experiment
+from distill.export._exported import Exported
+from distill.measure import Step
+from distill.provenance import provenance
+from distill.recipe import resolved
+from distill.report import Report
+from distill.steps import Finished, key
+
+CONFUSION = "the final network's confusion matrix"
+Exports = Mapping[str, tuple[Step, Exported]]
+
+
+def conclude(experiment: Experiment, made: Sequence[Finished], exported: Exports) -> tuple[Step, ...]:
+    """Complete every row with its test metrics and latency, and report.
+
+    Args:
+        experiment: the run.
+        made: teacher, student alone, student, and the student after each hook.
+        exported: the rows of the exported files.
+    """
+    final = judge(experiment, made, exported)
+    rows = [done.step for done in made] + [step for step, _ in exported.values()]
+    steps = tuple(
+        replace(row, metrics={**row.metrics, **final["metrics"][row.step]}, latency_ms=final["latency_ms"][row.step])
+        for row in rows
+    )
+    summary = Report(
+        recipe=experiment.recipe.recipe,
+        steps=steps,
+        monitor=experiment.task.monitor,
+        curves={done.step.step: done.curve for done in made if done.curve},
+        confusion=final["confusion"],
+        classes=experiment.data.class_names,
+        resolved=resolved(experiment.recipe),
+        versions=provenance(),
+    )
+    report.write(experiment.folder, summary)
+    _track(experiment, steps, final["confusion"])
+    console.print(report.table(summary))
+    console.print(f"report: {experiment.folder / 'report.html'}")
+    return steps
+
+
+def judge(experiment: Experiment, made: Sequence[Finished], exported: Exports) -> dict[str, Any]:
+    """Test metrics, confusion matrix and latencies; kept in ``final.json``, so the test split is never read twice."""
+    file = experiment.folder / "final.json"
+    what = key([done.key for done in made], list(exported))
+    if file.is_file() and (known := json.loads(file.read_text()))["key"] == what:
+        return known
+    final = {"key": what, **_tested(experiment, made, exported), "latency_ms": _timed(experiment, made, exported)}
+    with atomic.replacing(file) as part:
+        part.write_text(json.dumps(final))
+    return final
+
+
+def _tested(experiment: Experiment, made: Sequence[Finished], exported: Exports) -> dict[str, Any]:
+    predict = {done.step.step: on_best_device(deployable(done.artifact.model)) for done in made}
+    predict |= {name: file.predict for name, (_, file) in exported.items()}
+    task = experiment.task
+    if task.confusion():
+        predict[CONFUSION] = predict[made[-1].step.step]
+    scores = evaluate(
+        predict,
+        experiment.data.test_dataloader(),
+        lambda name: (name == CONFUSION and task.confusion()) or task.metrics(),
+    )
+    confusion: Any = scores.pop(CONFUSION).compute() if CONFUSION in scores else torch.zeros(0)
+    metrics = {
+        step: {f"test/{name}": float(value) for name, value in score.compute().items()}
+        for step, score in scores.items()
+    }
+    return {"metrics": metrics, "confusion": confusion.tolist()}
+
+
+def _timed(experiment: Experiment, made: Sequence[Finished], exported: Exports) -> dict[str, dict[str, float]]:
+    """Latencies, all measured one after the other now, so that they compare; networks of one structure share one."""
+    images, by_structure, latencies = experiment.example.inputs, {}, {}
+    for done in made:
+        structure = key(dict(done.artifact.network), [asdict(plan) for plan in done.artifact.plans])
+        if structure not in by_structure:
+            try:
+                by_structure[structure] = measure.latency(deployable(done.artifact.model), images)
+            except ExportError as error:
+                console.print(f"{done.step.step}: no latency, {error}")
+                by_structure[structure] = {}
+        latencies[done.step.step] = by_structure[structure]
+    for name, (_, file) in exported.items():
+        latencies[name] = {batch: timing.median for batch, timing in measure.file_latency(file.path, images).items()}
+    return latencies
+
+
+def _track(experiment: Experiment, steps: tuple[Step, ...], confusion: list[list[int]]) -> None:
+    experiment.tracker.steps(steps)
+    if confusion:
+        experiment.tracker.confusion(confusion, experiment.data.class_names)
+    about = {"recipe": experiment.recipe.recipe}
+    experiment.tracker.artifact(experiment.folder / "student.safetensors", "student", about)

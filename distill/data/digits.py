@@ -1,0 +1,46 @@
+"""Handwritten digits of 8x8 pixels that come with scikit-learn: real data without a download.
+
+Alpaydin and Kaynak: Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998 (its test part).
+"""
+
+import torch
+from sklearn.datasets import load_digits
+
+from distill.data import data
+from distill.data._in_memory import InMemory, Labelled
+from distill.data._split import stratified
+
+
+@data("digits")
+class Digits(InMemory):
+    """1,797 grey images of 10 digits; a stratified fifth of them is the test set."""
+
+    mean = (0.3058,)
+    std = (0.3762,)
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        batch_size: int = 64,
+        val: float = 0.1,
+        limit: int | None = None,
+        crop: int = 1,
+        flip: bool = False,
+    ) -> None:
+        pixels, numbers = load_digits(return_X_y=True)
+        images = torch.from_numpy((pixels * 255 / 16).round()).to(torch.uint8).view(-1, 1, 8, 8)  # from 0 to 16 there
+        labels = torch.from_numpy(numbers).long()
+        order = stratified(labels)
+        test, train = (part.sort().values for part in order.split([len(order) // 5, len(order) - len(order) // 5]))
+        super().__init__(
+            seed,
+            Labelled(images[train], labels[train]),
+            Labelled(images[test], labels[test]),
+            class_names=tuple("0123456789"),
+            batch_size=batch_size,
+            val=val,
+            limit=limit,
+            crop=crop,
+            flip=flip,
+        )

@@ -1,0 +1,50 @@
+"""Handwritten digits of 28x28 pixels.
+
+LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to Document Recognition, Proc. IEEE 86(11), 1998.
+"""
+
+from pathlib import Path
+
+from torchvision import datasets
+
+from distill.data import _idx, data
+from distill.data._find import Origin, find
+from distill.data._in_memory import InMemory
+
+ORIGIN = Origin(
+    title="MNIST",
+    files=_idx.FILES,
+    folders=("mnist", "MNIST/raw"),
+    download=datasets.MNIST,
+    advice=f"They are at {datasets.MNIST.mirrors[0]}.",
+)
+
+
+@data("mnist")
+class MNIST(InMemory):
+    """60,000 grey images of 10 digits to train on, 10,000 to test with."""
+
+    mean = (0.1307,)
+    std = (0.3081,)
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        root: Path | None = None,
+        batch_size: int = 128,
+        val: float = 0.1,
+        limit: int | None = None,
+        crop: int = 2,
+        flip: bool = False,
+    ) -> None:
+        super().__init__(
+            seed,
+            *_idx.read(ORIGIN, find(ORIGIN, root)),
+            class_names=tuple("0123456789"),
+            batch_size=batch_size,
+            val=val,
+            limit=limit,
+            crop=crop,
+            flip=flip,
+        )

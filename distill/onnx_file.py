@@ -1,0 +1,129 @@
+"""A network as the bytes of one ONNX file, and a session that runs it: what ships, and what latency is measured on."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from distill.errors import ExportError
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+INPUT, OUTPUT = "input", "logits"
+LARGEST = 2**31 - 2**20  # protobuf refuses messages of 2 GiB; a megabyte is left for the graph
+
+
+def serialize(
+    model: nn.Module, example: Tensor, *, opset: int | None = None, metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """One self-contained ONNX file (no external data) of ``model`` in evaluation mode; ``model`` is left as it is.
+
+    Input "input" and output "logits" have a free batch dimension: one file serves every batch size.
+
+    Args:
+        example: (batch, channels, height, width); only its shape beyond the batch matters.
+        opset: version of the ONNX operators; None: the exporter's choice.
+        metadata: goes into the file's ``metadata_props``.
+
+    Raises:
+        ExportError: the network has an operator without ONNX form, control flow that depends on values,
+            or more weights than one file may hold.
+    """
+    weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+    if weights > LARGEST:
+        raise ExportError(
+            f"{type(model).__name__} holds {weights / 2**30:.1f} GiB of weights, but one ONNX file holds at most 2: "
+            "compress it further, or export a smaller network"
+        )
+    graph = _graph(deepcopy(model).cpu().eval(), example[:1].cpu(), opset)
+    written = next(entry.version for entry in graph.opset_import if not entry.domain)
+    if opset not in (None, written):
+        raise ExportError(f"opset {opset} cannot be written, but {written} can: set it to {written} or leave it out")
+    _strip(graph)
+    graph.metadata_props.extend(_entries(metadata or {}))
+    return graph.SerializeToString()
+
+
+def session(file: Path | bytes, *, threads: int | None = None) -> "InferenceSession":
+    """ONNX Runtime on the CPU; ``threads=None``: as many as PyTorch uses.
+
+    Raises:
+        ExportError: ONNX Runtime cannot run the file.
+    """
+    import onnxruntime  # half a second to import: only who exports pays
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads or torch.get_num_threads()
+    settings.log_severity_level = 3  # errors only
+    source = file if isinstance(file, bytes) else str(file)
+    try:
+        return onnxruntime.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors have no other base
+        name = "the network" if isinstance(file, bytes) else f"'{file}'"
+        raise ExportError(f"ONNX Runtime cannot run {name}: {str(error).splitlines()[0]}") from error
+
+
+def answer(runtime: "InferenceSession", inputs: Tensor) -> Tensor:
+    """The exported network's output for one batch."""
+    return torch.from_numpy(runtime.run([OUTPUT], {INPUT: inputs.cpu().numpy()})[0])
+
+
+def _graph(model: nn.Module, image: Tensor, opset: int | None) -> Any:
+    pair = image.repeat(2, 1, 1, 1)  # torch.export takes a batch of one for a constant
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                model,
+                (pair,),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                opset_version=opset,
+                dynamo=True,
+                dynamic_shapes=({0: "batch"},),
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise ExportError(
+            f"{type(model).__name__} has no ONNX form: {reason} Replace that operation by one that ONNX has"
+        ) from error
+    assert program is not None
+    return program.model_proto
+
+
+def _strip(graph: Any) -> None:
+    """Drop the exporter's notes: stack traces of this machine, a tenth of a small network's file."""
+    del graph.graph.metadata_props[:], graph.graph.value_info[:]
+    for part in (*graph.graph.node, *graph.graph.input, *graph.graph.output, *graph.graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+
+
+def _entries(metadata: Mapping[str, str]) -> list[Any]:
+    from onnx import StringStringEntryProto
+
+    return [StringStringEntryProto(key=key, value=value) for key, value in metadata.items()]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter reports its progress and its libraries' deprecations; neither helps who runs a recipe."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

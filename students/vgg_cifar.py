@@ -1,0 +1,43 @@
+"""Simonyan & Zisserman: Very Deep Convolutional Networks. arXiv:1409.1556, table 1, in the form of distillation papers.
+
+For 32x32 images, with batch normalisation: one linear layer instead of three, and no pooling before the last block
+(Tian et al.: Contrastive Representation Distillation. arXiv:1910.10699, section 4).
+"""
+
+from torch import nn
+from torchvision.ops import Conv2dNormActivation
+
+from students import student
+from students._blocks import Network, head, initialised
+
+WIDTHS = (64, 128, 256, 512, 512)
+
+
+@student("vgg8")
+def vgg8(*, num_classes: int = 10, channels: int = 3) -> nn.Module:
+    """Five blocks of one convolution."""
+    return _vgg(1, num_classes, channels)
+
+
+@student("vgg13")
+def vgg13(*, num_classes: int = 10, channels: int = 3) -> nn.Module:
+    """Five blocks of two convolutions."""
+    return _vgg(2, num_classes, channels)
+
+
+def _vgg(convolutions: int, num_classes: int, channels: int) -> nn.Module:
+    layers: dict[str, nn.Module] = {}
+    inputs = channels
+    for i, width in enumerate(WIDTHS):
+        rest = [_convolution(width, width) for _ in range(convolutions - 1)]
+        layers[f"block{i}"] = nn.Sequential(_convolution(inputs, width), *rest)
+        if i < 3:
+            layers[f"pool{i}"] = nn.MaxPool2d(2)
+        inputs = width
+    # block0 is no stage: with it there would be one more than the networks have that VGG is paired with.
+    network = Network(layers | head(WIDTHS[-1], num_classes), stages=("block1", "block2", "block3", "block4"))
+    return initialised(network, classifier_std=0.01)
+
+
+def _convolution(inputs: int, outputs: int) -> nn.Module:
+    return Conv2dNormActivation(inputs, outputs, bias=True, inplace=False)

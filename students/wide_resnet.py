@@ -1,0 +1,54 @@
+"""Zagoruyko & Komodakis: Wide Residual Networks. arXiv:1605.07146, table 1: WRN-depth-width, without dropout.
+
+Normalisation and ReLU come before each convolution, so the outputs of the stages are pre-activations.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from students import student
+from students._blocks import Network, head, initialised, residual_stages
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions around a shortcut; where the width changes, both start from the first ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.relu = nn.ReLU()
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if inputs != outputs else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = self.relu(self.bn1(x))
+        branch = self.conv2(self.relu(self.bn2(self.conv1(active))))
+        return branch + (x if self.shortcut is None else self.shortcut(active))
+
+
+def _network(name: str, *, depth: int, width: int) -> Callable[..., nn.Module]:
+    @student(name)
+    def build(*, num_classes: int = 10, channels: int = 3) -> nn.Module:
+        widths = [16, 16 * width, 32 * width, 64 * width]
+        stages = residual_stages(Block, blocks=(depth - 4) // 6, widths=widths)
+        layers = {
+            "conv1": nn.Conv2d(channels, 16, 3, padding=1, bias=False),
+            **stages,
+            "bn1": nn.BatchNorm2d(widths[-1]),
+            "relu": nn.ReLU(),
+            **head(widths[-1], num_classes),
+        }
+        return initialised(Network(layers, tuple(stages)))
+
+    build.__name__ = name
+    build.__doc__ = f"{depth} layers for images of about 32x32, {width} times as wide as a ResNet."
+    return build
+
+
+wrn_16_1 = _network("wrn_16_1", depth=16, width=1)
+wrn_16_2 = _network("wrn_16_2", depth=16, width=2)
+wrn_40_1 = _network("wrn_40_1", depth=40, width=1)
+wrn_40_2 = _network("wrn_40_2", depth=40, width=2)

@@ -1,0 +1,166 @@
+"""What every data module must do."""
+
+import inspect
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from omegaconf import OmegaConf
+
+from distill.batch import Batch
+from distill.data import data
+from distill.errors import RecipeError
+from distill.recipe import Component
+from distill.registry import schema, supplied
+from tests.data import tiny
+
+SHARED = {"batch_size", "val", "limit", "crop", "flip"}
+MAKERS = {
+    "mnist": tiny.mnist,
+    "fashion_mnist": tiny.mnist,
+    "cifar10": tiny.cifar10,
+    "cifar100": tiny.cifar100,
+    "image_folder": tiny.pictures,
+}
+
+
+@pytest.fixture(params=data.names())
+def make(request, tmp_path):
+    """Builds a tiny version of each set."""
+    settings = {"batch_size": 4}
+    if request.param in MAKERS:
+        settings["root"] = tmp_path / "root"
+        MAKERS[request.param](tmp_path / "root")
+    if request.param == "image_folder":
+        settings |= {"image_size": 16, "workers": 0}
+    return lambda seed=0, **more: data.find(request.param)(seed, **{**settings, **more})
+
+
+def samples(module):
+    return [module.train.fingerprint(), module.val.fingerprint(), module.test.fingerprint()]
+
+
+@pytest.mark.parametrize("name", data.names())
+def test_settings_are_typed_and_shared(name):
+    component = data.find(name)
+    assert supplied(component) == ["seed"]
+    settings = inspect.signature(component).parameters
+    assert set(settings) >= SHARED
+    if name != "digits":
+        assert "root" in settings
+    OmegaConf.structured(schema(component, Component))
+
+
+def test_says_what_it_holds(make):
+    module = make()
+    assert isinstance(module, pl.LightningDataModule)
+    assert module.num_classes == len(module.class_names) == len(set(module.class_names)) > 1
+    assert len(module.mean) == len(module.std) == module.channels
+    assert module.train_labels().dtype == torch.int64
+    assert set(module.train_labels().tolist()) <= set(range(module.num_classes))
+
+
+def test_batches_are_as_announced(make):
+    module = make(val=0.2)
+    labels = module.train_labels()
+    for loader in (module.train_dataloader(), module.val_dataloader(), module.test_dataloader()):
+        batch = next(iter(loader))
+        assert isinstance(batch, Batch)
+        assert batch.inputs.shape == (len(batch.labels), module.channels, *module.image_size)
+        assert (batch.inputs.dtype, batch.labels.dtype, batch.sample.dtype) == (torch.float32, torch.int64, torch.int64)
+        assert batch.inputs.is_contiguous()
+        assert batch.inputs.isfinite().all()
+    for batch in module.train_dataloader():
+        assert torch.equal(batch.labels, labels[batch.sample])
+        assert len(batch.labels) == 4
+
+
+def test_evaluation_is_everything_in_fixed_order(make):
+    module = make(val=0.2)
+    for loader, source in ((module.val_dataloader(), module.val), (module.test_dataloader(), module.test)):
+        once, again = list(loader), list(loader)
+        assert torch.cat([batch.sample for batch in once]).tolist() == list(range(len(source.labels)))
+        assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(once, again, strict=True))
+
+
+def test_the_seed_decides_views_and_order_but_not_the_split(make):
+    first, same, other = make(seed=0), make(seed=0), make(seed=1)
+    assert samples(first) == samples(same) == samples(other)
+    assert first.fingerprint() == other.fingerprint()
+    batch, same_batch, other_batch = (next(iter(module.train_dataloader())) for module in (first, same, other))
+    assert torch.equal(batch.inputs, same_batch.inputs)
+    assert not torch.equal(batch.sample, other_batch.sample) or not torch.equal(batch.inputs, other_batch.inputs)
+
+
+def test_a_sample_looks_different_in_another_epoch(make):
+    loader = make(flip=True, val=0.0).train_dataloader()
+    views = []
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        batches = list(loader)
+        views.append(
+            {s: view for batch in batches for s, view in zip(batch.sample.tolist(), batch.inputs, strict=True)}
+        )
+    shared = views[0].keys() & views[1].keys()
+    same = [sample for sample in shared if torch.equal(views[0][sample], views[1][sample])]
+    assert len(same) < len(shared) / 4  # by chance 1 of 18: nine offsets, two sides
+
+
+def test_val_of_zero_holds_nothing_out(make):
+    held_out = make(val=0.2)
+    module = make(val=0.0)
+    assert list(module.val_dataloader()) == []
+    assert len(module.train_labels()) == len(held_out.train_labels()) + len(held_out.val.labels)
+
+
+def test_limit_takes_a_stratified_subset_of_training_alone(make):
+    whole, module = make(), make(limit=8, val=0.25)
+    assert len(module.train_labels()) == 6
+    assert len(module.val.labels) == 2
+    assert samples(module)[2] == samples(whole)[2]
+    counts = torch.cat([module.train_labels(), module.val.labels]).bincount(minlength=module.num_classes)
+    assert counts.max() - counts.min() <= 1
+    assert module.fingerprint() != whole.fingerprint()
+
+
+def test_the_fingerprint_tells_splits_apart(make):
+    assert make(val=0.2).fingerprint() == make(val=0.2, batch_size=3).fingerprint()
+    assert make(val=0.2).fingerprint() != make(val=0.4).fingerprint()
+
+
+def test_calibration_is_a_fair_deterministic_sample_as_it_is(make):
+    module = make(val=0.0)
+    batches = module.calibration(6)
+    assert [len(batch.labels) for batch in batches] == [4, 2]
+    assert torch.equal(make(seed=1, val=0.0).calibration(6)[0].inputs, batches[0].inputs)
+    still = {}
+    for batch in make(val=0.0, crop=False, flip=False).train_dataloader():
+        still |= dict(zip(batch.sample.tolist(), batch.inputs, strict=True))
+    for batch in batches:
+        assert torch.equal(batch.labels, module.train_labels()[batch.sample])
+        for sample, picture in zip(batch.sample.tolist(), batch.inputs, strict=True):
+            assert torch.equal(still.get(sample, picture), picture)
+    counts = torch.cat([batch.labels for batch in module.calibration(8)]).bincount(minlength=module.num_classes)
+    assert counts.max() - counts.min() <= 1
+
+
+@pytest.mark.parametrize(("setting", "value"), [("batch_size", 0), ("val", 1.0), ("limit", 0)])
+def test_impossible_settings_are_refused(make, setting, value):
+    with pytest.raises(RecipeError, match=rf"data\.{setting}={value}"):
+        make(**{setting: value})
+
+
+def test_a_negative_crop_is_refused():
+    with pytest.raises(RecipeError, match=r"data\.crop=-1"):
+        data.find("digits")(0, crop=-1)
+
+
+def test_digits_are_split_once_and_for_all():
+    module = data.find("digits")(0, val=0.1)
+    assert [len(part.labels) for part in (module.train, module.val, module.test)] == [1294, 144, 359]
+    assert module.test.labels.bincount().tolist() == pytest.approx([35.9] * 10, abs=2)
+    together = torch.cat([part.images for part in (module.train, module.val, module.test)]).flatten(1)
+    assert len(together.unique(dim=0)) == len(together)  # no image twice: none of the test's in training
+    assert together.max() == 255
+    pixels = torch.cat([module.train.images, module.val.images]) / 255
+    assert (pixels.mean().item(), pixels.std().item()) == pytest.approx((*module.mean, *module.std), abs=1e-3)

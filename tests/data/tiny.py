@@ -1,0 +1,71 @@
+"""Tiny data sets in the real ones' file formats."""
+
+import gzip
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+def pixels(samples: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(samples).integers(0, 256, (samples, *shape), dtype=np.uint8)
+
+
+def numbers(samples: int, classes: int) -> list[int]:
+    return [sample % classes for sample in range(samples)]
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    content = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
+    path.write_bytes(gzip.compress(content, 1) if path.suffix == ".gz" else content)
+
+
+def mnist(folder: Path, train: int = 40, test: int = 20, *, suffix: str = ".gz") -> Path:
+    """The four files of MNIST or Fashion-MNIST, 28x28."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, samples in {"train": train, "t10k": test}.items():
+        write_idx(folder / f"{part}-images-idx3-ubyte{suffix}", pixels(samples, 28, 28))
+        write_idx(folder / f"{part}-labels-idx1-ubyte{suffix}", np.array(numbers(samples, 10), np.uint8))
+    return folder
+
+
+def cifar10(root: Path, train: int = 50, test: int = 20, *, protocol: int = 2) -> Path:
+    """``cifar-10-batches-py`` in a folder: five training batches, a test batch, names."""
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in [*(f"data_batch_{part}" for part in range(1, 6)), "test_batch"]:
+        samples = test if name == "test_batch" else train // 5
+        pickled(folder / name, {"data": pixels(samples, 3072), "labels": numbers(samples, 10)}, protocol)
+    pickled(folder / "batches.meta", {"label_names": [f"thing {label}" for label in range(10)]}, protocol)
+    return root
+
+
+def cifar100(root: Path, train: int = 200, test: int = 100, *, protocol: int = 2) -> Path:
+    """``cifar-100-python`` in a folder."""
+    folder = root / "cifar-100-python"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, samples in {"train": train, "test": test}.items():
+        entry = {"data": pixels(samples, 3072), "fine_labels": numbers(samples, 100), "coarse_labels": [0] * samples}
+        pickled(folder / name, entry, protocol)
+    pickled(folder / "meta", {"fine_label_names": [f"thing {label}" for label in range(100)]}, protocol)
+    return root
+
+
+def pickled(path: Path, content: Any, protocol: int = 2) -> None:
+    path.write_bytes(pickle.dumps(content, protocol))
+
+
+def pictures(
+    root: Path, parts: Sequence[str] = ("train", "val"), classes: Sequence[str] = ("cat", "dog"), each: int = 5
+) -> Path:
+    """JPEG files of uneven sizes in ``root/<part>/<class>``."""
+    for part in parts:
+        for name in classes:
+            (root / part / name).mkdir(parents=True)
+            for number in range(each):
+                image = Image.fromarray(pixels(40 + number, 50, 3))
+                image.save(root / part / name / f"{number}.jpg")
+    return root

@@ -1,0 +1,153 @@
+"""Parameters and multiply-accumulates, against published counts and those of other implementations."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from students import student
+
+SMALL, A = {"small_images": True}, {"shortcut": "A"}
+C10, C100 = {"num_classes": 10}, {"num_classes": 100}
+
+# network, settings, image size, parameters, millions of MACs
+CIFAR = [
+    ("resnet20", A, 32, 269_722, 40.55),
+    ("resnet32", A, 32, 464_154, 68.86),
+    ("resnet44", A, 32, 658_586, 97.17),
+    ("resnet56", A, 32, 853_018, 125.49),
+    ("resnet110", A, 32, 1_727_962, 252.89),
+    ("resnet20", {}, 32, 272_474, None),
+    ("resnet32", {}, 32, 466_906, None),
+    ("resnet44", {}, 32, 661_338, None),
+    ("resnet56", {}, 32, 855_770, None),
+    ("resnet110", {}, 32, 1_730_714, None),
+    ("resnet20", C100, 32, 278_324, None),
+    ("resnet32", C100, 32, 472_756, None),
+    ("resnet44", C100, 32, 667_188, None),
+    ("resnet56", C100, 32, 861_620, None),
+    ("resnet110", C100, 32, 1_736_564, None),
+    ("resnet8x4", C100, 32, 1_233_540, 177.1),
+    ("resnet32x4", C100, 32, 7_433_860, 1_083.0),
+    ("wrn_16_1", C100, 32, 180_916, None),
+    ("wrn_16_2", C100, 32, 703_284, 101.1),
+    ("wrn_40_1", C100, 32, 569_780, None),
+    ("wrn_40_2", C100, 32, 2_255_156, 327.6),
+    ("vgg8", C100, 32, 3_965_028, 96.2),
+    ("vgg13", C100, 32, 9_462_180, 284.9),
+    ("resnet50", SMALL | C100, 32, 23_705_252, 1_298.0),
+    ("kd_mobilenet_v2", {}, 32, 812_836, 6.52),
+    ("kd_shufflenet_v1", {}, 32, 949_258, 38.7),
+    ("kd_shufflenet_v2", {}, 32, 1_355_528, 44.5),
+]
+
+LENET = [
+    ("lenet_300_100", {}, 28, 266_610, 0.2662),
+    ("lenet5", {}, 28, 431_080, 2.293),
+]
+
+RESNET = [
+    ("resnet18", {}, 224, 11_689_512, None),
+    ("resnet34", {}, 224, 21_797_672, None),
+    ("resnet50", {}, 224, 25_557_032, None),
+]
+
+SQUEEZENET = [
+    ("squeezenet1_0", {}, 224, 1_248_424, 818.92),
+    ("squeezenet1_1", {}, 224, 1_235_496, 349.15),
+    ("squeezenet1_0", SMALL | C10, 32, 729_034, 52.5),
+    ("squeezenet1_0", SMALL | C100, 32, 775_204, 53.3),
+    ("squeezenet1_1", SMALL | C10, 32, 727_626, 23.5),
+    ("squeezenet1_1", SMALL | C100, 32, 773_796, 24.2),
+]
+
+MOBILENET_V1 = [
+    ("mobilenet_v1", {"width": width}, size, params, macs)
+    for width, params, by_size in [
+        (1.0, 4_231_976, {224: 568.74, 192: 418.12, 160: 290.68, 128: 186.40}),
+        (0.75, 2_585_560, {224: 325.40, 192: 239.27, 160: 166.40, 128: 106.77}),
+        (0.5, 1_331_592, {224: 149.50, 192: 109.97, 160: 76.52, 128: 49.16}),
+        (0.25, 470_072, {224: 41.03, 192: 30.21, 160: 21.06, 128: 13.57}),
+    ]
+    for size, macs in by_size.items()
+] + [
+    ("mobilenet_v1", SMALL | C10, 32, 3_217_226, 46.35),
+    ("mobilenet_v1", SMALL | C100, 32, 3_309_476, None),
+    ("mobilenet_v1", SMALL | C10 | {"width": 0.5}, 32, 823_722, 12.17),
+]
+
+MOBILENET_V2 = [
+    ("mobilenet_v2", {}, 224, 3_504_872, 300.77),
+    ("mobilenet_v2", {"width": 1.4}, 224, 6_108_776, 582.20),
+    ("mobilenet_v2", {"width": 0.75}, 224, 2_636_424, 209.07),
+    ("mobilenet_v2", {"width": 0.5}, 224, 1_968_680, 97.13),
+    ("mobilenet_v2", {"width": 0.35}, 224, 1_677_128, 59.29),
+    ("mobilenet_v2", SMALL | C10, 32, 2_236_682, 87.98),
+    ("mobilenet_v2", SMALL | C100, 32, 2_351_972, None),
+]
+
+# At other widths than 1 the official code has no biases in its classifier: 1000 parameters fewer than here.
+SHUFFLENET_V1 = [
+    ("shufflenet_v1", {"groups": 1}, 224, 1_531_936, 143.08),
+    ("shufflenet_v1", {"groups": 2}, 224, 1_733_848, 140.84),
+    ("shufflenet_v1", {"groups": 3}, 224, 1_865_728, 137.46),
+    ("shufflenet_v1", {"groups": 4}, 224, 1_968_344, 134.34),
+    ("shufflenet_v1", {"groups": 8}, 224, 2_434_768, 138.37),
+    ("shufflenet_v1", {"width": 0.5}, 224, 717_324 + 1000, 37.59),
+    ("shufflenet_v1", {"width": 1.5}, 224, 3_441_168 + 1000, 292.44),
+    ("shufflenet_v1", {"width": 2.0}, 224, 5_449_776 + 1000, 524.05),
+    ("shufflenet_v1", {"width": 0.5, "groups": 8}, 224, 1_010_448 + 1000, 40.47),
+    ("shufflenet_v1", {"width": 1.5, "groups": 8}, 224, 4_268_952 + 1000, None),
+    ("shufflenet_v1", {"width": 2.0, "groups": 8}, 224, 6_521_232 + 1000, 521.94),
+]
+
+SHUFFLENET_V2 = [
+    ("shufflenet_v2", {"width": 0.5}, 224, 1_366_792, 40.48),
+    ("shufflenet_v2", {"width": 1.0}, 224, 2_278_604, 144.91),
+    ("shufflenet_v2", {"width": 1.5}, 224, 3_503_624, 295.76),
+    ("shufflenet_v2", {"width": 2.0}, 224, 7_393_996, 583.25),
+    ("shufflenet_v2", SMALL | C10 | {"width": 0.5}, 32, 352_042, None),
+    ("shufflenet_v2", SMALL | C100 | {"width": 0.5}, 32, 444_292, None),
+    ("shufflenet_v2", SMALL | C10 | {"width": 1.0}, 32, 1_263_854, 45.0),
+    ("shufflenet_v2", SMALL | C100 | {"width": 1.0}, 32, 1_356_104, None),
+    ("shufflenet_v2", SMALL | C10 | {"width": 1.5}, 32, 2_488_874, None),
+    ("shufflenet_v2", SMALL | C100 | {"width": 1.5}, 32, 2_581_124, None),
+    ("shufflenet_v2", SMALL | C10 | {"width": 2.0}, 32, 5_365_486, None),
+    ("shufflenet_v2", SMALL | C100 | {"width": 2.0}, 32, 5_549_896, None),
+]
+
+ROWS = CIFAR + LENET + RESNET + SQUEEZENET + MOBILENET_V1 + MOBILENET_V2 + SHUFFLENET_V1 + SHUFFLENET_V2
+
+
+@pytest.mark.parametrize(("name", "settings", "size", "params", "macs"), ROWS)
+def test_counts(name: str, settings: Mapping[str, Any], size: int, params: int, macs: float | None) -> None:
+    network = on_meta(name, settings)
+    assert sum(parameter.numel() for parameter in network.parameters()) == params
+    if macs is not None:
+        assert million_macs(network, size) == pytest.approx(macs, rel=1e-3, abs=0.05)
+
+
+def test_shufflenet_v1_of_half_width_costs_the_published_38_million() -> None:
+    network = on_meta("shufflenet_v1", {"groups": 4, "width": 0.5})
+    assert million_macs(network, 224) == pytest.approx(38, rel=0.02)
+
+
+def test_squeezenet_1_1_saves_what_its_authors_say() -> None:
+    old, new = (million_macs(on_meta(name, {}), 224) for name in ("squeezenet1_0", "squeezenet1_1"))
+    assert old / new == pytest.approx(2.35, abs=0.01)
+
+
+def on_meta(name: str, settings: Mapping[str, Any]) -> nn.Module:
+    with torch.device("meta"):
+        return student.find(name)(**settings).eval()
+
+
+def million_macs(network: nn.Module, size: int) -> float:
+    channels = 1 if size == 28 else 3
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        network(torch.empty(1, channels, size, size, device="meta"))
+    return counter.get_total_flops() / 2e6

@@ -1,0 +1,86 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from distill import measure, onnx_file
+from distill.measure import Step
+
+
+def net() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, 3))
+
+
+def images(batch: int = 2, channels: int = 1, size: int = 8) -> torch.Tensor:
+    return torch.randn(batch, channels, size, size)
+
+
+def test_params_by_hand():
+    assert measure.params(net()) == (4 * 9 + 4) + (4 + 4) + (144 * 3 + 3)
+
+
+def test_shared_params_count_once():
+    layer = nn.Linear(5, 5, bias=False)
+    assert measure.params(nn.Sequential(layer, layer)) == 25
+
+
+def test_macs_by_hand():
+    assert measure.macs(net(), images()) == 4 * 9 * 6 * 6 + 144 * 3
+
+
+@given(
+    groups=st.sampled_from([1, 2, 4]), kernel=st.sampled_from([1, 3]), stride=st.integers(1, 2), batch=st.integers(1, 3)
+)
+@settings(max_examples=20, deadline=None)
+def test_macs_of_a_convolution_are_one_per_output_value_and_weight_it_sees(groups, kernel, stride, batch):
+    layer = nn.Conv2d(4, 8, kernel, stride, groups=groups)
+    inputs = images(batch, channels=4)
+    outputs = layer(inputs)[0]
+    assert measure.macs(layer, inputs) == outputs.numel() * layer.weight[0].numel()
+
+
+def test_factorising_a_pointwise_convolution_saves_the_macs_it_should():
+    dense, factors = nn.Conv2d(16, 16, 1), nn.Sequential(nn.Conv2d(16, 2, 1, bias=False), nn.Conv2d(2, 16, 1))
+    inputs = images(channels=16)
+    assert measure.macs(dense, inputs) == 4 * measure.macs(factors, inputs)
+
+
+def test_macs_leave_the_model_as_it_was():
+    model = net().train()
+    model[2].eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    measure.macs(model, images())
+    assert [module.training for module in model] == [True, True, False, True, True]
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+def test_latency_is_measured_at_both_batch_sizes_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    model = net().train()
+    timings = measure.latency(model, images(), threads=1)
+    assert list(timings) == ["batch1", "batch32"]
+    assert 0 < timings["batch1"] < timings["batch32"]
+    assert model.training
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_and_its_bytes_are_timed_with_quartiles(tmp_path: Path):
+    content = onnx_file.serialize(net(), images())
+    (tmp_path / "net.onnx").write_bytes(content)
+    for file in (content, tmp_path / "net.onnx"):
+        timings = measure.file_latency(file, images(3), batch_sizes=(1, 5), threads=1, seconds=0.01)
+        assert list(timings) == ["batch1", "batch5"]
+        for timing in timings.values():
+            assert 0 < timing.p25 <= timing.median <= timing.p75
+            assert timing.runs >= 3
+
+
+def test_a_step_survives_json():
+    step = Step("compress/1-svd", 10, 200, 3000, {"val/accuracy": 0.5}, {"batch1": 0.25}, 1.5)
+    assert Step.from_json(json.loads(json.dumps(step.to_json()))) == step
