@@ -116,7 +116,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
         return _parse(path, mapping(tree, KEYS, "the top"), overrides)
     except OSError as error:
         raise RecipeError(f"cannot read sweep '{path}': {error.strerror}; recipes/sweeps has examples") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"sweep '{path}' is not YAML: {' '.join(str(error).split())}") from None
     except RecipeError as error:
         raise RecipeError(f"sweep '{path}' {error}") from None

@@ -42,7 +42,7 @@ def distribution(spec: Mapping[str, Any], where: str) -> BaseDistribution | None
         _range(kind, spec, where)
     try:
         return make(**{key: spec[key] for key in keys if key != "value"})
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise RecipeError(f"at {where}: {error}") from None
 
 

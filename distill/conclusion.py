@@ -15,6 +15,7 @@ from distill.evaluation import evaluate, on_best_device
 from distill.experiment import Experiment
 from distill.export._exported import Exported
 from distill.measure import Step
+from distill.processes import is_first
 from distill.provenance import provenance
 from distill.recipe import resolved
 from distill.report import Report
@@ -88,6 +89,8 @@ def _tested(experiment: Experiment, made: Sequence[Finished], exported: Exports)
 
 def _timed(experiment: Experiment, made: Sequence[Finished], exported: Exports) -> dict[str, dict[str, float]]:
     """Latencies, all measured one after the other now, so that they compare; networks of one structure share one."""
+    if not is_first():
+        return {name: {} for name in (*(done.step.step for done in made), *exported)}
     images, by_structure, latencies = experiment.example.inputs, {}, {}
     for done in made:
         structure = key(dict(done.artifact.network), [asdict(plan) for plan in done.artifact.plans])
@@ -107,5 +110,5 @@ def _track(experiment: Experiment, steps: tuple[Step, ...], confusion: list[list
     experiment.tracker.steps(steps)
     if confusion:
         experiment.tracker.confusion(confusion, experiment.data.class_names)
-    about = {"recipe": experiment.recipe.recipe}
-    experiment.tracker.artifact(experiment.folder / "student.safetensors", "student", about)
+    recipe = experiment.recipe.recipe
+    experiment.tracker.artifact(experiment.folder / "student.safetensors", f"{recipe}-student", {"recipe": recipe})

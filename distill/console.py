@@ -3,18 +3,32 @@
 import logging
 import os
 import warnings
+from importlib import import_module
 
 from rich.console import Console
 from rich.logging import RichHandler
 
-console = Console(quiet=os.environ.get("LOCAL_RANK", "0") != "0", highlight=False)
+console = Console(quiet=os.environ.get("LOCAL_RANK", "0") != "0", highlight=False, soft_wrap=True)
+if not console.is_terminal:
+    console.width = 120  # what is written to a file is not cut to 80 columns
 
 
-def quiet_libraries() -> None:
-    """Our own log lines are shown; tips and deprecation notes of the libraries below us are not."""
+def quiet_libraries(*, debug: bool = False) -> None:
+    """Our own log lines are shown, with ``debug`` all of them; tips and notes of the libraries below us are not."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_handler()])
-    logging.getLogger("distill").setLevel(logging.INFO)
-    for message in (".*num_workers.*", ".*many workers.*", ".*LeafSpec.*", ".*in eval mode at the start of training.*"):
+    logging.getLogger("distill").setLevel(logging.DEBUG if debug else logging.INFO)
+    for name in ("pytorch_lightning", "lightning_fabric"):  # they bring handlers of their own
+        import_module(name)
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+    for message in (
+        ".*num_workers.*",
+        ".*smaller than the logging interval.*",
+        ".*sync_dist=True.*",
+        ".*many workers.*",
+        ".*LeafSpec.*",
+        ".*in eval mode at the start of training.*",
+    ):
         warnings.filterwarnings("ignore", message)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)

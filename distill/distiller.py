@@ -86,7 +86,7 @@ class Distiller(pl.LightningModule):
         self.metrics.update(self.student.model(self._laid_out(batch).inputs), batch.labels)
 
     def on_validation_epoch_end(self) -> None:
-        self.log_dict(self.metrics.compute())
+        self.log_dict(self.metrics.compute())  # torchmetrics has already gathered them from all processes
         self.metrics.reset()
 
     def on_train_epoch_start(self) -> None:

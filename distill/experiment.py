@@ -1,6 +1,6 @@
 """What every step of a run needs: data, task, folder and tracker, all checked before any work begins."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from distill import __version__, measure, networks
+from distill import __version__, measure
 from distill.artifact import Artifact, deployable
 from distill.batch import Batch
 from distill.console import console
 from distill.data import DataModule
 from distill.data import data as datasets
-from distill.distiller import Distiller
 from distill.errors import RecipeError
 from distill.evaluation import on_best_device, score
 from distill.measure import Step
 from distill.recipe import plain, resolved
-from distill.registry import options
-from distill.schema import Finetune, Network, Recipe, Stage
+from distill.registry import call
+from distill.rehearsal import build_distiller, first_artifact, rehearse
+from distill.schema import Network, Recipe, Stage
 from distill.steps import Finished, Make, Steps, key
 from distill.tasks import Task
 from distill.tasks import task as tasks
@@ -50,16 +50,14 @@ class Experiment:
     @classmethod
     @contextmanager
     def open(cls, recipe: Recipe, on_epoch: OnEpoch | None = None) -> Iterator["Experiment"]:
-        """Build data and task, try every stage on one batch, then make the run's folder."""
-        component = datasets.find(recipe.data.name)
-        data = component(recipe.seed, **options(component, recipe.data))
-        component = tasks.find(recipe.task.name)
-        task = component(data.num_classes, **options(component, recipe.task))
-        for stage in (*recipe.stages.values(), *(h.finetune for h in recipe.compress.values() if h.finetune)):
-            cls._try(recipe, data, task, stage)
+        """Build data and task, try every stage and hook on a few images, then make the run's folder."""
+        data = call(datasets.find(recipe.data.name), recipe.data, {"seed": lambda: recipe.seed})
+        task = call(tasks.find(recipe.task.name), recipe.task, {"num_classes": lambda: data.num_classes})
+        rehearse(recipe, data, task)
         settings = {k: v for k, v in plain(recipe).items() if k not in UNKEYED}
         folder = recipe.output / recipe.recipe / key(settings)[:8]
         steps = Steps(folder, recipe.output, allow=_outside(recipe))
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "recipe.yaml").write_text(f"# distill {__version__}, torch {torch.__version__}\n{resolved(recipe)}")
         console.print(f"[bold]{recipe.recipe}[/bold] -> {folder}")
         with Tracker(
@@ -81,15 +79,14 @@ class Experiment:
 
     def network(self, spec: Network) -> Artifact:
         """A network with its first weights: from the seed, or from a checkpoint."""
-        entry = _entry(spec, self.data)
-        return Artifact(_network(spec, entry, self.recipe.seed).eval(), network=entry, about=self.about)
+        return replace(first_artifact(spec, self.data, self.recipe.seed), about=self.about)
 
     def train(
         self, student: nn.Module, teacher: nn.Module | None, stage: Stage, title: str, folder: Path
     ) -> tuple[nn.Module, Curve]:
         """One stage."""
         recipe = self.recipe
-        module = _distiller(recipe, self.data, self.task, student, teacher, stage)
+        module = build_distiller(recipe, self.data, self.task, student, teacher, stage)
         logger = self.tracker.logger(title)
         return fit(
             module, self.data, folder, title=title, settings=recipe.trainer, logger=logger, on_epoch=self.on_epoch
@@ -140,64 +137,6 @@ class Experiment:
             metrics=self.validate(on_best_device(small)),
             seconds=seconds,
         )
-
-    @staticmethod
-    def _try(recipe: Recipe, data: DataModule, task: Task, stage: Stage) -> None:
-        """Build one stage from fresh networks, so that what does not fit is said before anything is trained."""
-        student, teacher = (
-            _network(spec, _entry(spec, data), recipe.seed) if spec else None
-            for spec in (recipe.student, recipe.teacher)
-        )
-        assert student is not None
-        _distiller(recipe, data, task, student, teacher, with_losses(recipe, stage))
-        with torch.no_grad():
-            for role, model in (("student", student), ("teacher", teacher)):
-                outputs = model.eval()(data.calibration(8)[0].inputs).shape[1] if model else data.num_classes
-                if outputs != data.num_classes:
-                    raise RecipeError(f"the {role} answers {outputs} classes, but the data has {data.num_classes}")
-
-
-def with_losses(recipe: Recipe, stage: Stage) -> Stage:
-    """Fine-tuning without losses of its own learns from the teacher as the last stage did."""
-    if isinstance(stage, Finetune) and not stage.losses:
-        last = list(recipe.stages.values())[-1]
-        return replace(stage, losses=last.losses, task_weight=last.task_weight)
-    return stage
-
-
-def _entry(spec: Network, data: DataModule) -> dict[str, Any]:
-    return networks.entry(spec, num_classes=data.num_classes, channels=data.channels)
-
-
-def _network(spec: Network, entry: Mapping[str, Any], seed: int) -> nn.Module:
-    torch.manual_seed(seed)
-    model = networks.build(entry, allow=[spec.name.partition(":")[0]])
-    if spec.weights:
-        trained_on = getattr(spec, "epochs", 1)
-        networks.load_weights(model, spec.weights, name=spec.name, new_classifier=trained_on > 0)
-    return model
-
-
-def _distiller(
-    recipe: Recipe,
-    data: DataModule,
-    task: Task,
-    student: nn.Module,
-    teacher: nn.Module | None,
-    stage: Stage,
-) -> Distiller:
-    return Distiller(
-        student,
-        teacher,
-        task,
-        stage,
-        optimizer=recipe.optimizer,
-        schedule=recipe.schedule,
-        example=data.calibration(8)[0],
-        offered={"train_labels": data.train_labels()},
-        seed=recipe.seed,
-        channels_last=recipe.channels_last,
-    )
 
 
 def _outside(recipe: Recipe) -> list[str]:

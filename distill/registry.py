@@ -11,7 +11,7 @@ So a signature is documentation, schema and constructor at once, and nothing is 
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import field, fields, make_dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -116,6 +116,11 @@ def schema(component: Component, base: type, inferred: Collection[str] = ()) -> 
 def options(component: Component, spec: Any) -> dict[str, Any]:
     """The keyword-only arguments that a typed recipe node holds for ``component``."""
     return {p.name: getattr(spec, p.name) for p in _parameters(component) if p.kind is p.KEYWORD_ONLY}
+
+
+def call(component: Component, spec: Any, offers: Mapping[str, Callable[[], Any]]) -> Any:
+    """Call a component with those of the ``offers`` that it asks for, and with the settings of its recipe node."""
+    return component(*(offers[need]() for need in supplied(component)), **options(component, spec))
 
 
 @cache

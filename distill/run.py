@@ -2,20 +2,22 @@
 
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from distill import measure
 from distill.artifact import Artifact, deployable
 from distill.compress import hook
 from distill.conclusion import conclude
 from distill.console import console
-from distill.experiment import Experiment, with_losses
+from distill.experiment import Experiment
 from distill.export import exporter
 from distill.export._exported import Exported
 from distill.measure import Step
 from distill.recipe import plain
-from distill.registry import options, supplied
+from distill.registry import call
 from distill.schema import Hook, Recipe, Stage
 from distill.steps import Finished, key
 from distill.straight_through import settle, trainable
@@ -123,17 +125,16 @@ def compress(experiment: Experiment, student: Finished, teacher: Finished | None
 
 def apply_hook(experiment: Experiment, name: str, spec: Hook, before: Finished, teacher: Finished | None) -> Finished:
     """One hook, and the training after it if the recipe asks for it."""
-    component = hook.find(spec.name)
-    stage = with_losses(experiment.recipe, spec.finetune) if spec.finetune else None
+    stage = experiment.recipe.recovery(spec)
 
     def make(folder: Path) -> tuple[Artifact, Curve]:
-        offered = {
+        offers: dict[str, Callable[[], Any]] = {
             "artifact": lambda: before.artifact,
             "calibration": lambda: experiment.data.calibration(CALIBRATION_SAMPLES),
             "evaluate": lambda: experiment.evaluate,
             "example": lambda: experiment.example,
         }
-        artifact = component(*(offered[need]() for need in supplied(component)), **options(component, spec))
+        artifact = call(hook.find(spec.name), spec, offers)
         curve: Curve = []
         if stage:
             model = trainable(artifact)
@@ -155,9 +156,13 @@ def export(experiment: Experiment, artifact: Artifact) -> dict[str, tuple[Step, 
     done = {}
     samples = experiment.data.calibration(CALIBRATION_SAMPLES)
     for name, spec in experiment.recipe.export.items():
-        component = exporter.find(spec.name)
         started = time.perf_counter()
-        made = component(artifact, experiment.folder / "export", samples, **options(component, spec))
+        offers = {
+            "artifact": lambda: artifact,
+            "folder": lambda: experiment.folder / "export",
+            "samples": lambda: samples,
+        }
+        made = call(exporter.find(spec.name), spec, offers)
         small = deployable(artifact.model)
         done[f"export/{name}"] = (
             Step(

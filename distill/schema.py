@@ -1,7 +1,7 @@
 """What a recipe may say: one dataclass per section, each with its types, defaults and rules."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -173,6 +173,13 @@ class Recipe:
 
     recipe: str = "unnamed"
     """The recipe's name; set when it is loaded."""
+
+    def recovery(self, hook: Hook) -> Stage | None:
+        """The training after a hook; without losses of its own it learns from the teacher as the last stage did."""
+        last = list(self.stages.values())[-1]
+        if hook.finetune and not hook.finetune.losses:
+            return replace(hook.finetune, losses=last.losses, task_weight=last.task_weight)
+        return hook.finetune
 
     def __post_init__(self) -> None:
         if not self.stages:

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from filelock import FileLock
-from pytorch_lightning.utilities import rank_zero_only
 
 from distill.artifact import Artifact, open_artifact
 from distill.measure import Step
+from distill.processes import is_first, wait_for_all
 from distill.training import Curve
 
 NETWORK, METRICS = "network.safetensors", "metrics.json"
@@ -69,26 +68,31 @@ class Steps:
         with self._alone(key):
             if not self._reuse(name, key):
                 self._make(name, key, make, describe)
-        _wait_for_all()
+        wait_for_all()
         return self._read(name, key)
 
     def _make(self, name: str, key: str, make: Make, describe: Describe) -> None:
-        part = self.folder / f"{name}.part"
-        mark = part / key
-        if not mark.exists():
-            shutil.rmtree(part, ignore_errors=True)  # left by another version of this step
-            part.mkdir(parents=True, exist_ok=True)
-            mark.touch()
+        part = self._prepared(name, key)
         started = time.perf_counter()
         artifact, curve = make(part)
         seconds = time.perf_counter() - started
-        if _first():
-            size = artifact.save(part / NETWORK)
-            step = describe(artifact, size, seconds)
+        size = artifact.save(part / NETWORK) if is_first() else artifact.nbytes()
+        step = describe(artifact, size, seconds)
+        if is_first():
             (part / METRICS).write_text(json.dumps({"key": key, "step": step.to_json(), "curve": curve}, indent=1))
-            for leftover in (mark, *part.glob("*.ckpt")):
+            for leftover in (part / key, *part.glob("*.ckpt")):
                 leftover.unlink()
             self._settle(part, name)
+
+    def _prepared(self, name: str, key: str) -> Path:
+        """The folder of a step in the making, with the checkpoints of this very step or with none."""
+        part = self.folder / f"{name}.part"
+        if is_first() and not (part / key).exists():
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True, exist_ok=True)
+            (part / key).touch()
+        wait_for_all()
+        return part
 
     def _settle(self, part: Path, name: str) -> None:
         final = self.folder / name
@@ -99,7 +103,7 @@ class Steps:
     def _reuse(self, name: str, key: str) -> bool:
         for folder in self._finished(name):
             if json.loads((folder / METRICS).read_text())["key"] == key:
-                if folder != self.folder / name and _first():
+                if folder != self.folder / name and is_first():
                     copy = self.folder / f"{name}.copy"
                     shutil.copytree(folder, copy, dirs_exist_ok=True)
                     self._settle(copy, name)
@@ -123,15 +127,5 @@ class Steps:
         """Runs that share a step, as the trials of a sweep share a teacher, wait for the one that makes it."""
         locks = self.pool / ".locks"
         locks.mkdir(parents=True, exist_ok=True)
-        with FileLock(locks / key) if _first() else nullcontext():
+        with FileLock(locks / key) if is_first() else nullcontext():
             yield
-
-
-def _wait_for_all() -> None:
-    if dist.is_available() and dist.is_initialized():
-        dist.barrier()
-
-
-def _first() -> bool:
-    """Whether this is the process that writes."""
-    return getattr(rank_zero_only, "rank", 0) == 0

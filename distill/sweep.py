@@ -1,5 +1,6 @@
 """One sweep file, two engines: W&B agents run it as it is; here the same file drives Optuna on this machine."""
 
+import contextlib
 import multiprocessing
 import os
 import threading
@@ -145,7 +146,8 @@ def _worker(work: Work, threads: int) -> None:
     threading.Thread(target=follow, daemon=True).start()  # a killed sweep must not go on in its workers
     torch.set_num_threads(threads)
     quiet_libraries()
-    work.go(work.study())
+    with contextlib.suppress(KeyboardInterrupt):  # the sweep itself says so
+        work.go(work.study())
 
 
 def _conclude(plan: SweepFile, folder: Path, trials: Sequence[FrozenTrial]) -> SweepResult:

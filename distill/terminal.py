@@ -30,8 +30,8 @@ def guarded(work: Callable[[], None], *, debug: bool) -> int:
     Returns:
         0 if all went well, 2 for a mistake of the user, 1 for a failure, 130 after Ctrl-C.
     """
-    quiet_libraries()
     try:
+        quiet_libraries(debug=debug)
         work()
         return 0
     except DistillError as error:

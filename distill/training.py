@@ -67,7 +67,7 @@ def fit(
         **_defaults(validates) | dict(settings),
         max_epochs=stage.epochs,
         logger=logger,
-        callbacks=[epochs, checkpoint] + ([LearningRateMonitor()] if logger else []),
+        callbacks=[epochs, checkpoint] + ([LearningRateMonitor(logging_interval="epoch")] if logger else []),
     )
     last = folder / "last.ckpt"
     try:

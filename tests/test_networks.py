@@ -15,7 +15,7 @@ SAMPLES = {"num_classes": 7, "channels": 1}
 
 def test_classes_and_channels_follow_from_the_data() -> None:
     made = entry(load("smoke").student, **SAMPLES)
-    assert made == {"name": "shufflenet_v2", "width": 0.5, "small_images": True, "num_classes": 7, "channels": 1}
+    assert made == {"name": "mobilenet_v1", "width": 0.25, "small_images": True, "num_classes": 7, "channels": 1}
     assert build(made)(torch.zeros(2, 1, 8, 8)).shape == (2, 7)
 
 

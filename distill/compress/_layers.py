@@ -105,13 +105,13 @@ class Change(NamedTuple):
 
 
 def explain(hook: str, changed: Mapping[str, Change], unchanged: Mapping[str, str]) -> None:
-    """Log one line for the result, one for all layers that stay as they are and why, and details for debugging."""
+    """Log one line for the result and for the layers that stay as they are; each layer by name with ``--debug``."""
     log = logging.getLogger(f"distill.compress.{hook}")
     for path, change in changed.items():
         log.debug("%s: %s: ranks %s, %d -> %d parameters, relative error %.3f", hook, path, *change)
     before, after = sum(c.before for c in changed.values()), sum(c.after for c in changed.values())
-    log.info("%s: %d layers, %d -> %d parameters", hook, len(changed), before, after)
     reasons = {why: [path for path in unchanged if unchanged[path] == why] for why in unchanged.values()}
-    if reasons:
-        listed = "; ".join(f"{why}: {', '.join(paths)}" for why, paths in reasons.items())
-        log.info("%s: left as they are: %s", hook, listed)
+    for why, paths in reasons.items():
+        log.debug("%s: left as they are, %s: %s", hook, why, ", ".join(paths))
+    left = "; left as they are: " + ", ".join(f"{len(paths)} ({why})" for why, paths in reasons.items())
+    log.info("%s: %d layers, %d -> %d parameters%s", hook, len(changed), before, after, left if reasons else "")

@@ -37,7 +37,7 @@ class DataModule(Protocol):
         """The training labels, in the order of `Batch.sample`."""
 
     def calibration(self, samples: int) -> list[Batch]:
-        """The first training images, not augmented."""
+        """Some training images of every class, the same each time, not augmented."""
 
     def fingerprint(self) -> str:
         """Names the content: two data sets of one fingerprint hold the same samples in the same splits."""

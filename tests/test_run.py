@@ -1,0 +1,165 @@
+"""The whole line on real input, once; then everything that is done with what it leaves behind."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import distill
+from distill.__main__ import main
+from distill.data.digits import Digits
+from distill.measure import params
+from distill.run import Result
+
+STEPS = ["teacher", "alone", "student", "compress/1-svd", "compress/2-quantize", "compress/3-encode", "export/onnx"]
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+def smoke(pool: Path, *overrides: str) -> tuple[Result, list[str]]:
+    """Runs the smoke recipe; answers its result and the names of the steps that were trained."""
+    trained: list[str] = []
+    recipe = distill.load_recipe("smoke", [f"output={pool}", *overrides])
+    return distill.run(recipe, on_epoch=lambda step, epoch, metrics: trained.append(step)), trained
+
+
+@pytest.fixture(scope="module")
+def result(pool: Path) -> Result:
+    return smoke(pool)[0]
+
+
+@pytest.fixture(scope="module")
+def report(result: Result) -> dict[str, Any]:
+    return json.loads((result.folder / "report.json").read_text())
+
+
+def test_every_step_is_reported(report: dict[str, Any]) -> None:
+    assert [step["step"] for step in report["steps"]] == STEPS
+    for step in report["steps"]:
+        assert set(step["metrics"]) == {"val/accuracy", "test/accuracy"}
+        assert set(step["latency_ms"]) == {"batch1", "batch32"}
+        assert min(step["params"], step["macs"], step["bytes"]) > 0
+
+
+def test_each_hook_makes_it_smaller(report: dict[str, Any]) -> None:
+    sizes = [step["bytes"] for step in report["steps"][2:6]]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) == 4
+
+
+def test_encoding_changes_no_answer(report: dict[str, Any]) -> None:
+    quantized, encoded, exported = report["steps"][4:]
+    assert quantized["metrics"] == encoded["metrics"] == exported["metrics"]
+
+
+def test_the_artifact_is_what_the_table_says(result: Result, report: dict[str, Any]) -> None:
+    file = result.folder / "student.safetensors"
+    model = distill.load(file)
+    test = Digits(0, limit=400).test_dataloader()
+    right = sum(int((model(batch.inputs).argmax(1) == batch.labels).sum()) for batch in test)
+    total = sum(len(batch.labels) for batch in test)
+    last = report["steps"][-2]
+    assert right / total == pytest.approx(last["metrics"]["test/accuracy"])
+    assert params(model) == last["params"]
+    assert file.stat().st_size == last["bytes"]
+
+
+def test_the_test_split_is_counted_whole(report: dict[str, Any]) -> None:
+    assert sum(map(sum, report["confusion"])) == len(Digits(0).test_dataloader().dataset.source.labels)
+
+
+def test_nothing_unfinished_is_left(result: Result) -> None:
+    left = [p.name for p in result.folder.rglob("*") if p.suffix in (".part", ".ckpt", ".copy")]
+    assert left == []
+    assert {"recipe.yaml", "report.json", "report.html", "student.safetensors"} <= {
+        p.name for p in result.folder.iterdir()
+    }
+
+
+def test_the_same_recipe_again_trains_nothing(pool: Path, result: Result) -> None:
+    again, trained = smoke(pool)
+    assert trained == []
+    assert again.steps == result.steps
+
+
+def test_a_change_of_compress_keeps_the_trained_student(pool: Path, result: Result) -> None:
+    changed, trained = smoke(pool, "compress={quantize: {bits: 4}}", "export={}")
+    assert trained == []
+    assert changed.folder != result.folder
+    assert changed.steps[:3] == result.steps[:3] or [s.metrics for s in changed.steps[:3]] == [
+        s.metrics for s in result.steps[:3]
+    ]
+
+
+def test_a_change_of_the_student_keeps_the_teacher(pool: Path, result: Result) -> None:
+    overrides = ("stages.distill.losses.kd.temperature=2", "compress={}", "export={}")
+    _, trained = smoke(pool, *overrides)
+    assert set(trained) == {"student/distill"}
+
+
+def test_a_teacher_from_a_file(pool: Path, result: Result) -> None:
+    weights = result.folder / "teacher/network.safetensors"
+    given, trained = smoke(
+        pool, f"teacher={{name: resnet20, weights: {weights}}}", "compress={}", "export={}", "baseline=false"
+    )
+    assert "teacher" not in trained
+    assert given.steps[0].metrics == result.steps[0].metrics
+
+
+def test_supervised_training_alone_is_a_recipe_too(pool: Path) -> None:
+    overrides = ("teacher=null", "stages={only: {epochs: 1}}", "compress={}", "export={}")
+    result, trained = smoke(pool, *overrides)
+    assert trained == ["student/only"]
+    assert [step.step for step in result.steps] == ["student"]
+
+
+def test_without_a_validation_split_the_last_epoch_counts(pool: Path) -> None:
+    result, _ = smoke(pool, "data.val=0", "teacher=null", "stages={only: {epochs: 1}}", "export={}")
+    assert all(set(step.metrics) == {"test/accuracy"} for step in result.steps)
+
+
+class TestCommands:
+    @pytest.fixture
+    def artifact(self, result: Result) -> str:
+        return str(result.folder / "student.safetensors")
+
+    def test_evaluate_repeats_the_table(self, artifact: str, report: dict[str, Any], capsys: Any) -> None:
+        assert main(["evaluate", artifact]) == 0
+        assert f"test/accuracy {report['steps'][-2]['metrics']['test/accuracy']:.4f}" in capsys.readouterr().out
+
+    def test_inspect_shows_how_each_tensor_is_stored(self, artifact: str, capsys: Any) -> None:
+        assert main(["inspect", artifact]) == 0
+        shown = capsys.readouterr().out
+        assert "mobilenet_v1" in shown
+        assert "Encoded" in shown
+        assert "compress/2-quantize" in shown
+
+    def test_export_writes_beside_the_artifact(self, artifact: str, tmp_path: Path, capsys: Any) -> None:
+        assert main(["export", artifact, "--to", "onnx", "--output", str(tmp_path)]) == 0
+        assert (tmp_path / "student.onnx").is_file()
+        assert "differs from the artifact by" in capsys.readouterr().out
+
+    def test_bench_times_it(self, artifact: str, capsys: Any) -> None:
+        assert main(["bench", artifact, "--batch-sizes", "1", "--threads", "1"]) == 0
+        assert "batch1" in capsys.readouterr().out
+
+    def test_a_truncated_artifact_is_refused_by_name(self, artifact: str, tmp_path: Path, capsys: Any) -> None:
+        cut = tmp_path / "cut.safetensors"
+        cut.write_bytes(Path(artifact).read_bytes()[:-100])
+        assert main(["evaluate", str(cut)]) == 2
+        assert "cut.safetensors" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("arguments", [["export", "X", "--to", "onxx"], ["inspect", "nowhere.safetensors"]])
+    def test_mistakes_are_named(self, arguments: list[str], artifact: str, capsys: Any) -> None:
+        assert main([artifact if a == "X" else a for a in arguments]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_loaded_student_runs_on_its_own(result: Result) -> None:
+    model = distill.load(result.folder / "student.safetensors")
+    assert model(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
