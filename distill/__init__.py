@@ -7,13 +7,12 @@ from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["Artifact", "load", "load_recipe", "run"]
+__all__ = ["Artifact", "load", "load_recipe"]
 
 _PUBLIC = {
     "Artifact": ("distill.artifact", "Artifact"),
     "load": ("distill.artifact", "load"),
     "load_recipe": ("distill.recipe", "load"),
-    "run": ("distill.run", "run"),
 }
 
 

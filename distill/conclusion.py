@@ -1,7 +1,7 @@
 """After the last step: read the test split once, time every network, write table, pictures and report.json."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -22,28 +22,31 @@ from distill.report import Report
 from distill.steps import Finished, key
 
 CONFUSION = "the final network's confusion matrix"
+Made = Mapping[str, Finished]
 Exports = Mapping[str, tuple[Step, Exported]]
 
 
-def conclude(experiment: Experiment, made: Sequence[Finished], exported: Exports) -> tuple[Step, ...]:
+def conclude(experiment: Experiment, made: Made, stages: Made, exported: Exports) -> tuple[Step, ...]:
     """Complete every row with its test metrics and latency, and report.
 
     Args:
         experiment: the run.
-        made: teacher, student alone, student, and the student after each hook.
+        made: the rows: teacher, student alone, student, and the student after each hook.
+        stages: the student after each of its stages, for their curves.
         exported: the rows of the exported files.
     """
     final = judge(experiment, made, exported)
-    rows = [done.step for done in made] + [step for step, _ in exported.values()]
+    rows = {name: done.step for name, done in made.items()} | {name: step for name, (step, _) in exported.items()}
     steps = tuple(
-        replace(row, metrics={**row.metrics, **final["metrics"][row.step]}, latency_ms=final["latency_ms"][row.step])
-        for row in rows
+        replace(row, step=name, metrics={**row.metrics, **final["metrics"][name]}, latency_ms=final["latency_ms"][name])
+        for name, row in rows.items()
     )
+    trained = {name: done for name, done in made.items() if name != "student"} | dict(stages)
     summary = Report(
         recipe=experiment.recipe.recipe,
         steps=steps,
         monitor=experiment.task.monitor,
-        curves={done.step.step: done.curve for done in made if done.curve},
+        curves={name: done.curve for name, done in trained.items() if done.curve},
         confusion=final["confusion"],
         classes=experiment.data.class_names,
         resolved=resolved(experiment.recipe),
@@ -56,10 +59,10 @@ def conclude(experiment: Experiment, made: Sequence[Finished], exported: Exports
     return steps
 
 
-def judge(experiment: Experiment, made: Sequence[Finished], exported: Exports) -> dict[str, Any]:
+def judge(experiment: Experiment, made: Made, exported: Exports) -> dict[str, Any]:
     """Test metrics, confusion matrix and latencies; kept in ``final.json``, so the test split is never read twice."""
     file = experiment.folder / "final.json"
-    what = key([done.key for done in made], list(exported))
+    what = key({name: done.key for name, done in made.items()}, list(exported))
     if file.is_file() and (known := json.loads(file.read_text()))["key"] == what:
         return known
     final = {"key": what, **_tested(experiment, made, exported), "latency_ms": _timed(experiment, made, exported)}
@@ -68,12 +71,12 @@ def judge(experiment: Experiment, made: Sequence[Finished], exported: Exports) -
     return final
 
 
-def _tested(experiment: Experiment, made: Sequence[Finished], exported: Exports) -> dict[str, Any]:
-    predict = {done.step.step: on_best_device(deployable(done.artifact.model)) for done in made}
+def _tested(experiment: Experiment, made: Made, exported: Exports) -> dict[str, Any]:
+    predict = {name: on_best_device(deployable(done.artifact.model)) for name, done in made.items()}
     predict |= {name: file.predict for name, (_, file) in exported.items()}
     task = experiment.task
     if task.confusion():
-        predict[CONFUSION] = predict[made[-1].step.step]
+        predict[CONFUSION] = predict[list(made)[-1]]
     scores = evaluate(
         predict,
         experiment.data.test_dataloader(),
@@ -87,20 +90,20 @@ def _tested(experiment: Experiment, made: Sequence[Finished], exported: Exports)
     return {"metrics": metrics, "confusion": confusion.tolist()}
 
 
-def _timed(experiment: Experiment, made: Sequence[Finished], exported: Exports) -> dict[str, dict[str, float]]:
+def _timed(experiment: Experiment, made: Made, exported: Exports) -> dict[str, dict[str, float]]:
     """Latencies, all measured one after the other now, so that they compare; networks of one structure share one."""
     if not is_first():
-        return {name: {} for name in (*(done.step.step for done in made), *exported)}
+        return {name: {} for name in (*made, *exported)}
     images, by_structure, latencies = experiment.example.inputs, {}, {}
-    for done in made:
+    for name, done in made.items():
         structure = key(dict(done.artifact.network), [asdict(plan) for plan in done.artifact.plans])
         if structure not in by_structure:
             try:
                 by_structure[structure] = measure.latency(deployable(done.artifact.model), images)
             except ExportError as error:
-                console.print(f"{done.step.step}: no latency, {error}")
+                console.print(f"{name}: no latency, {error}")
                 by_structure[structure] = {}
-        latencies[done.step.step] = by_structure[structure]
+        latencies[name] = by_structure[structure]
     for name, (_, file) in exported.items():
         latencies[name] = {batch: timing.median for batch, timing in measure.file_latency(file.path, images).items()}
     return latencies

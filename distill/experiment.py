@@ -69,12 +69,12 @@ class Experiment:
     def folder(self) -> Path:
         return self.steps.folder
 
-    def do(self, folder: str, name: str, key: str, make: Make) -> Finished:
+    def do(self, name: str, key: str, make: Make) -> Finished:
         """A step, made or reused, and one line about it."""
-        done = self.steps.do(folder, key, make, lambda *made: self._describe(name, *made))
+        done = self.steps.do(name, key, make, lambda *made: self._describe(name, *made))
         shown = "  ".join(f"{metric} {value:.4f}" for metric, value in done.step.metrics.items())
         size = f"{done.step.params:,} parameters  {done.step.bytes:,} bytes"
-        console.print(f"[green]{folder:<22}[/green] {shown}  {size}  {done.step.seconds:.1f} s")
+        console.print(f"[green]{name:<22}[/green] {shown}  {size}  {done.step.seconds:.1f} s")
         return done
 
     def network(self, spec: Network) -> Artifact:

@@ -48,14 +48,19 @@ def run(recipe: Recipe, *, on_epoch: OnEpoch | None = None) -> Result:
         DistillError: see `distill.errors`.
     """
     with Experiment.open(recipe, on_epoch) as experiment:
+        made = {}
         teacher = train_teacher(experiment) if recipe.teacher else None
-        alone = train_alone(experiment) if recipe.teacher and recipe.baseline else None
-        student = train_student(experiment, teacher)
-        compressed = compress(experiment, student, teacher)
-        final = compressed[-1] if compressed else student
+        if teacher:
+            made["teacher"] = teacher
+        if teacher and recipe.baseline:
+            made["alone"] = train_alone(experiment)
+        stages = train_student(experiment, teacher)
+        made["student"] = list(stages.values())[-1]
+        made |= compress(experiment, made["student"], teacher)
+        final = list(made.values())[-1]
         final.artifact.save(experiment.folder / "student.safetensors")
         exported = export(experiment, final.artifact)
-        steps = conclude(experiment, [step for step in (teacher, alone, student, *compressed) if step], exported)
+        steps = conclude(experiment, made, stages, exported)
         monitor = experiment.task.monitor
         return Result(experiment.folder, steps, monitor, final.step.metrics.get(monitor, float("nan")))
 
@@ -75,7 +80,7 @@ def train_teacher(experiment: Experiment) -> Finished:
         return replace(start, model=model), curve
 
     training = [plain(recipe.optimizer), plain(recipe.schedule), recipe.trainer] if spec.epochs else []
-    return experiment.do("teacher", "teacher", key(experiment.key, plain(spec), _content(spec.weights), training), make)
+    return experiment.do("teacher", key(experiment.key, plain(spec), _content(spec.weights), training), make)
 
 
 def train_alone(experiment: Experiment) -> Finished:
@@ -86,13 +91,13 @@ def train_alone(experiment: Experiment) -> Finished:
     return train_stage(experiment, "alone", stage, None, None)
 
 
-def train_student(experiment: Experiment, teacher: Finished | None) -> Finished:
+def train_student(experiment: Experiment, teacher: Finished | None) -> dict[str, Finished]:
     """Stage by stage; each starts from the student that the one before it left."""
-    student = None
+    done: dict[str, Finished] = {}
+    start = None
     for name, stage in experiment.recipe.stages.items():
-        student = train_stage(experiment, f"student/{name}", stage, student, teacher)
-    assert student is not None
-    return student
+        start = done[f"student/{name}"] = train_stage(experiment, f"student/{name}", stage, start, teacher)
+    return done
 
 
 def train_stage(
@@ -112,15 +117,17 @@ def train_stage(
     origin = start.key if start else [plain(recipe.student), _content(recipe.student.weights)]
     training = [plain(stage), plain(recipe.optimizer), plain(recipe.schedule), recipe.trainer]
     step_key = key(experiment.key, origin, training, teacher.key if teacher else None)
-    return experiment.do(name, name.partition("/")[0], step_key, make)
+    return experiment.do(name, step_key, make)
 
 
-def compress(experiment: Experiment, student: Finished, teacher: Finished | None) -> list[Finished]:
+def compress(experiment: Experiment, student: Finished, teacher: Finished | None) -> dict[str, Finished]:
     """Hook by hook; each takes the artifact that the one before it left."""
-    done = [student]
-    for number, (name, spec) in enumerate(experiment.recipe.compress.items(), start=1):
-        done.append(apply_hook(experiment, f"compress/{number}-{name}", spec, done[-1], teacher))
-    return done[1:]
+    done: dict[str, Finished] = {}
+    before = student
+    for number, (label, spec) in enumerate(experiment.recipe.compress.items(), start=1):
+        name = f"compress/{number}-{label}"
+        before = done[name] = apply_hook(experiment, name, spec, before, teacher)
+    return done
 
 
 def apply_hook(experiment: Experiment, name: str, spec: Hook, before: Finished, teacher: Finished | None) -> Finished:
@@ -148,7 +155,7 @@ def apply_hook(experiment: Experiment, name: str, spec: Hook, before: Finished, 
     training = (
         [plain(recipe.optimizer), plain(recipe.schedule), recipe.trainer, teacher and teacher.key] if stage else []
     )
-    return experiment.do(name, name, key(before.key, plain(spec), stage and plain(stage), training), make)
+    return experiment.do(name, key(before.key, plain(spec), stage and plain(stage), training), make)
 
 
 def export(experiment: Experiment, artifact: Artifact) -> dict[str, tuple[Step, Exported]]:

@@ -11,7 +11,7 @@ import distill
 from distill.__main__ import main
 from distill.data.digits import Digits
 from distill.measure import params
-from distill.run import Result
+from distill.run import Result, run
 
 STEPS = ["teacher", "alone", "student", "compress/1-svd", "compress/2-quantize", "compress/3-encode", "export/onnx"]
 
@@ -25,7 +25,7 @@ def smoke(pool: Path, *overrides: str) -> tuple[Result, list[str]]:
     """Runs the smoke recipe; answers its result and the names of the steps that were trained."""
     trained: list[str] = []
     recipe = distill.load_recipe("smoke", [f"output={pool}", *overrides])
-    return distill.run(recipe, on_epoch=lambda step, epoch, metrics: trained.append(step)), trained
+    return run(recipe, on_epoch=lambda step, epoch, metrics: trained.append(step)), trained
 
 
 @pytest.fixture(scope="module")

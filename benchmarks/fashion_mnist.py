@@ -1,0 +1,54 @@
+"""The Fashion-MNIST tables: one recipe with several seeds, mean and standard deviation of every row.
+
+    python -m benchmarks.fashion_mnist --limit 20000 --seeds 3      # the 20,000-image table
+    python -m benchmarks.fashion_mnist --seeds 1                    # full size
+
+Finished steps are reused, so the command can be stopped and started again. Prints a Markdown table.
+"""
+
+import argparse
+import statistics
+from collections.abc import Sequence
+
+from distill.measure import Step
+from distill.recipe import load
+from distill.run import run
+from distill.terminal import quiet_libraries
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="fashion_mnist/resnet20_shufflenet")
+    parser.add_argument("--limit", type=int, help="images to train on; default: all 60,000")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--output", default="runs")
+    options = parser.parse_args()
+    quiet_libraries()
+    limit = [f"data.limit={options.limit}"] if options.limit else []
+    overrides = [f"output={options.output}", *limit]
+    runs = [run(load(options.recipe, [*overrides, f"seed={seed}"])).steps for seed in range(options.seeds)]
+    print("| step | parameters | MACs | bytes | test accuracy, % | batch 1, ms | batch 32, ms | seconds |")
+    print("|---|---|---|---|---|---|---|---|")
+    for rows in zip(*runs, strict=True):
+        print(row(rows))
+
+
+def row(rows: Sequence[Step]) -> str:
+    """One step over all seeds: mean and standard deviation of accuracy, medians of the rest."""
+
+    def middle(values: Sequence[float]) -> float:
+        return statistics.median(values)
+
+    first = rows[0]
+    accuracy = [100 * step.metrics["test/accuracy"] for step in rows]
+    spread = f" ± {statistics.stdev(accuracy):.2f}" if len(rows) > 1 else ""
+    latency = [f"{middle([step.latency_ms[key] for step in rows]):.2f}" for key in ("batch1", "batch32")]
+    size = f"{middle([step.bytes for step in rows]):,.0f}"
+    seconds = f"{middle([step.seconds for step in rows]):.0f}"
+    cells = [first.step, f"{first.params:,}", f"{first.macs:,}", size, f"{statistics.mean(accuracy):.2f}{spread}"]
+    return f"| {' | '.join([*cells, *latency, seconds])} |"
+
+
+if __name__ == "__main__":
+    main()
