@@ -55,20 +55,20 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: names the recipe, the place in it, what is wrong and what would be right.
     """
-    path, where = find(name), ""
+    path, place = find(name), ""
     try:
         tree = _sections(path)
         for override in overrides:
             _apply(override, tree)
         tree.setdefault("recipe", path.stem if name.endswith((".yaml", ".yml")) else name)
         for parent, key, registry, base in _components(tree):
-            where = f" at {parent._get_full_key(key)}"
+            place = f" at {parent._get_full_key(key)}"
             parent[key] = _typed(parent[key], key, registry, base)
-        where = ""
+        place = ""
         _check_trainer(tree.get("trainer") or {})
         return cast(Recipe, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), tree)))
     except (OmegaConfBaseException, RecipeError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe '{name}'{where}: {_one_line(error)}") from None
+        raise RecipeError(f"recipe '{name}'{_explain(error, place)}") from None
 
 
 def plain(section: Any) -> Any:
@@ -170,7 +170,10 @@ def _paths_as_text(value: Any) -> Any:
     return value
 
 
-def _one_line(error: Exception) -> str:
-    """The message without OmegaConf's dump of its internals."""
-    lines = (line.strip() for line in str(error).splitlines())
-    return " ".join(line for line in lines if line and not line.startswith(("full_key:", "object_type=")))
+def _explain(error: Exception, place: str) -> str:
+    """Where in the recipe, and what; without OmegaConf's dump of its internals."""
+    if not isinstance(error, OmegaConfBaseException):
+        return f"{place}: {' '.join(str(error).split())}"
+    section = (error.full_key or "").rpartition(".")[0]
+    place = place or (f" at {section}" if section else "")
+    return f"{place}: {str(error).partition(chr(10))[0]}"

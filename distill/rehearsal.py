@@ -35,6 +35,15 @@ def _quiet_hooks() -> Iterator[None]:
         log.setLevel(level)
 
 
+@contextmanager
+def _at(place: str) -> Iterator[None]:
+    """Say where in the recipe a mistake is."""
+    try:
+        yield
+    except RecipeError as error:
+        raise RecipeError(f"at {place}: {error}") from error
+
+
 @_quiet_hooks()
 def rehearse(recipe: Recipe, data: DataModule, task: Task) -> None:
     """Build all stages and apply all hooks, training nothing.
@@ -44,24 +53,22 @@ def rehearse(recipe: Recipe, data: DataModule, task: Task) -> None:
             compare, a hook that cannot follow the one before it.
     """
     teacher = _fitting("teacher", recipe.teacher, data, recipe.seed).model if recipe.teacher else None
-    for stage in recipe.stages.values():
-        build_distiller(
-            recipe, data, task, _fitting("student", recipe.student, data, recipe.seed).model, teacher, stage
-        )
+    for name, stage in recipe.stages.items():
+        student = _fitting("student", recipe.student, data, recipe.seed).model
+        with _at(f"stages.{name}"):
+            build_distiller(recipe, data, task, student, teacher, stage)
     artifact = _fitting("student", recipe.student, data, recipe.seed)
-    for key, spec in recipe.compress.items():
+    for name, spec in recipe.compress.items():
         offers: dict[str, Any] = {
             "artifact": lambda now=artifact: now,
             "calibration": lambda: data.calibration(32),
             "evaluate": lambda: lambda model: 1.0,
             "example": lambda: data.calibration(8)[0],
         }
-        artifact = call(hook.find(spec.name), spec, offers)
-        if recovery := recipe.recovery(spec):
-            try:
+        with _at(f"compress.{name}"):
+            artifact = call(hook.find(spec.name), spec, offers)
+            if recovery := recipe.recovery(spec):
                 build_distiller(recipe, data, task, trainable(artifact), teacher, recovery)
-            except RecipeError as error:
-                raise RecipeError(f"compress.{key}.finetune: {error}") from None
 
 
 def build_distiller(

@@ -18,7 +18,7 @@ def _torchvision(name: str) -> Callable[..., Any] | None:
     return torchvision.models.get_model_builder(name)
 
 
-student = Registry("student", package=__name__, elsewhere=_torchvision)
+student = Registry("network", package=__name__, elsewhere=_torchvision)
 
 
 def __getattr__(name: str) -> Callable[..., Any]:

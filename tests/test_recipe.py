@@ -36,7 +36,7 @@ class TestEveryRecipe:
         ("stages.distill.losses=kd", "'losses' is 'kd', but it is a mapping"),
         ("stages.distill.losses.kd.weight=.nan", "weight is nan"),
         ("stages.distill.epochs=0", "epochs is 0, but a stage has at least 1"),
-        ("student.name=shufflenet_v3", "unknown student 'shufflenet_v3'. Did you mean 'shufflenet_v2'"),
+        ("student.name=shufflenet_v3", "unknown network 'shufflenet_v3'. Did you mean 'shufflenet_v2'"),
         ("student.widht=1", "at student: Key 'widht'.*Did you mean one of: 'width'"),
         ("data.name=mnst", "unknown data 'mnst'. Did you mean 'mnist'"),
         ("compress.prun={}", "at compress.prun: unknown compression hook 'prun'"),

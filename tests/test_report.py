@@ -14,9 +14,9 @@ from distill import report
 from distill.errors import DistillError
 from distill.measure import Step
 from distill.report import Report
-from distill.report_html import page
-from distill.report_pictures import pictures, script
-from distill.report_rows import cells, count, headline, milliseconds, sentence
+from distill.report.html import page
+from distill.report.pictures import pictures, script
+from distill.report.rows import cells, count, headline, milliseconds, sentence
 
 DASH, MINUS, TIMES = "\N{EN DASH}", "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 

@@ -1,6 +1,7 @@
 """The whole line on real input, once; then everything that is done with what it leaves behind."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 import distill
 from distill.__main__ import main
 from distill.data.digits import Digits
-from distill.measure import params
+from distill.measure import Step, params
 from distill.run import Result, run
 
 STEPS = ["teacher", "alone", "student", "compress/1-svd", "compress/2-quantize", "compress/3-encode", "export/onnx"]
@@ -26,6 +27,10 @@ def smoke(pool: Path, *overrides: str) -> tuple[Result, list[str]]:
     trained: list[str] = []
     recipe = distill.load_recipe("smoke", [f"output={pool}", *overrides])
     return run(recipe, on_epoch=lambda step, epoch, metrics: trained.append(step)), trained
+
+
+def without_seconds(result: Result) -> list[Step]:
+    return [replace(step, seconds=0.0) for step in result.steps]
 
 
 @pytest.fixture(scope="module")
@@ -84,16 +89,14 @@ def test_nothing_unfinished_is_left(result: Result) -> None:
 def test_the_same_recipe_again_trains_nothing(pool: Path, result: Result) -> None:
     again, trained = smoke(pool)
     assert trained == []
-    assert again.steps == result.steps
+    assert without_seconds(again) == without_seconds(result)
 
 
 def test_a_change_of_compress_keeps_the_trained_student(pool: Path, result: Result) -> None:
     changed, trained = smoke(pool, "compress={quantize: {bits: 4}}", "export={}")
     assert trained == []
     assert changed.folder != result.folder
-    assert changed.steps[:3] == result.steps[:3] or [s.metrics for s in changed.steps[:3]] == [
-        s.metrics for s in result.steps[:3]
-    ]
+    assert [step.metrics for step in changed.steps[:3]] == [step.metrics for step in result.steps[:3]]
 
 
 def test_a_change_of_the_student_keeps_the_teacher(pool: Path, result: Result) -> None:

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
-from distill._sweep_file import read
-from distill._sweep_work import Report
 from distill.errors import DistillError, RecipeError, UserError
 from distill.recipe import RECIPES, load, resolved
 from distill.sweep import sweep, train
+from distill.sweep.file import read
+from distill.sweep.work import Report
 
 COMMAND = ["${env}", "python", "train.py", "recipe=smoke", "${args_no_hyphens}"]
 RATES = {"optimizer.lr": {"distribution": "log_uniform_values", "min": 0.001, "max": 1.0}}

@@ -80,7 +80,8 @@ def decode(data: bytes, read: Callable[[Reader, np.dtype, int], np.ndarray]) -> 
         raise ArtifactError("a coded stream is damaged: its checksum does not match")
     kind, axes = divmod(reader.byte(), 16)
     shape = tuple(reader.number() for _ in range(axes))
-    if kind >= len(TYPES) or prod(shape) > MOST_VALUES or max(shape, default=0) > MOST_VALUES:
+    # Beside an axis of 0, others could claim any size for free.
+    if kind >= len(TYPES) or prod(max(size, 1) for size in shape) > MOST_VALUES:
         raise ArtifactError(f"a coded stream claims type {kind} and shape {shape}")
     dtype = np.dtype(TYPES[kind])
     if not prod(shape):

@@ -6,14 +6,14 @@ Krizhevsky: Learning Multiple Layers of Features from Tiny Images, 2009; format 
 import pickle
 from codecs import encode
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torchvision.datasets import CIFAR10
 
-from distill.data._find import Origin
-from distill.data._in_memory import Labelled
+from distill.data._find import Origin, find
+from distill.data._in_memory import InMemory, Labelled
 from distill.errors import DataError
 
 REBUILDS_ARRAYS = {
@@ -24,6 +24,38 @@ REBUILDS_ARRAYS = {
     "numpy._core.multiarray.scalar": np.int64(0).__reduce__()[0],
     "_codecs.encode": encode,  # how pickle's protocol 2 spells bytes
 }
+
+
+class Cifar(InMemory):
+    """Either of the two sets; a subclass says which."""
+
+    title: ClassVar[str]
+    reference: ClassVar[type[CIFAR10]]
+    """Torchvision's own class, which knows the names of the files."""
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        root: Path | None = None,
+        batch_size: int = 128,
+        val: float = 0.1,
+        limit: int | None = None,
+        crop: int = 4,
+        flip: bool = True,
+    ) -> None:
+        train, test, class_names = read(find(origin(self.title, self.reference), root), self.reference)
+        super().__init__(
+            seed,
+            train,
+            test,
+            class_names=class_names,
+            batch_size=batch_size,
+            val=val,
+            limit=limit,
+            crop=crop,
+            flip=flip,
+        )
 
 
 def origin(title: str, reference: type[CIFAR10]) -> Origin:

@@ -102,8 +102,9 @@ def test_what_would_not_get_smaller_stays_and_is_said_in_one_line(caplog: pytest
     assert done.model[1].weight.shape == (8, 4, 1, 1)
     assert caplog.messages == [
         "svd: 2: ranks (1,), 576 -> 48 parameters, relative error 0.000",
-        "svd: 1 layers, 576 -> 48 parameters",
-        "svd: left as they are: in groups: 0; would get no smaller: 1",
+        "svd: left as they are, in groups: 0",
+        "svd: left as they are, would get no smaller: 1",
+        "svd: 1 layers, 576 -> 48 parameters; left as they are: 1 (in groups), 1 (would get no smaller)",
     ]
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from distill.report_pictures import Picture, colour, pictures, script
-from distill.report_rows import Fact, Report, cells, headers, headline
+from distill.report.pictures import Picture, colour, pictures, script
+from distill.report.rows import Fact, Report, cells, headers, headline
 
 STYLE = """
 :root { --ink: #0f172a; --soft: #64748b; --line: #e2e8f0; --paper: #fff; --ground: #f8fafc; --accent: #2563eb }

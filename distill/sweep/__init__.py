@@ -15,14 +15,14 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
 from distill import atomic
-from distill._sweep_file import SweepFile, read, short
-from distill._sweep_work import Objective, Report, Work
 from distill.console import console, quiet_libraries
 from distill.errors import DistillError, RecipeError, UserError
 from distill.recipe import load, resolved
 from distill.registry import did_you_mean, options
 from distill.run import run
 from distill.schema import Recipe
+from distill.sweep.file import SweepFile, read, short
+from distill.sweep.work import Objective, Report, Work
 from distill.tasks import task
 from distill.tracking import headline
 

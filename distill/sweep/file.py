@@ -18,8 +18,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial
 
-from distill._sweep_space import distribution, leaves, mapping, one_of, whole
 from distill.errors import RecipeError
+from distill.sweep.space import distribution, leaves, mapping, one_of, whole
 
 LABELS = ("name", "description", "program", "project", "entity")  # for W&B alone
 KEYS = (*LABELS, "method", "metric", "parameters", "early_terminate", "run_cap", "command")

@@ -8,8 +8,8 @@ from rich import box
 from rich.table import Table
 
 from distill.atomic import replacing
-from distill.report_html import page
-from distill.report_rows import Report, cells, headers, sentence
+from distill.report.html import page
+from distill.report.rows import Report, cells, headers, sentence
 
 __all__ = ["Report", "table", "write"]
 

@@ -9,7 +9,7 @@ from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from distill.measure import Step
-from distill.report_rows import Report, count, milliseconds, score, scored, title
+from distill.report.rows import Report, count, milliseconds, score, scored, title
 
 COLOURS = {"teacher": "#64748b", "alone": "#f59e0b", "student": "#2563eb", "compress": "#7c3aed", "export": "#059669"}
 INK, SOFT, LINE = "#0f172a", "#64748b", "#e2e8f0"

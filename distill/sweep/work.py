@@ -17,9 +17,9 @@ from filelock import BaseFileLock, FileLock, Timeout
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from distill._sweep_file import SweepFile
 from distill.console import console
 from distill.errors import DistillError, UserError
+from distill.sweep.file import SweepFile
 
 Report = Callable[[int, Mapping[str, float]], None]
 Objective = Callable[[str, Sequence[str], Report], Mapping[str, float]]
