@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
             added.add_argument("--to", default="onnx", metavar="FORMAT", help="default: onnx")
             added.add_argument("--output", metavar="FOLDER", help="default: beside the artifact")
         if work is commands.bench:
-            added.add_argument("--threads", type=int, help="default: as many as PyTorch uses")
+            added.add_argument("--threads", type=int, default=1, help="default: 1")
             added.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 32])
     verb(commands.list_).add_argument("kind", choices=sorted(commands.KINDS))
     verb(commands.show).add_argument("arguments", nargs="+", metavar="recipe=NAME key.path=value")

@@ -55,6 +55,7 @@ def conclude(experiment: Experiment, made: Made, stages: Made, exported: Exports
     report.write(experiment.folder, summary)
     _track(experiment, steps, final["confusion"])
     console.print(report.table(summary))
+    console.print("latency: median in ONNX Runtime on one thread of this machine")
     console.print(f"report: {experiment.folder / 'report.html'}")
     return steps
 

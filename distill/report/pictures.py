@@ -53,7 +53,7 @@ def pictures(report: Report) -> Iterator[Picture]:
         note = "Numbers as in the table."
         yield Picture(f"{what} against size on disk", note, _by_size(report, metric))
         if any("batch1" in step.latency_ms for step in report.steps):
-            note = "One image in ONNX Runtime. Numbers as in the table."
+            note = "One image in ONNX Runtime on one thread. Numbers as in the table."
             yield Picture(f"{what} against latency", note, _by_latency(report, metric))
     note = "Click a name to show or hide its line, double-click to see it alone."
     if (figure := _validation(report)).data:
