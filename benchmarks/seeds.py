@@ -1,7 +1,8 @@
-"""The Fashion-MNIST tables: one recipe with several seeds, mean and standard deviation of every row.
+"""One recipe with several seeds: mean and standard deviation of every row of its table.
 
-    python -m benchmarks.fashion_mnist --limit 20000 --seeds 3      # the 20,000-image table
-    python -m benchmarks.fashion_mnist --seeds 1                    # full size
+    python -m benchmarks.seeds quickstart --seeds 3
+    python -m benchmarks.seeds fashion_mnist/resnet20_shufflenet --limit 20000 --seeds 3
+    python -m benchmarks.seeds fashion_mnist/resnet20_shufflenet --seeds 1
 
 Finished steps are reused, so the command can be stopped and started again. Prints a Markdown table.
 """
@@ -19,7 +20,7 @@ from distill.terminal import quiet_libraries
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="fashion_mnist/resnet20_shufflenet")
+    parser.add_argument("recipe")
     parser.add_argument("--limit", type=int, help="images to train on; default: all 60,000")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", default="runs")
