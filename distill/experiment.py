@@ -57,7 +57,6 @@ class Experiment:
         settings = {k: v for k, v in plain(recipe).items() if k not in UNKEYED}
         folder = recipe.output / recipe.recipe / key(settings)[:8]
         steps = Steps(folder, recipe.output, allow=_outside(recipe))
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / "recipe.yaml").write_text(f"# distill {__version__}, torch {torch.__version__}\n{resolved(recipe)}")
         console.print(f"[bold]{recipe.recipe}[/bold] -> {folder}")
         with Tracker(

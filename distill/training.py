@@ -53,16 +53,7 @@ def fit(
     if stage.keep == "best" and not validates:
         raise RecipeError("keep: best needs a validation split, but data.val is 0")
     epochs = Epochs(title, stage.epochs, monitor, on_epoch)
-    checkpoint = ModelCheckpoint(
-        folder,
-        filename="best",
-        save_last=True,
-        save_top_k=1 if stage.keep == "best" else 0,
-        monitor=monitor if stage.keep == "best" else None,
-        mode="max",
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
+    checkpoint = _checkpoint(folder, monitor if stage.keep == "best" else None)
     trainer = pl.Trainer(
         **_defaults(validates) | dict(settings),
         max_epochs=stage.epochs,
@@ -86,6 +77,20 @@ def fit(
     if broken := [name for name, value in student.state_dict().items() if not value.isfinite().all()]:
         raise TrainingError(f"{title}: weight '{broken[0]}' is no longer a number; lower optimizer.lr")
     return student, epochs.curve
+
+
+def _checkpoint(folder: Path, monitor: str | None) -> ModelCheckpoint:
+    """Keeps the last epoch, to go on from, and the best one if there is a metric to judge by."""
+    return ModelCheckpoint(
+        folder,
+        filename="best",
+        save_last=True,
+        save_top_k=1 if monitor else 0,
+        monitor=monitor,
+        mode="max",
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
 
 
 def _defaults(validates: bool) -> dict[str, Any]:

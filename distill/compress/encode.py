@@ -1,4 +1,7 @@
-"""The last hook: integer codes as few bits as their frequencies allow, everything else as one compressed block."""
+"""Han, Mao & Dally: Deep Compression. arXiv:1510.00149, section 4, with any codec in place of Huffman's.
+
+The last hook: integer codes in as few bits as their frequencies allow, everything else as one compressed block.
+"""
 
 from distill.artifact import Artifact, store
 from distill.compress import hook
