@@ -9,7 +9,13 @@ from distill.terminal import guarded
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and do what it says; answers the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    # argparse looks for no positional arguments after an option: of `sweep FILE --jobs 2 seed=1` it leaves the last.
+    options, rest = parser.parse_known_args(arguments)
+    if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides += rest
     return guarded(lambda: options.work(options), debug=options.debug)
 
 

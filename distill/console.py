@@ -26,6 +26,7 @@ def quiet_libraries(*, debug: bool = False) -> None:
         ".*smaller than the logging interval.*",
         ".*sync_dist=True.*",
         ".*many workers.*",
+        ".*exists and is not empty.*",
         ".*LeafSpec.*",
         ".*in eval mode at the start of training.*",
     ):

@@ -53,12 +53,14 @@ def fit(
     if stage.keep == "best" and not validates:
         raise RecipeError("keep: best needs a validation split, but data.val is 0")
     epochs = Epochs(title, stage.epochs, monitor, on_epoch)
-    checkpoint = _checkpoint(folder, monitor if stage.keep == "best" else None)
+    # The last one comes last: it remembers which epoch was the best. Its own `save_last` would skip worse epochs.
+    best = [_checkpoint(folder, "best", monitor)] if stage.keep == "best" else []
+    checkpoints = [*best, _checkpoint(folder, "last")]
     trainer = pl.Trainer(
         **_defaults(validates) | dict(settings),
         max_epochs=stage.epochs,
         logger=logger,
-        callbacks=[epochs, checkpoint] + ([LearningRateMonitor(logging_interval="epoch")] if logger else []),
+        callbacks=[epochs, *checkpoints] + ([LearningRateMonitor(logging_interval="epoch")] if logger else []),
     )
     last = folder / "last.ckpt"
     try:
@@ -66,12 +68,12 @@ def fit(
             module,
             datamodule=cast(pl.LightningDataModule, data),
             ckpt_path=last if last.is_file() else None,
-            weights_only=False,
+            weights_only=True,
         )
     except SystemExit:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from None
-    if stage.keep == "best":
-        state = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+    if best:
+        state = torch.load(best[0].best_model_path, map_location="cpu", weights_only=True)["state_dict"]
         module.load_state_dict(state, strict=False)
     student = module.deployed().cpu().to(memory_format=torch.contiguous_format)
     if broken := [name for name, value in student.state_dict().items() if not value.isfinite().all()]:
@@ -79,13 +81,11 @@ def fit(
     return student, epochs.curve
 
 
-def _checkpoint(folder: Path, monitor: str | None) -> ModelCheckpoint:
-    """Keeps the last epoch, to go on from, and the best one if there is a metric to judge by."""
+def _checkpoint(folder: Path, name: str, monitor: str | None = None) -> ModelCheckpoint:
+    """Keeps one epoch in ``folder/name.ckpt``: the best by ``monitor``, or the last one, to go on from."""
     return ModelCheckpoint(
         folder,
-        filename="best",
-        save_last=True,
-        save_top_k=1 if monitor else 0,
+        filename=name,
         monitor=monitor,
         mode="max",
         save_on_train_epoch_end=True,

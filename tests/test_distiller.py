@@ -108,17 +108,21 @@ class KilledError(Exception):
     """Stands for a power cut between two epochs."""
 
 
-def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    stage = Stage(epochs=3, losses=HINTS)
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one(keep: Any, tmp_path: Path) -> None:
+    stage = Stage(epochs=4, losses=HINTS, keep=keep)
     whole, whole_curve = trained(stage, tmp_path / "whole")
 
     def kill(title: str, epoch: int, metrics: dict[str, float]) -> None:
-        if epoch == 2:
+        if epoch == 3:
             raise KilledError
 
     with pytest.raises(KilledError):
         fit(distiller(stage), digits(), tmp_path / "cut", title="student", settings=SETTINGS, on_epoch=kill)
-    resumed, curve = trained(stage, tmp_path / "cut")
+    again: list[int] = []
+    module, on_epoch = distiller(stage), lambda title, epoch, metrics: again.append(epoch)
+    resumed, curve = fit(module, digits(), tmp_path / "cut", title="student", settings=SETTINGS, on_epoch=on_epoch)
+    assert again == [3, 4]
     assert same(whole, resumed)
     assert curve == whole_curve
 

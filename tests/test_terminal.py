@@ -100,3 +100,16 @@ def test_show_prints_a_recipe_with_everything_filled_in(capsys: pytest.CaptureFi
     assert "seed: 3" in shown
     assert "temperature: 4" in shown
     assert "weight_decay: 0.0005" in shown
+
+
+def test_overrides_may_follow_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, object] = {}
+    monkeypatch.setattr("distill.sweep.sweep", lambda file, **settings: seen.update(settings, file=file))
+    assert main(["sweep", "file.yaml", "--jobs", "2", "seed=1"]) == 0
+    assert (seen["jobs"], seen["overrides"]) == (2, ["seed=1"])
+
+
+def test_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["sweep", "file.yaml", "--jobz", "2"])
+    assert "unrecognized arguments: --jobz 2" in capsys.readouterr().err
