@@ -87,7 +87,7 @@ def train_alone(experiment: Experiment) -> Finished:
     """The student without a teacher, for as many epochs as all stages together: what distillation is compared with."""
     stages = list(experiment.recipe.stages.values())
     epochs = sum(stage.epochs for stage in stages)
-    stage = replace(stages[-1], epochs=epochs, losses={}, task_weight=1.0)
+    stage = replace(stages[-1], epochs=epochs, losses={}, task_weight=1.0, train=["*"])
     return train_stage(experiment, "alone", stage, None, None)
 
 
@@ -159,7 +159,7 @@ def apply_hook(experiment: Experiment, name: str, spec: Hook, before: Finished, 
 
 
 def export(experiment: Experiment, artifact: Artifact) -> dict[str, tuple[Step, Exported]]:
-    """The artifact in every format that the recipe asks for, each checked against it on validation samples."""
+    """The artifact in every format that the recipe asks for, each checked against it on real samples."""
     done = {}
     samples = experiment.data.calibration(CALIBRATION_SAMPLES)
     for name, spec in experiment.recipe.export.items():
