@@ -73,7 +73,8 @@ class Experiment:
         done = self.steps.do(name, key, make, lambda *made: self._describe(name, *made))
         shown = "  ".join(f"{metric} {value:.4f}" for metric, value in done.step.metrics.items())
         size = f"{done.step.params:,} parameters  {done.step.bytes:,} bytes"
-        console.print(f"[green]{name:<22}[/green] {shown}  {size}  {done.step.seconds:.1f} s")
+        when = "kept from an earlier run" if done.reused else f"{done.step.seconds:.1f} s"
+        console.print(f"[green]{name:<22}[/green] {shown}  {size}  {when}")
         return done
 
     def network(self, spec: Network) -> Artifact:

@@ -37,6 +37,8 @@ class Finished:
     step: Step
     curve: Curve
     key: str
+    reused: bool
+    """Whether it was finished before."""
 
 
 Make = Callable[[Path], tuple[Artifact, Curve]]
@@ -66,10 +68,11 @@ class Steps:
             describe: the step's row, given what was made, its bytes on disk and the seconds it took.
         """
         with self._alone(key):
-            if not self._reuse(name, key):
+            reused = self._reuse(name, key)
+            if not reused:
                 self._make(name, key, make, describe)
         wait_for_all()
-        return self._read(name, key)
+        return self._read(name, key, reused)
 
     def _make(self, name: str, key: str, make: Make, describe: Describe) -> None:
         part = self._prepared(name, key)
@@ -117,10 +120,10 @@ class Steps:
             if path.parent != self.folder / name and path.parent.suffix not in (".part", ".copy"):
                 yield path.parent
 
-    def _read(self, name: str, key: str) -> Finished:
+    def _read(self, name: str, key: str, reused: bool) -> Finished:
         record = json.loads((self.folder / name / METRICS).read_text())
         artifact = open_artifact(self.folder / name / NETWORK, allow=self.allow)
-        return Finished(artifact, Step.from_json(record["step"]), record["curve"], key)
+        return Finished(artifact, Step.from_json(record["step"]), record["curve"], key, reused)
 
     @contextmanager
     def _alone(self, key: str) -> Iterator[None]:

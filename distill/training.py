@@ -62,7 +62,18 @@ def fit(
         logger=logger,
         callbacks=[epochs, *checkpoints] + ([LearningRateMonitor(logging_interval="epoch")] if logger else []),
     )
-    last = folder / "last.ckpt"
+    _go_on(trainer, module, data, folder / "last.ckpt")
+    if best:
+        state = torch.load(best[0].best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+        module.load_state_dict(state, strict=False)
+    student = module.deployed().cpu().to(memory_format=torch.contiguous_format)
+    if broken := [name for name, value in student.state_dict().items() if not value.isfinite().all()]:
+        raise TrainingError(f"{title}: weight '{broken[0]}' is no longer a number; lower optimizer.lr")
+    return student, epochs.curve
+
+
+def _go_on(trainer: pl.Trainer, module: Distiller, data: DataModule, last: Path) -> None:
+    """Train from ``last`` if it is there, else from the start."""
     try:
         trainer.fit(
             module,
@@ -72,13 +83,6 @@ def fit(
         )
     except SystemExit:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from None
-    if best:
-        state = torch.load(best[0].best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-        module.load_state_dict(state, strict=False)
-    student = module.deployed().cpu().to(memory_format=torch.contiguous_format)
-    if broken := [name for name, value in student.state_dict().items() if not value.isfinite().all()]:
-        raise TrainingError(f"{title}: weight '{broken[0]}' is no longer a number; lower optimizer.lr")
-    return student, epochs.curve
 
 
 def _checkpoint(folder: Path, name: str, monitor: str | None = None) -> ModelCheckpoint:

@@ -41,6 +41,7 @@ def test_a_finished_step_is_not_done_again(tmp_path: Path) -> None:
     first = steps(tmp_path).do("student/hint", "k", work, describe)
     again = steps(tmp_path).do("student/hint", "k", work, describe)
     assert work.done == 1
+    assert (first.reused, again.reused) == (False, True)
     assert again.step == first.step
     assert again.curve == [{"epoch": 1}]
     assert first.step.bytes == (tmp_path / "one/student/hint/network.safetensors").stat().st_size
