@@ -39,8 +39,9 @@ def guarded(work: Callable[[], None], *, debug: bool) -> int:
     except KeyboardInterrupt:
         return _failed("stopped; the same command goes on from the last checkpoint", 130, debug)
     except OSError as error:
-        what = f"{error.strerror}: {error.filename}" if error.filename else str(error)
-        return _failed(what, 1, debug)
+        place = error.filename2 or error.filename  # of a copy that failed, the second is where it should have gone
+        what = f"{error.strerror}: {place}" if place else str(error)
+        return _failed(f"{what}; make room or choose output=FOLDER, finished steps are kept", 1, debug)
     except Exception as error:
         return _failed(f"unexpected {type(error).__name__}: {error} (--debug shows where)", 1, debug)
 

@@ -62,7 +62,11 @@ def failing(error: BaseException) -> Callable[[], None]:
     [
         (TrainingError("diverged"), 1, "error: diverged\n"),
         (ArtifactError("cut\nshort"), 2, "error: cut short\n"),
-        (OSError(errno.ENOSPC, "No space left on device", "runs/x"), 1, "error: No space left on device: runs/x\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/tmp/x", None, "runs/x"),
+            1,
+            "error: No space left on device: runs/x; make room or choose output=FOLDER, finished steps are kept\n",
+        ),
         (KeyboardInterrupt(), 130, "error: stopped; the same command goes on from the last checkpoint\n"),
         (ZeroDivisionError("by 0"), 1, "error: unexpected ZeroDivisionError: by 0 (--debug shows where)\n"),
     ],
