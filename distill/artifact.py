@@ -217,5 +217,6 @@ def _refuse_outside(names: Iterable[str], allow: Collection[str]) -> None:
         module, colon, _ = name.partition(":")
         if colon and module not in allow:
             raise ArtifactError(
-                f"the artifact needs '{name}', code from outside; if you trust it, pass allow=['{module}']"
+                f"the artifact needs '{name}', code from outside; "
+                f"if you trust it, pass allow=['{module}'] or --allow {module}"
             )

@@ -45,7 +45,9 @@ def build(entry: Mapping[str, Any], allow: Collection[str] = ()) -> nn.Module:
     name, settings = entry["name"], {key: value for key, value in entry.items() if key != "name"}
     module = name.partition(":")[0]
     if ":" in name and module not in allow:
-        raise ArtifactError(f"network '{name}' is code from outside; if you trust it, pass allow=['{module}']")
+        raise ArtifactError(
+            f"network '{name}' is code from outside; if you trust it, pass allow=['{module}'] or --allow {module}"
+        )
     try:
         return student.find(name)(**settings)
     except (TypeError, ValueError) as error:

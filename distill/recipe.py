@@ -1,6 +1,7 @@
 """A recipe is one whole experiment. Here it is found, inherited, overridden and checked before anything runs."""
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -116,6 +117,11 @@ def _mapping(parent: Any, key: str) -> Mapping[str, Any]:
     value = parent.get(key)
     if value is not None and not isinstance(value, DictConfig):
         raise RecipeError(f"'{key}' is {value!r}, but it is a mapping from names to settings")
+    # A key is an address in overrides, a folder, a metric's name: dots and slashes would cut it in two.
+    for name in map(str, value or {}):
+        if set("./:") & set(name):
+            short = re.split(r"[./:]", name)[-1]
+            raise RecipeError(f"'{name}' cannot be a key of '{key}'; write {short}: {{name: '{name}', ...}}")
     return value or {}
 
 

@@ -34,6 +34,7 @@ class TestEveryRecipe:
         ("stages.distill.losses.kd.temperature=hot", "losses.kd: Value 'hot'.*could not be converted to Float"),
         ("stages.distill.losses.kdd={}", "unknown loss 'kdd'. Did you mean 'kd'"),
         ("stages.distill.losses=kd", "'losses' is 'kd', but it is a mapping"),
+        ("stages.distill.losses={'mine.losses:sharper': {}}", "write sharper: {name: 'mine.losses:sharper', ...}"),
         ("stages.distill.losses.kd.weight=.nan", "weight is nan"),
         ("stages.distill.epochs=0", "epochs is 0, but a stage has at least 1"),
         ("student.name=shufflenet_v3", "unknown network 'shufflenet_v3'. Did you mean 'shufflenet_v2'"),
