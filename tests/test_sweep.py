@@ -74,6 +74,17 @@ def slow(name: str, overrides: Sequence[str], report: Report) -> Mapping[str, fl
     return bowl(name, overrides, report)
 
 
+def together(name: str, overrides: Sequence[str], report: Report) -> Mapping[str, float]:
+    """A trial that ends only when two processes have begun one: a quick worker cannot take them all."""
+    folder = Path(dict(word.split("=", 1) for word in overrides)["output"]) / "workers"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / str(os.getpid())).touch()
+    deadline = time.monotonic() + 60
+    while len(list(folder.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return bowl(name, overrides, report)
+
+
 def setting(overrides: Sequence[str], key: str) -> float:
     return float(dict(word.split("=", 1) for word in overrides)[key])
 
@@ -383,7 +394,7 @@ def go_elsewhere(folder: Path, trials: int):
 
 
 def test_several_processes_share_one_storage(tmp_path: Path) -> None:
-    result = go(tmp_path, jobs=2, method="grid", parameters=GRID)
+    result = go(tmp_path, jobs=2, objective=together, method="grid", parameters=GRID)
     assert chosen(result) == [0.1, 0.1, 0.2, 0.2, 0.3, 0.3]
     assert len({trial.number for trial in result.trials}) == 6
     assert len({trial.user_attrs["worker"] for trial in result.trials}) == 2
