@@ -20,7 +20,7 @@ from distill.measure import Step
 from distill.registry import Registry
 from distill.stored import Encoded, Stored, from_record, to_record
 
-surgery = Registry("structural change", package="distill.compress", offers={"model", "layers"})
+surgery = Registry("structural change", package="distill.compress", also=["distill.losses"], offers={"model", "layers"})
 """``@surgery("svd")`` above ``apply(model, layers) -> nn.Module``: builds what a plan of that name describes, in the
 model it is given, with no particular values."""
 

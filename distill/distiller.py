@@ -129,7 +129,7 @@ class Distiller(pl.LightningModule):
         student, teacher = self._probe(example)
         for key, spec in specs.items():
             try:
-                terms[key] = Term(key, spec, student, teacher, {**offered, "teacher_paths": spec.teacher})
+                terms[key] = Term(key, spec, student, teacher, offered)
                 terms[key](student, teacher, example)
             except Exception as error:
                 notes = "; ".join(getattr(error, "__notes__", []))

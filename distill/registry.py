@@ -11,7 +11,7 @@ So a signature is documentation, schema and constructor at once, and nothing is 
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import field, fields, make_dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -29,6 +29,7 @@ class Registry:
     Args:
         kind: what a component is called in messages, for example ``"loss"``.
         package: the package whose modules register components; modules named ``_x`` are not imported.
+        also: more packages that may hold some.
         offers: every name that the framework can supply to a component of this kind.
         elsewhere: finds components that another library owns; answers None for names it does not know.
     """
@@ -39,9 +40,10 @@ class Registry:
         package: str,
         offers: Collection[str] = (),
         elsewhere: Callable[[str], Component | None] = lambda name: None,
+        also: Sequence[str] = (),
     ) -> None:
         self.kind = kind
-        self.package = package
+        self.packages = (package, *also)
         self.offers = frozenset(offers)
         self._elsewhere = elsewhere
         self._components: dict[str, Component] = {}
@@ -63,7 +65,8 @@ class Registry:
         return register
 
     def names(self) -> list[str]:
-        _import_all(self.package)
+        for package in self.packages:
+            _import_all(package)
         return sorted(self._components)
 
     def find(self, name: str) -> Component:

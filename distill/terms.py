@@ -21,7 +21,8 @@ class Term(nn.Module):
     """``weight * loss(student taps, teacher taps)``.
 
     A loss that declares ``student: list[Tensor]`` sees all taps at once, as many of each network as the recipe
-    names. Any other sees one pair of taps; several pairs are summed.
+    names. Any other sees one pair of taps; several pairs are summed. One that does not ask for ``teacher`` sees the
+    student's taps alone.
 
     Args:
         key: the entry's key in ``losses``, for messages.
@@ -37,8 +38,13 @@ class Term(nn.Module):
         component = losses.find(spec.name)
         call = getattr(component, "forward", component)
         self.sees_all = get_type_hints(call)["student"] == list[Tensor]
+        self.needs_teacher = needs_teacher(spec)
         self.extras = [need for need in supplied(call) if need not in ("student", "teacher")]
-        self.calls = [self._build(component, {**offered, **_shapes(s, t)}) for s, t in self._inputs(student, teacher)]
+        paths = spec.teacher or [""] * len(spec.student)
+        self.calls = [
+            self._build(component, {**offered, **_shapes(s, t), "teacher_paths": spec.teacher, "teacher_path": path})
+            for (s, t), path in zip(self._inputs(student, teacher), paths, strict=False)
+        ]
         self.parts = nn.ModuleList(call for call in self.calls if isinstance(call, nn.Module))
 
     def forward(self, student: Features, teacher: Features, batch: Batch, epoch: float = torch.inf) -> Tensor:
@@ -46,8 +52,9 @@ class Term(nn.Module):
         extras = {need: getattr(batch, need) for need in self.extras}
         values = []
         for call, (s, t) in zip(self.calls, self._inputs(student, teacher), strict=True):
+            features = {"teacher": t} if self.needs_teacher else {}
             try:
-                values.append(call(s, t, **extras))
+                values.append(call(s, **features, **extras))
             except Exception as error:
                 error.add_note(
                     f"while computing loss '{self.key}' of {self.spec.student} {_sizes(s)} "
@@ -61,7 +68,8 @@ class Term(nn.Module):
         return self.spec.weight * (min(epoch / warmup, 1.0) if warmup else 1.0)
 
     def _inputs(self, student: Features, teacher: Features) -> list[tuple[Any, Any]]:
-        s, t = [student[path] for path in self.spec.student], [teacher[path] for path in self.spec.teacher]
+        s = [student[path] for path in self.spec.student]
+        t = [teacher[path] for path in self.spec.teacher] if self.needs_teacher else [None] * len(s)
         if self.sees_all:
             return [(s, t)]
         if len(s) != len(t):
@@ -78,14 +86,19 @@ class Term(nn.Module):
         return partial(component, **settings)
 
 
+def needs_teacher(spec: Loss) -> bool:
+    """Whether the loss of a recipe entry compares with a teacher."""
+    component = losses.find(spec.name)
+    return "teacher" in supplied(getattr(component, "forward", component))
+
+
 def _shapes(student: Any, teacher: Any) -> dict[str, Any]:
-    if isinstance(student, list):
-        return {
-            "student_shapes": [tuple(s.shape) for s in student],
-            "teacher_shapes": [tuple(t.shape) for t in teacher],
-        }
-    return {"student_shape": tuple(student.shape), "teacher_shape": tuple(teacher.shape)}
+    kind = "shapes" if isinstance(student, list) else "shape"
+    return {f"student_{kind}": _sizes(student), f"teacher_{kind}": _sizes(teacher)}
 
 
-def _sizes(features: Tensor | list[Tensor]) -> Any:
-    return tuple(features.shape) if isinstance(features, Tensor) else [tuple(f.shape) for f in features]
+def _sizes(features: Any) -> Any:
+    """The shape of a feature map, those of several in a list, None where there is none."""
+    if isinstance(features, list):
+        return [_sizes(feature) for feature in features]
+    return None if features is None else tuple(features.shape)

@@ -1,6 +1,7 @@
 """What every loss must do, whoever wrote it."""
 
 import inspect
+from typing import Any, get_type_hints
 
 import pytest
 import torch
@@ -10,27 +11,47 @@ from distill.batch import Batch
 from distill.losses import loss as losses
 from distill.registry import schema
 from distill.schema import Loss
-from distill.terms import Term
+from distill.terms import Term, needs_teacher
 from tests.nets import ConvNet
 
 BATCH, CLASSES = 4, 10
 LABELS = torch.tensor([0, 1, 2, 2])
-COMPARE_LOGITS = {"kd", "dkd"}
+MAPS = [(8, 6, 6), (8, 3, 3)]
+SETTINGS: dict[str, dict[str, Any]] = {}
+"""Settings without a default, or too large for four samples."""
 
 
-def features(name: str, *, seed: int) -> dict[str, Tensor]:
+def shapes(name: str) -> list[tuple[int, ...]]:
+    """What a loss compares follows from its annotations: logits, one kind of map, or several maps at once."""
+    component = losses.find(name)
+    hint = get_type_hints(getattr(component, "forward", component))["student"]
+    if name == "byot":  # its last tap is the network's own output
+        return [*MAPS, (CLASSES,)]
+    return [(CLASSES,)] if getattr(hint, "dim_str", "") == "batch classes" else MAPS
+
+
+def features(name: str, *, seed: int, batch: int = BATCH) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    shapes = [(BATCH, CLASSES)] if name in COMPARE_LOGITS else [(BATCH, 8, 6, 6), (BATCH, 8, 3, 3)]
-    return {f"tap{i}": torch.randn(s, generator=generator).requires_grad_(seed == 0) for i, s in enumerate(shapes)}
+    return {
+        f"tap{i}": torch.randn(batch, *shape, generator=generator).requires_grad_(seed == 0)
+        for i, shape in enumerate(shapes(name))
+    }
 
 
-def term(name: str) -> tuple[Term, dict[str, Tensor], dict[str, Tensor], Batch]:
+def term(name: str, batch: int = BATCH) -> tuple[Term, dict[str, Tensor], dict[str, Tensor], Batch]:
     torch.manual_seed(0)
-    student, teacher = features(name, seed=0), features(name, seed=1)
-    spec = schema(losses.find(name), Loss)(name=name, student=list(student), teacher=list(teacher))
-    batch = Batch(torch.zeros(BATCH, 3, 6, 6), LABELS, torch.arange(BATCH))
-    offered = {"teacher_model": ConvNet(width=2), "train_labels": LABELS}
-    return Term(name, spec, student, teacher, offered), student, teacher, batch
+    student, teacher = features(name, seed=0, batch=batch), features(name, seed=1, batch=batch)
+    spec = schema(losses.find(name), Loss)(name=name, student=list(student), **SETTINGS.get(name, {}))
+    if needs_teacher(spec):
+        # The classifier of ConvNet(width=2) reads 8 channels, as many as every tap has; ofd looks for batch norms.
+        spec.teacher, teacher = ["stage2", "stage3"][: len(teacher)], dict(zip(["stage2", "stage3"], teacher.values()))
+    inputs = Batch(torch.zeros(batch, 3, 6, 6), LABELS[:batch], torch.arange(batch))
+    offered = {"teacher_model": ConvNet(width=2).eval(), "train_labels": LABELS, "batch_size": batch}
+    compute = Term(name, spec, student, teacher, offered)
+    for part in compute.parts:
+        if hasattr(part, "prepare"):
+            part.prepare([teacher["stage2"].detach()])
+    return compute, student, teacher, inputs
 
 
 @pytest.mark.parametrize("name", losses.names())
@@ -43,6 +64,12 @@ class TestEveryLoss:
         value.backward()
         assert all(f.grad is not None and f.grad.isfinite().all() and f.grad.any() for f in student.values())
 
+    def test_never_sends_a_gradient_to_the_teacher(self, name: str) -> None:
+        compute, student, teacher, batch = term(name)
+        teacher = {path: feature.requires_grad_() for path, feature in teacher.items()}
+        compute(student, {path: feature.detach() for path, feature in teacher.items()}, batch).backward()
+        assert all(feature.grad is None for feature in teacher.values())
+
     def test_leaves_its_inputs_alone(self, name: str) -> None:
         compute, student, teacher, batch = term(name)
         before = [f.clone() for f in (*student.values(), *teacher.values())]
@@ -52,24 +79,48 @@ class TestEveryLoss:
     def test_survives_large_activations(self, name: str) -> None:
         compute, student, teacher, batch = term(name)
         scaled = [{k: 1e3 * v for k, v in f.items()} for f in (student, teacher)]
-        assert compute(*scaled, batch).isfinite()
+        value = compute(*scaled, batch)
+        value.backward()
+        assert value.isfinite()
+        assert all(f.grad.isfinite().all() for f in student.values())
 
-    def test_is_finite_under_autocast(self, name: str) -> None:
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_is_close_to_full_precision_under_autocast(self, name: str, dtype: torch.dtype) -> None:
         compute, student, teacher, batch = term(name)
-        halved = [{k: v.bfloat16() for k, v in f.items()} for f in (student, teacher)]
-        with torch.autocast("cpu", torch.bfloat16):
-            assert compute(*halved, batch).isfinite()
+        torch.manual_seed(1)
+        exact = compute(student, teacher, batch)
+        compute, student, teacher, batch = term(name)
+        torch.manual_seed(1)
+        halved = [{k: v.to(dtype) for k, v in f.items()} for f in (student, teacher)]
+        with torch.autocast("cpu", dtype):
+            value = compute(*halved, batch)
+        assert value.isfinite()
+        torch.testing.assert_close(value.float(), exact, rtol=0.1, atol=0.02 * max(1, abs(exact.item())))
 
     def test_survives_identical_images(self, name: str) -> None:
         compute, student, teacher, batch = term(name)
         same = [{k: v[:1].expand_as(v) for k, v in f.items()} for f in (student, teacher)]
-        assert compute(*same, batch).isfinite()
+        value = compute(*same, batch)
+        value.backward()
+        assert value.isfinite()
+        assert all(f.grad.isfinite().all() for f in student.values())
+
+    def test_a_batch_of_one_is_computed_or_refused_by_name(self, name: str) -> None:
+        compute, student, teacher, batch = term(name, batch=1)
+        try:
+            assert compute.train()(student, teacher, batch).isfinite()
+        except ValueError as error:
+            refusal = str(error)
+            assert "batch" in refusal or "more than 1 value per channel" in refusal  # noqa: PT017
 
     def test_scales_with_its_weight(self, name: str) -> None:
-        compute, student, teacher, batch = term(name)
-        once = compute(student, teacher, batch)
-        compute.spec.weight *= 3
-        torch.testing.assert_close(compute(student, teacher, batch), 3 * once)
+        values = []
+        for weight in (1, 3):
+            compute, student, teacher, batch = term(name)
+            compute.spec.weight *= weight
+            torch.manual_seed(1)
+            values.append(compute(student, teacher, batch))
+        torch.testing.assert_close(values[1], 3 * values[0])
 
     def test_says_where_it_comes_from(self, name: str) -> None:
         source = inspect.getdoc(inspect.getmodule(losses.find(name)))
