@@ -1,4 +1,4 @@
-"""Bringing two feature maps to one spatial size."""
+"""Bringing two feature maps to one spatial size, or one map to a vector."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -11,3 +11,9 @@ def pool_to_smaller(student: Map, teacher: Map) -> tuple[Map, Map]:
     """Average-pool the larger map to the smaller one's size: pooling loses detail, enlarging would invent it."""
     height, width = (min(s, t) for s, t in zip(student.shape[2:], teacher.shape[2:], strict=True))
     return F.adaptive_avg_pool2d(student, (height, width)), F.adaptive_avg_pool2d(teacher, (height, width))
+
+
+def embedding(features: Float[Tensor, "batch channels *_"]) -> Float[Tensor, "batch channels"]:
+    """One fp32 vector per image: a map's average over its pixels, as before a classifier; a vector as it is."""
+    features = features.float()
+    return features if features.dim() == 2 else features.flatten(2).mean(dim=2)

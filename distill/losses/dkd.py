@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from distill.losses import loss
+from distill.losses._divergence import kl
 
 
 @loss("dkd")
@@ -32,11 +33,6 @@ def decoupled(
     target = kl(label_against_rest(student, labels), label_against_rest(teacher, labels))
     others = kl(without_label(student, labels), without_label(teacher, labels))
     return temperature**2 * (alpha * target + beta * others)
-
-
-def kl(student: Float[Tensor, "batch k"], teacher: Float[Tensor, "batch k"]) -> Float[Tensor, ""]:
-    """KL(softmax(teacher) || softmax(student)), mean over the batch."""
-    return F.kl_div(F.log_softmax(student, 1), F.log_softmax(teacher, 1), reduction="batchmean", log_target=True)
 
 
 def label_against_rest(

@@ -1,10 +1,10 @@
 """Hinton, Vinyals & Dean: Distilling the Knowledge in a Neural Network. arXiv:1503.02531, section 2."""
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from distill.losses import loss
+from distill.losses._divergence import kl
 
 
 @loss("kd")
@@ -22,9 +22,4 @@ def soft_targets(
         temperature: divides the logits; above 1 it shows how the teacher ranks the wrong classes.
     """
     # T^2 keeps the gradient's size independent of T.
-    return temperature**2 * F.kl_div(
-        F.log_softmax(student / temperature, dim=1),
-        F.log_softmax(teacher / temperature, dim=1),
-        reduction="batchmean",
-        log_target=True,
-    )
+    return temperature**2 * kl(student / temperature, teacher / temperature)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill.losses import loss
+from distill.losses._batch import refuse_a_batch_of_one
 
 
 @loss("sp")
@@ -20,10 +21,7 @@ def similarity_preserving(
     Raises:
         ValueError: one image has nothing to be similar to.
     """
-    if len(student) < 2:
-        raise ValueError(
-            "sp compares the images of a batch with each other, but this batch has one; enlarge batch_size"
-        )
+    refuse_a_batch_of_one("sp", student)
     return (similarity(student) - similarity(teacher)).square().sum() / len(student) ** 2
 
 
