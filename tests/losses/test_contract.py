@@ -9,9 +9,10 @@ from torch import Tensor
 
 from distill.batch import Batch
 from distill.losses import loss as losses
+from distill.losses import needs_teacher
 from distill.registry import schema
 from distill.schema import Loss
-from distill.terms import Term, needs_teacher
+from distill.terms import Term
 from tests.nets import ConvNet
 
 BATCH, CLASSES = 4, 10
@@ -42,11 +43,12 @@ def term(name: str, batch: int = BATCH) -> tuple[Term, dict[str, Tensor], dict[s
     torch.manual_seed(0)
     student, teacher = features(name, seed=0, batch=batch), features(name, seed=1, batch=batch)
     spec = schema(losses.find(name), Loss)(name=name, student=list(student), **SETTINGS.get(name, {}))
-    if needs_teacher(spec):
+    if needs_teacher(name):
         # The classifier of ConvNet(width=2) reads 8 channels, as many as every tap has; ofd looks for batch norms.
         spec.teacher, teacher = ["stage2", "stage3"][: len(teacher)], dict(zip(["stage2", "stage3"], teacher.values()))
     inputs = Batch(torch.zeros(batch, 3, 6, 6), LABELS[:batch], torch.arange(batch))
-    offered = {"teacher_model": ConvNet(width=2).eval(), "train_labels": LABELS, "batch_size": batch}
+    networks = {"student_model": ConvNet(width=2), "teacher_model": ConvNet(width=2).eval()}
+    offered = {**networks, "train_labels": LABELS, "batch_size": batch}
     compute = Term(name, spec, student, teacher, offered)
     for part in compute.parts:
         if hasattr(part, "prepare"):
