@@ -7,6 +7,11 @@ from torch import Tensor
 Map = Float[Tensor, "batch _ _ _"]
 
 
+def as_map(features: Float[Tensor, "batch *_"]) -> Map:
+    """(batch, features) as (batch, features, 1, 1); a map as it is."""
+    return features[:, :, None, None] if features.dim() == 2 else features
+
+
 def pool_to_smaller(student: Map, teacher: Map) -> tuple[Map, Map]:
     """Average-pool the larger map to the smaller one's size: pooling loses detail, enlarging would invent it."""
     height, width = (min(s, t) for s, t in zip(student.shape[2:], teacher.shape[2:], strict=True))
