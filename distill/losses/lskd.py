@@ -1,0 +1,31 @@
+"""Sun et al.: Logit Standardization in Knowledge Distillation. arXiv:2403.01427, the Z-score alone."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from distill.losses import loss
+from distill.losses._divergence import kl
+
+
+@loss("lskd")
+def standardized_soft_targets(
+    student: Float[Tensor, "batch classes"],
+    teacher: Float[Tensor, "batch classes"],
+    *,
+    temperature: float = 2.0,
+) -> Float[Tensor, ""]:
+    """As kd, but what the student learns is how the teacher ranks the classes, whatever the size of its logits.
+
+    Args:
+        student: logits.
+        teacher: logits.
+        temperature: divides the standardized logits.
+    """
+    return temperature**2 * kl(standardize(student) / temperature, standardize(teacher) / temperature)
+
+
+def standardize(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch classes"]:
+    """Mean 0 and standard deviation 1 over the classes of each image."""
+    # The authors' 1e-7, below what half precision can hold, keeps equal logits finite.
+    logits = logits.float()
+    return (logits - logits.mean(dim=1, keepdim=True)) / (logits.std(dim=1, keepdim=True) + 1e-7)
