@@ -14,3 +14,5 @@ class Batch(NamedTuple):  # a tuple, not a frozen dataclass: Lightning refuses t
     """Whatever the task needs: class indices, boxes, flow fields, character sequences."""
     sample: Tensor
     """(batch,) position of each sample in the training set: key of caches and memory banks."""
+    view: int | None = None
+    """Which of its stored views each sample shows, if any; whoever changes the inputs of a batch takes this away."""

@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from distill.batch import Batch
-from distill.data._loading import Batches, Loader, Picks, Source
+from distill.data._loading import Batches, EveryView, Loader, Picks, Source
 from distill.data._split import stratified
 from distill.errors import RecipeError
 
@@ -28,6 +28,8 @@ class ImageData(pl.LightningDataModule):
     mean: tuple[float, ...]
     """Of each channel, for pixels from 0 to 1: what inputs are normalised with."""
     std: tuple[float, ...]
+    views: int | None = None
+    """How many epochs look different before they repeat; without, no two look the same."""
 
     def __init__(
         self,
@@ -55,13 +57,19 @@ class ImageData(pl.LightningDataModule):
         self.workers = workers
 
     def train_dataloader(self) -> Loader:
-        return Loader(self.train, Batches(len(self.train.labels), self.batch_size, self.seed), self.workers)
+        batches = Batches(len(self.train.labels), self.batch_size, self.seed, self.views)
+        return Loader(self.train, batches, self.workers)
 
     def val_dataloader(self) -> Loader:
         return self._in_order(self.val)
 
     def test_dataloader(self) -> Loader:
         return self._in_order(self.test)
+
+    def every_view(self) -> Loader:
+        """Each of the ``views`` of each training sample once."""
+        batches = EveryView(Batches(len(self.train.labels), self.batch_size), self.views or 1)
+        return Loader(self.train, batches, self.workers)
 
     def train_labels(self) -> Tensor:
         """Label of each training sample, in the order of ``Batch.sample``."""

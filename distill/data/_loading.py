@@ -19,6 +19,8 @@ class Picks(NamedTuple):
 
     epoch: int
     samples: Int64[Tensor, " batch"]
+    view: int | None = None
+    """What the batch is to say about itself: `Batch.view`."""
 
 
 @runtime_checkable
@@ -38,12 +40,14 @@ class Batches(Sampler[Picks]):
 
     With a seed (training) samples are shuffled anew every epoch; without (evaluation) order is fixed and all are there.
     ``batch_size`` counts samples over all processes: adding processes changes neither batches nor learning rates.
+    With ``views`` that many epochs look different and then repeat, in new batches.
     """
 
-    def __init__(self, samples: int, batch_size: int, seed: int | None = None) -> None:
+    def __init__(self, samples: int, batch_size: int, seed: int | None = None, views: int | None = None) -> None:
         self.samples = samples
         self.batch_size = batch_size
         self.seed = seed
+        self.views = views
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -52,9 +56,10 @@ class Batches(Sampler[Picks]):
 
     def __iter__(self) -> Iterator[Picks]:
         rank, processes = _process()
+        epoch = self.epoch % self.views if self.views else self.epoch
         for batch in self._batches(processes):
             if len(batch) > rank:
-                yield Picks(self.epoch, batch[rank::processes])
+                yield Picks(epoch, batch[rank::processes], None if self.seed is None else epoch)
 
     def __len__(self) -> int:
         rank, processes = _process()
@@ -72,6 +77,21 @@ class Batches(Sampler[Picks]):
         return [batch for batch in order.split(size) if len(batch) == size]
 
 
+class EveryView(Sampler[Picks]):
+    """All batches of each view after the other; each process gets its share of them."""
+
+    def __init__(self, batches: Batches, views: int) -> None:
+        self.batches, self.views = batches, views
+
+    def __iter__(self) -> Iterator[Picks]:
+        for view in range(self.views):
+            for picks in self.batches:
+                yield Picks(view, picks.samples, view)
+
+    def __len__(self) -> int:
+        return self.views * len(self.batches)
+
+
 class Loader(DataLoader[Any]):
     """Batches of a source, read here or by worker processes.
 
@@ -82,7 +102,7 @@ class Loader(DataLoader[Any]):
         DataError: a file is damaged; the message is the same whether a worker met it or this process.
     """
 
-    def __init__(self, source: Source, sampler: Batches, workers: int = 0) -> None:
+    def __init__(self, source: Source, sampler: Sampler[Picks], workers: int = 0) -> None:
         super().__init__(
             _Courier(source),
             batch_size=None,
@@ -102,14 +122,17 @@ class Loader(DataLoader[Any]):
 
 
 class _Courier(Dataset[Any]):
-    """Carries a DataError out of a worker as a value: a raised one would arrive wrapped in the worker's traceback."""
+    """Writes on each batch which view it shows.
+
+    A DataError leaves a worker as a value: a raised one would arrive wrapped in the worker's traceback.
+    """
 
     def __init__(self, source: Source) -> None:
         self.source = source
 
     def __getitem__(self, picks: Picks) -> Batch | DataError:
         try:
-            return self.source[picks]
+            return self.source[picks]._replace(view=picks.view)
         except DataError as error:
             return error
 
