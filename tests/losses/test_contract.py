@@ -44,15 +44,16 @@ def term(name: str, batch: int = BATCH) -> tuple[Term, dict[str, Tensor], dict[s
     student, teacher = features(name, seed=0, batch=batch), features(name, seed=1, batch=batch)
     spec = schema(losses.find(name), Loss)(name=name, student=list(student), **SETTINGS.get(name, {}))
     if needs_teacher(name):
-        # The classifier of ConvNet(width=2) reads 8 channels, as many as every tap has; ofd looks for batch norms.
-        spec.teacher, teacher = ["stage2", "stage3"][: len(teacher)], dict(zip(["stage2", "stage3"], teacher.values()))
+        # ConvNet(width=2) has a batch norm and a classifier of 8 channels, as many as every tap has.
+        paths = ["stage3.1", "stage3.2"][: len(teacher)]
+        spec.teacher, teacher = paths, dict(zip(paths, teacher.values()))
     inputs = Batch(torch.zeros(batch, 3, 6, 6), LABELS[:batch], torch.arange(batch))
     networks = {"student_model": ConvNet(width=2), "teacher_model": ConvNet(width=2).eval()}
     offered = {**networks, "train_labels": LABELS, "batch_size": batch}
     compute = Term(name, spec, student, teacher, offered)
     for part in compute.parts:
         if hasattr(part, "prepare"):
-            part.prepare([teacher["stage2"].detach()])
+            part.prepare([teacher[spec.teacher[0]].detach()])
     return compute, student, teacher, inputs
 
 
