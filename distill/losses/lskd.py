@@ -26,6 +26,8 @@ def standardized_soft_targets(
 
 def standardize(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch classes"]:
     """Mean 0 and standard deviation 1 over the classes of each image."""
-    # The authors' 1e-7, below what half precision can hold, keeps equal logits finite.
     logits = logits.float()
-    return (logits - logits.mean(dim=1, keepdim=True)) / (logits.std(dim=1, keepdim=True) + 1e-7)
+    deviation = logits.std(dim=1, keepdim=True)
+    # Equal logits, as of a classifier that starts at zero, would send a gradient of 1 / 1e-7.
+    deviation = deviation.where(deviation > 0, 1)
+    return (logits - logits.mean(dim=1, keepdim=True)) / (deviation + 1e-7)

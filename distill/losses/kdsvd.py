@@ -1,0 +1,100 @@
+"""Lee, Kim & Song: Self-supervised Knowledge Distillation Using Singular Value Decomposition. arXiv:1807.06819.
+
+As in RepDistiller: the student offers three more directions than the teacher has, from which its best are matched.
+
+Departs from it in what singular vectors leave open. Their signs, there an accident of the decomposition, are set on the
+teacher's side, and the student's follow. Their gradient, infinite between equal singular values (channels that are
+silent suffice), is damped there, where RepDistiller lets it be.
+"""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from distill.losses import loss
+
+Directions = Float[Tensor, "batch _ directions"]
+
+SPARE = 3
+"""Directions of the student beyond the teacher's: its order of importance may be another."""
+NARROW = 1e-3
+"""Gap between two squared singular values, as a share of their sum, below which the gradient is damped."""
+
+
+@loss("kdsvd")
+def singular_vectors(student: list[Tensor], teacher: list[Tensor], *, components: int = 1) -> Float[Tensor, ""]:
+    """How the main directions of channel space change from each tap to the next, compared by radial basis functions.
+
+    Args:
+        student: maps (batch, channels, height, width), early to late.
+        teacher: as many maps, each with as many channels as the student's.
+        components: directions per map.
+
+    Raises:
+        ValueError: there is one tap, two maps of a pair differ in channels, or one has too few for ``components``.
+    """
+    if len(student) != len(teacher) or len(student) < 2:
+        raise ValueError(
+            f"kdsvd compares the changes between taps, but there are {len(student)} of the student "
+            f"and {len(teacher)} of the teacher; name at least two, and as many of each"
+        )
+    matched = [match(ours, theirs, components) for ours, theirs in zip(student, teacher)]
+    changes = [
+        (radial(ours, next_ours) - radial(theirs, next_theirs)).square().sum(dim=(1, 2, 3)).mean()
+        for (ours, theirs), (next_ours, next_theirs) in pairwise(matched)
+    ]
+    return torch.stack(changes).sum()
+
+
+def match(student: Tensor, teacher: Tensor, components: int) -> tuple[Directions, Directions]:
+    """The teacher's main directions and the student's nearest, both weighted by the teacher's singular values."""
+    if student.shape[1] != teacher.shape[1]:
+        raise ValueError(
+            f"kdsvd compares directions of channel space, but the student has {student.shape[1]} channels "
+            f"and the teacher {teacher.shape[1]}; tap layers with as many"
+        )
+    if components > (most := min(teacher[0].flatten(1).shape)):
+        raise ValueError(f"kdsvd: components is {components}, but a map of {tuple(teacher.shape)} has only {most}")
+    with torch.autocast(student.device.type, enabled=False):
+        theirs, values = decompose(teacher, components)
+        theirs = theirs * theirs.sum(dim=1, keepdim=True).sign()
+        offered, _ = decompose(student, components + SPARE)
+        cosines = offered.mT @ theirs
+        best = cosines.abs().argmax(dim=1, keepdim=True)
+        chosen = offered.gather(2, best.expand_as(theirs)) * cosines.gather(1, best).sign()
+        return chosen * values, theirs * values
+
+
+def radial(directions: Directions, following: Directions) -> Float[Tensor, "batch following_channels channels d"]:
+    """Likeness of every channel of one map to every channel of the next, in each direction."""
+    return (-(following[:, :, None] - directions[:, None]).square() / 8).exp()
+
+
+def decompose(features: Tensor, count: int) -> tuple[Directions, Float[Tensor, "batch 1 directions"]]:
+    """Leading right singular vectors of each image's (pixels, channels) matrix, and its singular values as a unit row.
+
+    The vectors' gradient is that of perturbation theory: each turns towards every other by the share of the change
+    between them, divided by the gap of their squared singular values; the division is damped where gaps are narrow.
+    """
+    # Of unit norm, so that what is narrow does not depend on the activations' scale.
+    pixels = F.normalize(features.float().flatten(1), dim=1).unflatten(1, (features.shape[1], -1)).mT
+    with torch.no_grad():
+        _, values, vectors = torch.linalg.svd(pixels, full_matrices=False)
+    leading = vectors.mT[:, :, :count]
+    squares = values.square()
+    gaps = squares[:, None, :count] - squares[:, :, None]
+    shares = pixels @ vectors.mT
+    mixed = shares.mT @ shares[:, :, :count]
+    turn = vectors.mT @ (reciprocal(gaps) * mixed)
+    # Directions that no pixel has: their singular values are zero.
+    outside = (pixels.mT @ shares[:, :, :count] - vectors.mT @ mixed) * reciprocal(squares[:, None, :count])
+    motion = turn + outside
+    return leading + motion - motion.detach(), F.normalize(values[:, None, :count], dim=2)
+
+
+def reciprocal(gaps: Tensor) -> Tensor:
+    """1 / gap of wide gaps, 0 at none."""
+    return gaps / (gaps.square() + NARROW**2)
