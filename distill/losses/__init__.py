@@ -20,7 +20,6 @@ BUILT_WITH = {
     "teacher_shapes",
     "student_model",
     "teacher_model",
-    "student_model",
     "teacher_path",
     "teacher_paths",
     "train_labels",

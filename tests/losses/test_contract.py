@@ -57,6 +57,11 @@ def term(name: str, batch: int = BATCH) -> tuple[Term, dict[str, Tensor], dict[s
     return compute, student, teacher, inputs
 
 
+def taught(name: str, student: dict[str, Tensor]) -> list[Tensor]:
+    """The taps that learn something; byot's deepest map and output teach the others."""
+    return list(student.values())[: -2 if name == "byot" else None]
+
+
 @pytest.mark.parametrize("name", losses.names())
 class TestEveryLoss:
     def test_is_a_finite_scalar_that_reaches_the_student(self, name: str) -> None:
@@ -65,7 +70,7 @@ class TestEveryLoss:
         assert value.shape == ()
         assert value.isfinite()
         value.backward()
-        assert all(f.grad is not None and f.grad.isfinite().all() and f.grad.any() for f in student.values())
+        assert all(f.grad is not None and f.grad.isfinite().all() and f.grad.any() for f in taught(name, student))
 
     def test_never_sends_a_gradient_to_the_teacher(self, name: str) -> None:
         compute, student, teacher, batch = term(name)
@@ -85,7 +90,7 @@ class TestEveryLoss:
         value = compute(*scaled, batch)
         value.backward()
         assert value.isfinite()
-        assert all(f.grad.isfinite().all() for f in student.values())
+        assert all(f.grad.isfinite().all() for f in taught(name, student))
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_is_close_to_full_precision_under_autocast(self, name: str, dtype: torch.dtype) -> None:
@@ -106,7 +111,7 @@ class TestEveryLoss:
         value = compute(*same, batch)
         value.backward()
         assert value.isfinite()
-        assert all(f.grad.isfinite().all() for f in student.values())
+        assert all(f.grad.isfinite().all() for f in taught(name, student))
 
     def test_a_batch_of_one_is_computed_or_refused_by_name(self, name: str) -> None:
         compute, student, teacher, batch = term(name, batch=1)
