@@ -1,23 +1,26 @@
 """One stage of teacher-student training; without losses it is plain supervised training."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatch
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
+from distill.artifact import Plan
 from distill.batch import Batch
-from distill.errors import RecipeError, TapError, TrainingError
+from distill.blocks import Blocks
+from distill.errors import RecipeError, TrainingError
 from distill.optim import build_optimizer, build_schedule
-from distill.schema import Loss, Optimizer, Schedule, Stage
-from distill.taps import Features, Taps, stages
+from distill.peer import Peer
+from distill.schema import Optimizer, Schedule, Stage
+from distill.taps import Features, Taps
 from distill.tasks import Task
 from distill.teacher import Teacher
-from distill.terms import Term
+from distill.terms import Term, bind, unique, with_taps
 
 
 class Distiller(pl.LightningModule):
@@ -28,10 +31,12 @@ class Distiller(pl.LightningModule):
         teacher: the network to learn from, or None.
         task: what the labels mean.
         stage: losses, epochs, which parameters to train.
+        peer: a second network that learns beside the student and takes the teacher's place, or None.
         optimizer: used where the stage has none of its own.
         schedule: used where the stage has none of its own.
         example: one batch, which tells the shapes of all taps: no recipe ever states a channel count.
-        offered: what losses may ask for beside features (``train_labels``).
+        offered: what losses may ask for beside features (``train_labels``, ``batch_size``).
+        cached: puts a cache before the teacher.
         seed: every epoch starts its random numbers from this and its own number, so that a resumed run repeats them.
         channels_last: the memory layout of the inputs.
 
@@ -52,6 +57,8 @@ class Distiller(pl.LightningModule):
         schedule: Schedule,
         example: Batch,
         offered: Mapping[str, Any],
+        peer: nn.Module | None = None,
+        cached: Callable[[Teacher], nn.Module] = lambda teacher: teacher,
         seed: int = 0,
         channels_last: bool = False,
     ) -> None:
@@ -59,35 +66,73 @@ class Distiller(pl.LightningModule):
         self.task, self.stage, self.seed = task, stage, seed
         self.optimizer, self.schedule = stage.optimizer or optimizer, stage.schedule or schedule
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        specs = {key: _with_taps(spec, student, teacher) for key, spec in stage.losses.items()}
-        self.student = Taps(student, _unique(spec.student for spec in specs.values()))
-        self.teacher = Teacher(teacher, _unique(spec.teacher for spec in specs.values())) if teacher and specs else None
-        self.terms = nn.ModuleDict(self._bind(specs, example, {**offered, "teacher_model": teacher}))
+        self._build(student, teacher, peer, example, offered, cached)
         self.metrics: MetricCollection = task.metrics().clone(prefix="val/")
         self._freeze()
         self.to(memory_format=self.memory_format)
 
+    @torch.no_grad()
+    def _build(
+        self,
+        student: nn.Module,
+        teacher: nn.Module | None,
+        peer: nn.Module | None,
+        example: Batch,
+        offered: Mapping[str, Any],
+        cached: Callable[[Teacher], nn.Module],
+    ) -> None:
+        """Student, whom it learns from, and the terms between them, whose shapes the example tells."""
+        cuts = self.stage.blocks
+        losses = {key: with_taps(loss, student, peer or teacher) for key, loss in self.stage.losses.items()}
+        offered = {**offered, "student_model": student, "teacher_model": peer or teacher}
+        self.student = Taps(student.eval(), unique(loss.student for loss in losses.values()))
+        _, seen = self.student(example.inputs)
+        self.peer = Peer(peer.eval(), losses, seen, example, offered) if peer else None
+        heard = unique([*(loss.teacher for loss in losses.values()), cuts.teacher if cuts else []])
+        live = Teacher(teacher, heard, batch_statistics=self.stage.teacher_bn == "train") if teacher and heard else None
+        told: Features = self.peer(example.inputs)[1] if self.peer else live(example) if live else {}
+        self.terms = bind(losses, seen, told, example, offered)
+        head = bool(losses or self.stage.task_weight)
+        self.blocks = Blocks(cuts, Taps(student, cuts.student)(example.inputs)[1], told, head=head) if cuts else None
+        self.teacher = cached(live) if live else None
+        self.train()
+
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        batch = self._laid_out(batch)
-        output, student_features = self.student(batch.inputs)
-        teacher_features = self.teacher(batch) if self.teacher else {}
-        values = {}
-        if self.stage.task_weight:
+        batch, epoch = self._laid_out(batch), self._epoch()
+        values: dict[str, Tensor] = {}
+        theirs, told = self.peer(batch.inputs) if self.peer else (None, self.teacher(batch) if self.teacher else {})
+        if self.blocks:
+            output, seen, values = self.blocks(self.student, told, batch, self._progress())
+        else:
+            output, seen = self.student(batch.inputs)
+        if self.stage.task_weight and output is not None:
             values["task"] = self.stage.task_weight * self.task.loss(output, batch.labels)
-        for key, term in self.terms.items():
-            values[key] = term(student_features, teacher_features, batch, self._epoch())
+        fixed = {path: feature.detach() for path, feature in told.items()}
+        terms = self.terms if output is not None else {}  # no output: no turn for the block that leads to it
+        values |= {key: term(seen, fixed, batch, epoch) for key, term in terms.items()}
+        if self.peer:
+            values |= self.peer.learn(theirs, told, seen, batch, self.task, self.stage.task_weight, epoch)
         total = torch.stack(list(values.values())).sum()
         self._check(total, values)
         logged = {f"train/{key}": value.detach() for key, value in {**values, "loss": total}.items()}
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(batch.inputs), sync_dist=True)
         return total
 
+    def on_validation_epoch_start(self) -> None:
+        # Not an attribute of its own: a module there would be trained, moved and saved as a part of this one.
+        self.validated = [self._kept()[0].eval()]
+
     def validation_step(self, batch: Batch, _: int) -> None:
-        self.metrics.update(self.student.model(self._laid_out(batch).inputs), batch.labels)
+        self.metrics.update(self.validated[0](self._laid_out(batch).inputs), batch.labels)
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict(self.metrics.compute())  # torchmetrics has already gathered them from all processes
         self.metrics.reset()
+
+    def on_fit_start(self) -> None:
+        """Losses that learn something beforehand do so, unless the checkpoint that training goes on from has it."""
+        for term in self.terms.values():
+            cast(Term, term).prepare(lambda path: TeacherFeatures(self, path))
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
@@ -106,15 +151,19 @@ class Distiller(pl.LightningModule):
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {key: value for key, value in state.items() if not key.startswith("teacher.")}
 
-    def deployed(self) -> nn.Module:
-        """The network to keep: the student, unless a loss says what to put around it."""
-        student = self.student.model
+    def deployed(self) -> tuple[nn.Module, list[Plan]]:
+        """The network to keep, and how its structure was changed."""
+        student, plans = self._kept()
+        return student.requires_grad_(True).eval(), plans
+
+    def _kept(self) -> tuple[nn.Module, list[Plan]]:
+        """The student, or what a loss makes of a copy of it."""
+        student, plans = self.student.model, []
         for term in self.terms.values():
-            assert isinstance(term, Term)
-            for part, path in zip(term.parts, term.spec.student, strict=False):
-                if hasattr(part, "deploy"):
-                    student = part.deploy(student, path)  # type: ignore[operator]
-        return student.requires_grad_(True).eval()
+            for deploy, path in cast(Term, term).deployments():
+                student, plan = deploy(copy.deepcopy(student), path)
+                plans.append(plan)
+        return student, plans
 
     def _laid_out(self, batch: Batch) -> Batch:
         return batch._replace(inputs=batch.inputs.contiguous(memory_format=self.memory_format))
@@ -123,27 +172,9 @@ class Distiller(pl.LightningModule):
         """Epochs done, the present one counted whole: the first epoch of a warm-up already has some weight."""
         return self.current_epoch + 1.0
 
-    @torch.no_grad()
-    def _bind(self, specs: Mapping[str, Loss], example: Batch, offered: Mapping[str, Any]) -> dict[str, Term]:
-        terms = {}
-        student, teacher = self._probe(example)
-        for key, spec in specs.items():
-            try:
-                terms[key] = Term(key, spec, student, teacher, offered)
-                terms[key](student, teacher, example)
-            except Exception as error:
-                notes = "; ".join(getattr(error, "__notes__", []))
-                first = str(error).strip().partition("\n")[0]
-                raise RecipeError(f"loss '{key}' does not fit these networks: {first} {notes}".rstrip()) from error
-        return terms
-
-    @torch.no_grad()
-    def _probe(self, example: Batch) -> tuple[Features, Features]:
-        self.student.eval()
-        _, student = self.student(example.inputs)
-        teacher = self.teacher(example) if self.teacher else {}
-        self.student.train()
-        return student, teacher
+    def _progress(self) -> float:
+        """How much of the stage is done, from 0 to 1."""
+        return self.global_step / float(self.trainer.estimated_stepping_batches)
 
     def _freeze(self) -> None:
         chosen = [
@@ -165,14 +196,14 @@ class Distiller(pl.LightningModule):
             )
 
 
-def _with_taps(spec: Loss, student: nn.Module, teacher: nn.Module | None) -> Loss:
-    """The entry with its tap paths written out."""
-    if teacher is None:
-        raise TapError(f"loss '{spec.name}' compares with a teacher, but there is none")
-    if spec.taps == "stages":
-        return replace(spec, student=stages(student), teacher=stages(teacher), taps=None)
-    return replace(spec, student=spec.student or [""], teacher=spec.teacher or [""])
+class TeacherFeatures:
+    """What the teacher shows at one tap; every iteration is one epoch of the training set, not augmented anew."""
 
+    def __init__(self, module: Distiller, path: str) -> None:
+        self.module, self.path = module, path
 
-def _unique(groups: Any) -> list[str]:
-    return list(dict.fromkeys(path for group in groups for path in group))
+    def __iter__(self) -> Iterator[Tensor]:
+        module = self.module
+        for batch in module.trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]
+            batch = module._laid_out(module.transfer_batch_to_device(batch, module.device, 0))
+            yield module.teacher(batch)[self.path]  # type: ignore[misc]

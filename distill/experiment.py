@@ -1,6 +1,6 @@
 """What every step of a run needs: data, task, folder and tracker, all checked before any work begins."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,9 +13,11 @@ from torch import nn
 from distill import __version__, measure
 from distill.artifact import Artifact, deployable
 from distill.batch import Batch
+from distill.cache import cached, show_views
 from distill.console import console
 from distill.data import DataModule
 from distill.data import data as datasets
+from distill.ensemble import together
 from distill.errors import RecipeError
 from distill.evaluation import on_best_device, score
 from distill.measure import Step
@@ -27,7 +29,7 @@ from distill.steps import Finished, Make, Steps, key
 from distill.tasks import Task
 from distill.tasks import task as tasks
 from distill.tracking import Tracker
-from distill.training import Curve, OnEpoch, fit
+from distill.training import OnEpoch, Trained, fit
 
 UNKEYED = ("output", "tracking", "recipe")
 """Sections that do not change any result."""
@@ -53,9 +55,9 @@ class Experiment:
         """Build data and task, try every stage and hook on a few images, then make the run's folder."""
         data = call(datasets.find(recipe.data.name), recipe.data, {"seed": lambda: recipe.seed})
         task = call(tasks.find(recipe.task.name), recipe.task, {"num_classes": lambda: data.num_classes})
+        show_views(data, recipe.cache.views if recipe.cache else None)
         rehearse(recipe, data, task)
-        settings = {k: v for k, v in plain(recipe).items() if k not in UNKEYED}
-        folder = recipe.output / recipe.recipe / key(settings)[:8]
+        folder = recipe.output / recipe.recipe / key(_effects(recipe))[:8]
         steps = Steps(folder, recipe.output, allow=_outside(recipe))
         (folder / "recipe.yaml").write_text(f"# distill {__version__}, torch {torch.__version__}\n{resolved(recipe)}")
         console.print(f"[bold]{recipe.recipe}[/bold] -> {folder}")
@@ -82,11 +84,21 @@ class Experiment:
         return replace(first_artifact(spec, self.data, self.recipe.seed), about=self.about)
 
     def train(
-        self, student: nn.Module, teacher: nn.Module | None, stage: Stage, title: str, folder: Path
-    ) -> tuple[nn.Module, Curve]:
-        """One stage."""
+        self, student: nn.Module, stage: Stage, title: str, folder: Path, teachers: Mapping[str, Finished]
+    ) -> Trained:
+        """One stage: the student learns from its teachers, by name, if there are any."""
         recipe = self.recipe
-        module = build_distiller(recipe, self.data, self.task, student, teacher, stage)
+        models = {name: done.artifact.copy_model() for name, done in teachers.items()}
+        module = build_distiller(
+            recipe,
+            self.data,
+            self.task,
+            student,
+            together(models, recipe.teachers_of(stage)) if models else None,
+            stage,
+            lambda teacher: cached(teacher, recipe, self.data) if recipe.cache else teacher,
+        )
+        show_views(self.data, recipe.cache.views if recipe.cache and module.teacher else None)
         logger = self.tracker.logger(title)
         return fit(
             module, self.data, folder, title=title, settings=recipe.trainer, logger=logger, on_epoch=self.on_epoch
@@ -108,6 +120,11 @@ class Experiment:
         """Names what every step's result depends on."""
         recipe = self.recipe
         return key(__version__, recipe.seed, plain(recipe.data), self.data.fingerprint(), plain(recipe.task))
+
+    def heard(self, teachers: Mapping[str, Finished]) -> dict[str, Any]:
+        """Names all that teachers add to what a step's result depends on."""
+        cache = {"cache": self.recipe.cache.effects} if self.recipe.cache and teachers else {}
+        return {name: done.key for name, done in teachers.items()} | cache
 
     @cached_property
     def example(self) -> Batch:
@@ -139,7 +156,14 @@ class Experiment:
         )
 
 
+def _effects(recipe: Recipe) -> dict[str, Any]:
+    """All of a recipe that changes some result."""
+    anywhere = replace(recipe, cache=recipe.cache and replace(recipe.cache, folder=None))
+    return {name: section for name, section in plain(anywhere).items() if name not in UNKEYED}
+
+
 def _outside(recipe: Recipe) -> list[str]:
     """Modules of the recipe's own networks that are not ours: the recipe's author trusts them."""
-    specs = (recipe.student, recipe.teacher)
+    others = [network for stage in recipe.stages.values() for network in (stage.student, stage.peer)]
+    specs = (recipe.student, *recipe.all_teachers().values(), *others)
     return [spec.name.partition(":")[0] for spec in specs if spec and ":" in spec.name]

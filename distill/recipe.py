@@ -16,7 +16,7 @@ from distill.compress import hook
 from distill.data import data
 from distill.errors import RecipeError
 from distill.export import exporter
-from distill.losses import loss
+from distill.losses import loss, needs_teacher
 from distill.registry import Registry, did_you_mean, schema
 from distill.schema import Component, Hook, Loss, Network, Recipe, TeacherNetwork
 from distill.tasks import task
@@ -67,7 +67,10 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
             parent[key] = _typed(parent[key], key, registry, base)
         place = ""
         _check_trainer(tree.get("trainer") or {})
-        return cast(Recipe, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), tree)))
+        recipe = cast(Recipe, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), tree)))
+        _check_losses(recipe)
+        _check_cache(recipe)
+        return recipe
     except (OmegaConfBaseException, RecipeError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe '{name}'{_explain(error, place)}") from None
 
@@ -99,6 +102,8 @@ def _components(tree: DictConfig) -> Iterator[tuple[DictConfig, str, Registry, t
     ):
         if tree.get(key) is not None:
             yield tree, key, registry, base
+    for key in _mapping(tree, "teachers"):
+        yield tree.teachers, key, student, TeacherNetwork
     stages = list(_mapping(tree, "stages").values())
     for key, node in _mapping(tree, "compress").items():
         stages += [node.finetune] if isinstance(node, DictConfig) and node.get("finetune") else []
@@ -106,6 +111,9 @@ def _components(tree: DictConfig) -> Iterator[tuple[DictConfig, str, Registry, t
     for stage in stages:
         for key in _mapping(stage, "losses"):
             yield stage.losses, key, loss, Loss
+        for key in ("student", "peer"):
+            if stage.get(key) is not None:
+                yield stage, key, student, Network
     for key in _mapping(tree, "export"):
         yield tree.export, key, exporter, Component
 
@@ -163,6 +171,30 @@ def _check_trainer(settings: Mapping[str, Any]) -> None:
     valid = [p for p in inspect.signature(pl.Trainer).parameters if p not in ("max_epochs", "logger", "callbacks")]
     if unknown := [key for key in settings if key not in valid]:
         raise RecipeError(f"at trainer: unknown setting of Lightning's Trainer {did_you_mean(str(unknown[0]), valid)}")
+
+
+def _check_losses(recipe: Recipe) -> None:
+    """Whoever compares has someone to compare with."""
+    for name, stage in recipe.stages.items():
+        asking = [key for key, spec in stage.losses.items() if needs_teacher(spec.name)]
+        if asking and not stage.peer and not recipe.teachers_of(stage):
+            raise RecipeError(f"at stages.{name}: loss '{asking[0]}' compares with a teacher, but the recipe has none")
+
+
+def _check_cache(recipe: Recipe) -> None:
+    """A cache needs a teacher whose answer to an image is always the same."""
+    if not recipe.cache:
+        return
+    if not any(map(recipe.teachers_of, recipe.stages.values())):
+        raise RecipeError("cache: there is no teacher whose answers it could keep; remove it")
+    stages = {f"stages.{name}": stage for name, stage in recipe.stages.items()}
+    recoveries = {f"compress.{name}.finetune": hook.finetune for name, hook in recipe.compress.items() if hook.finetune}
+    for place, stage in {**stages, **recoveries}.items():
+        if stage.teacher_bn == "train":
+            raise RecipeError(
+                f"at {place}: with 'teacher_bn: train' the teacher's answer to an image depends on the batch around it "
+                "and cannot be cached; remove 'cache', or choose 'teacher_bn: eval'"
+            )
 
 
 def _paths_as_text(value: Any) -> Any:

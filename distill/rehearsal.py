@@ -3,9 +3,11 @@
 What does not fit is said in seconds, not after the hours that came before it.
 """
 
+import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,11 +18,13 @@ from distill.artifact import Artifact
 from distill.compress import hook
 from distill.data import DataModule
 from distill.distiller import Distiller
+from distill.ensemble import together
 from distill.errors import RecipeError
 from distill.registry import call
 from distill.schema import Network, Recipe, Stage
 from distill.straight_through import trainable
 from distill.tasks import Task
+from distill.teacher import Teacher
 
 
 @contextmanager
@@ -45,19 +49,26 @@ def _at(place: str) -> Iterator[None]:
 
 
 @_quiet_hooks()
-def rehearse(recipe: Recipe, data: DataModule, task: Task) -> None:
+def rehearse(recipe: Recipe, data: DataModule, task: Task) -> list[Distiller]:
     """Build all stages and apply all hooks, training nothing.
+
+    Returns:
+        Every stage and every training after a hook, on networks that nobody trained.
 
     Raises:
         RecipeError: a network that does not fit the data, a tap that does not exist, feature maps that a loss cannot
             compare, a hook that cannot follow the one before it.
     """
-    teacher = _fitting("teacher", recipe.teacher, data, recipe.seed).model if recipe.teacher else None
-    for name, stage in recipe.stages.items():
-        student = _fitting("student", recipe.student, data, recipe.seed).model
-        with _at(f"stages.{name}"):
-            build_distiller(recipe, data, task, student, teacher, stage)
+    known = {name: _fitting(name, spec, data, recipe.seed).model for name, spec in recipe.all_teachers().items()}
     artifact = _fitting("student", recipe.student, data, recipe.seed)
+    rehearsed = []
+    for name, stage in recipe.stages.items():
+        with _at(f"stages.{name}"):
+            trained = _fitting("student", stage.student, data, recipe.seed) if stage.student else artifact
+            rehearsed.append(_rehearsed(recipe, data, task, trained.copy_model(), known, stage))
+            model, plans = rehearsed[-1].deployed()
+            trained = replace(trained, model=model, plans=(*trained.plans, *plans))
+        known[name], artifact = trained.model, artifact if stage.student else trained
     for name, spec in recipe.compress.items():
         offers: dict[str, Any] = {
             "artifact": lambda now=artifact: now,
@@ -68,13 +79,33 @@ def rehearse(recipe: Recipe, data: DataModule, task: Task) -> None:
         with _at(f"compress.{name}"):
             artifact = call(hook.find(spec.name), spec, offers)
             if recovery := recipe.recovery(spec):
-                build_distiller(recipe, data, task, trainable(artifact), teacher, recovery)
+                rehearsed.append(_rehearsed(recipe, data, task, trainable(artifact), known, recovery))
+                _, plans = rehearsed[-1].deployed()
+                if plans:
+                    raise RecipeError(f"'{plans[0].hook}' changes the network; give finetune losses of its own")
+    return rehearsed
+
+
+def _rehearsed(
+    recipe: Recipe, data: DataModule, task: Task, student: nn.Module, known: Mapping[str, nn.Module], stage: Stage
+) -> Distiller:
+    models = {name: copy.deepcopy(known[name]) for name in recipe.teachers_of(stage)}
+    teacher = together(models, recipe.teachers_of(stage)) if models else None
+    return build_distiller(recipe, data, task, student, teacher, stage)
 
 
 def build_distiller(
-    recipe: Recipe, data: DataModule, task: Task, student: nn.Module, teacher: nn.Module | None, stage: Stage
+    recipe: Recipe,
+    data: DataModule,
+    task: Task,
+    student: nn.Module,
+    teacher: nn.Module | None,
+    stage: Stage,
+    cached: Callable[[Teacher], nn.Module] = lambda teacher: teacher,
 ) -> Distiller:
     """One stage of a recipe, ready to train."""
+    # Another seed: two networks that begin alike would have nothing to tell each other.
+    peer = first_artifact(stage.peer, data, recipe.seed + 1).model if stage.peer else None
     return Distiller(
         student,
         teacher,
@@ -83,7 +114,9 @@ def build_distiller(
         optimizer=recipe.optimizer,
         schedule=recipe.schedule,
         example=data.calibration(8)[0],
-        offered={"train_labels": data.train_labels()},
+        offered={"train_labels": data.train_labels(), "batch_size": data.batch_size},
+        peer=peer,
+        cached=cached,
         seed=recipe.seed,
         channels_last=recipe.channels_last,
     )

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from distill.export._exported import Exported
 from distill.measure import Step
 from distill.recipe import plain
 from distill.registry import call
-from distill.schema import Hook, Recipe, Stage
+from distill.schema import Hook, Recipe, Stage, TeacherNetwork
 from distill.steps import Finished, key
 from distill.straight_through import settle, trainable
 from distill.training import Curve, OnEpoch
@@ -48,91 +48,114 @@ def run(recipe: Recipe, *, on_epoch: OnEpoch | None = None) -> Result:
         DistillError: see `distill.errors`.
     """
     with Experiment.open(recipe, on_epoch) as experiment:
-        made = {}
-        teacher = train_teacher(experiment) if recipe.teacher else None
-        if teacher:
-            made["teacher"] = teacher
-        if teacher and recipe.baseline:
+        teachers = train_teachers(experiment)
+        made = dict(teachers)
+        if recipe.baseline and any(map(learns_from_others, recipe.stages.values())):
             made["alone"] = train_alone(experiment)
-        stages = train_student(experiment, teacher)
+        stages = train_student(experiment, teachers)
+        made |= {f"assistant/{name}": stages[name] for name, stage in recipe.stages.items() if stage.student}
         made["student"] = list(stages.values())[-1]
-        made |= compress(experiment, made["student"], teacher)
+        known = {name.removeprefix("teachers/"): done for name, done in teachers.items()} | stages
+        made |= compress(experiment, made["student"], known)
         final = list(made.values())[-1]
         final.artifact.save(experiment.folder / "student.safetensors")
         exported = export(experiment, final.artifact)
-        steps = conclude(experiment, made, stages, exported)
+        curves = {f"student/{name}": done for name, done in stages.items() if not recipe.stages[name].student}
+        steps = conclude(experiment, made, curves, exported)
         monitor = experiment.task.monitor
         return Result(experiment.folder, steps, monitor, final.step.metrics.get(monitor, float("nan")))
 
 
-def train_teacher(experiment: Experiment) -> Finished:
-    """The teacher, from its weights or trained first by the same machinery."""
+def train_teachers(experiment: Experiment) -> dict[str, Finished]:
+    """Every teacher of the recipe: ``teacher``, and each of ``teachers`` as ``teachers/NAME``."""
     recipe = experiment.recipe
-    spec = recipe.teacher
-    assert spec is not None
+    specs = ({"teacher": recipe.teacher} if recipe.teacher else {}) | {
+        f"teachers/{name}": spec for name, spec in recipe.teachers.items()
+    }
+    return {name: train_teacher(experiment, name, spec) for name, spec in specs.items()}
+
+
+def train_teacher(experiment: Experiment, name: str, spec: TeacherNetwork) -> Finished:
+    """A teacher, from its weights or trained first by the same machinery."""
+    recipe = experiment.recipe
 
     def make(folder: Path) -> tuple[Artifact, Curve]:
         start = experiment.network(spec)
         if not spec.epochs:
             return start, []
         stage = Stage(epochs=spec.epochs, optimizer=spec.optimizer, schedule=spec.schedule)
-        model, curve = experiment.train(start.model, None, stage, "teacher", folder)
-        return replace(start, model=model), curve
+        trained = experiment.train(start.model, stage, name, folder, {})
+        return replace(start, model=trained.student), trained.curve
 
     training = [plain(recipe.optimizer), plain(recipe.schedule), recipe.trainer] if spec.epochs else []
-    return experiment.do("teacher", key(experiment.key, plain(spec), _content(spec.weights), training), make)
+    return experiment.do(name, key(experiment.key, plain(spec), _content(spec.weights), training), make)
+
+
+def learns_from_others(stage: Stage) -> bool:
+    """Whether a stage has more to learn from than labels."""
+    return bool(stage.losses or stage.blocks)
 
 
 def train_alone(experiment: Experiment) -> Finished:
-    """The student without a teacher, for as many epochs as all stages together: what distillation is compared with."""
-    stages = list(experiment.recipe.stages.values())
-    epochs = sum(stage.epochs for stage in stages)
-    stage = replace(stages[-1], epochs=epochs, losses={}, task_weight=1.0, train=["*"])
-    return train_stage(experiment, "alone", stage, None, None)
+    """The student without a teacher, for as many epochs as all of its stages: what distillation is compared with."""
+    stages = [stage for stage in experiment.recipe.stages.values() if not stage.student]
+    last = stages[-1]
+    stage = Stage(
+        epochs=sum(stage.epochs for stage in stages), keep=last.keep, optimizer=last.optimizer, schedule=last.schedule
+    )
+    return train_stage(experiment, "alone", stage, None, {})
 
 
-def train_student(experiment: Experiment, teacher: Finished | None) -> dict[str, Finished]:
-    """Stage by stage; each starts from the student that the one before it left."""
+def train_student(experiment: Experiment, teachers: Mapping[str, Finished]) -> dict[str, Finished]:
+    """Stage by stage; each starts from the student that the one before it left, or trains one of its own."""
     done: dict[str, Finished] = {}
     start = None
+    known = {name.removeprefix("teachers/"): teacher for name, teacher in teachers.items()}
     for name, stage in experiment.recipe.stages.items():
-        start = done[f"student/{name}"] = train_stage(experiment, f"student/{name}", stage, start, teacher)
+        listens = {teacher: known[teacher] for teacher in experiment.recipe.teachers_of(stage)}
+        begins = None if stage.student else start
+        done[name] = known[name] = train_stage(experiment, f"student/{name}", stage, begins, listens)
+        start = start if stage.student else done[name]
     return done
 
 
 def train_stage(
-    experiment: Experiment, name: str, stage: Stage, start: Finished | None, teacher: Finished | None
+    experiment: Experiment, name: str, stage: Stage, start: Finished | None, teachers: Mapping[str, Finished]
 ) -> Finished:
-    """One stage; the teacher counts only if the stage has losses that listen to it."""
+    """One stage; teachers count only if it has losses that listen to them."""
     recipe = experiment.recipe
-    teacher = teacher if stage.losses else None
+    network = stage.student or recipe.student
+    teachers = teachers if learns_from_others(stage) and not stage.peer else {}
 
     def make(folder: Path) -> tuple[Artifact, Curve]:
-        artifact = start.artifact if start else experiment.network(recipe.student)
-        model, curve = experiment.train(
-            artifact.copy_model(), teacher.artifact.copy_model() if teacher else None, stage, name, folder
-        )
-        return replace(artifact, model=model), curve
+        artifact = start.artifact if start else experiment.network(network)
+        trained = experiment.train(artifact.copy_model(), stage, name, folder, teachers)
+        artifact = replace(artifact, model=trained.student, plans=(*artifact.plans, *trained.plans))
+        return artifact, trained.curve
 
-    origin = start.key if start else [plain(recipe.student), _content(recipe.student.weights)]
+    origin = start.key if start else [plain(network), _content(network.weights)]
     training = [plain(stage), plain(recipe.optimizer), plain(recipe.schedule), recipe.trainer]
-    step_key = key(experiment.key, origin, training, teacher.key if teacher else None)
+    step_key = key(experiment.key, origin, training, experiment.heard(teachers))
     return experiment.do(name, step_key, make)
 
 
-def compress(experiment: Experiment, student: Finished, teacher: Finished | None) -> dict[str, Finished]:
+def compress(experiment: Experiment, student: Finished, teachers: Mapping[str, Finished]) -> dict[str, Finished]:
     """Hook by hook; each takes the artifact that the one before it left."""
     done: dict[str, Finished] = {}
     before = student
     for number, (label, spec) in enumerate(experiment.recipe.compress.items(), start=1):
         name = f"compress/{number}-{label}"
-        before = done[name] = apply_hook(experiment, name, spec, before, teacher)
+        before = done[name] = apply_hook(experiment, name, spec, before, teachers)
     return done
 
 
-def apply_hook(experiment: Experiment, name: str, spec: Hook, before: Finished, teacher: Finished | None) -> Finished:
+def apply_hook(
+    experiment: Experiment, name: str, spec: Hook, before: Finished, teachers: Mapping[str, Finished]
+) -> Finished:
     """One hook, and the training after it if the recipe asks for it."""
-    stage = experiment.recipe.recovery(spec)
+    recipe = experiment.recipe
+    stage = recipe.recovery(spec)
+    listens = {name: teachers[name] for name in recipe.teachers_of(stage)} if stage and stage.losses else {}
 
     def make(folder: Path) -> tuple[Artifact, Curve]:
         offers: dict[str, Callable[[], Any]] = {
@@ -144,17 +167,12 @@ def apply_hook(experiment: Experiment, name: str, spec: Hook, before: Finished, 
         artifact = call(hook.find(spec.name), spec, offers)
         curve: Curve = []
         if stage:
-            model = trainable(artifact)
-            model, curve = experiment.train(
-                model, teacher.artifact.copy_model() if teacher else None, stage, name, folder
-            )
+            model, _, curve = experiment.train(trainable(artifact), stage, name, folder, listens)
             artifact = settle(artifact, model)
         return replace(artifact, history=(*before.artifact.history, before.step)), curve
 
-    recipe = experiment.recipe
-    training = (
-        [plain(recipe.optimizer), plain(recipe.schedule), recipe.trainer, teacher and teacher.key] if stage else []
-    )
+    heard = experiment.heard(listens)
+    training = [plain(recipe.optimizer), plain(recipe.schedule), recipe.trainer, heard] if stage else []
     return experiment.do(name, key(before.key, plain(spec), stage and plain(stage), training), make)
 
 

@@ -1,7 +1,8 @@
 """A loss, bound to the taps of one recipe entry."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast, get_type_hints
 
@@ -9,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from distill.batch import Batch
-from distill.errors import RecipeError
+from distill.errors import RecipeError, TapError
 from distill.losses import loss as losses
+from distill.losses import needs_teacher
+from distill.processes import share
 from distill.registry import options, supplied
 from distill.schema import Loss
-
-Features = Mapping[str, Tensor]
+from distill.taps import Features, stages
 
 
 class Term(nn.Module):
@@ -32,13 +34,15 @@ class Term(nn.Module):
         offered: whatever else a loss may ask for when it is built.
     """
 
+    prepared: Tensor
+
     def __init__(self, key: str, spec: Loss, student: Features, teacher: Features, offered: Mapping[str, Any]) -> None:
         super().__init__()
         self.key, self.spec = key, spec
         component = losses.find(spec.name)
         call = getattr(component, "forward", component)
         self.sees_all = get_type_hints(call)["student"] == list[Tensor]
-        self.needs_teacher = needs_teacher(spec)
+        self.needs_teacher = needs_teacher(spec.name)
         self.extras = [need for need in supplied(call) if need not in ("student", "teacher")]
         paths = spec.teacher or [""] * len(spec.student)
         self.calls = [
@@ -46,6 +50,7 @@ class Term(nn.Module):
             for (s, t), path in zip(self._inputs(student, teacher), paths, strict=False)
         ]
         self.parts = nn.ModuleList(call for call in self.calls if isinstance(call, nn.Module))
+        self.register_buffer("prepared", torch.tensor(False))
 
     def forward(self, student: Features, teacher: Features, batch: Batch, epoch: float = torch.inf) -> Tensor:
         """The weighted loss; ``epoch`` decides how much of a warm-up is over."""
@@ -62,6 +67,25 @@ class Term(nn.Module):
                 )
                 raise
         return self.weight(epoch) * torch.stack(values).sum()
+
+    def prepare(self, features: Callable[[str], Iterable[Tensor]]) -> None:
+        """Let the parts that learn something before their stage do so, once; resuming finds it done.
+
+        Args:
+            features: the teacher's features at a path, batch by batch; they can be iterated over again.
+        """
+        preparing = [(part, path) for part, path in zip(self.parts, self.spec.teacher) if hasattr(part, "prepare")]
+        if self.prepared or not preparing:
+            return
+        for part, path in preparing:
+            cast(Any, part).prepare(features(path))
+            share(part)
+        self.prepared.fill_(True)
+
+    def deployments(self) -> list[tuple[Callable[..., Any], str]]:
+        """What the parts that say what is kept of a stage make of the student, and at which of its taps."""
+        pairs = zip(self.parts, self.spec.student, strict=False)
+        return [(cast(Any, part).deploy, path) for part, path in pairs if hasattr(part, "deploy")]
 
     def weight(self, epoch: float) -> float:
         warmup = self.spec.warmup_epochs
@@ -86,10 +110,50 @@ class Term(nn.Module):
         return partial(component, **settings)
 
 
-def needs_teacher(spec: Loss) -> bool:
-    """Whether the loss of a recipe entry compares with a teacher."""
-    component = losses.find(spec.name)
-    return "teacher" in supplied(getattr(component, "forward", component))
+@torch.no_grad()
+def bind(
+    specs: Mapping[str, Loss], student: Features, teacher: Features, example: Batch, offered: Mapping[str, Any]
+) -> nn.ModuleDict:
+    """A term for every entry of ``losses``, each tried on the example.
+
+    Args:
+        specs: the entries, their taps written out.
+        student: the example's features, as the student has them.
+        teacher: as the teacher has them.
+        example: a batch.
+        offered: what losses may ask for when they are built.
+
+    Raises:
+        RecipeError: names the loss and the feature maps that it cannot compare.
+    """
+    terms = nn.ModuleDict()
+    for key, spec in specs.items():
+        try:
+            terms[key] = Term(key, spec, student, teacher, offered)
+            terms[key](student, teacher, example)
+        except Exception as error:
+            notes = "; ".join(getattr(error, "__notes__", []))
+            first = str(error).strip().partition("\n")[0]
+            raise RecipeError(f"loss '{key}' does not fit these networks: {first} {notes}".rstrip()) from error
+    return terms
+
+
+def with_taps(spec: Loss, student: nn.Module, teacher: nn.Module | None) -> Loss:
+    """The entry with its tap paths written out; a loss that needs no teacher has none of it."""
+    asks = needs_teacher(spec.name)
+    if asks and teacher is None:
+        raise TapError(f"loss '{spec.name}' compares with a teacher, but there is none")
+    if not asks and spec.teacher:
+        raise RecipeError(f"loss '{spec.name}' looks at the student alone: remove teacher: {spec.teacher}")
+    if spec.taps == "stages":
+        theirs = stages(teacher) if asks and teacher else []
+        return replace(spec, student=stages(student), teacher=theirs, taps=None)
+    return replace(spec, student=spec.student or [""], teacher=(spec.teacher or [""]) if asks else [])
+
+
+def unique(groups: Iterable[list[str]]) -> list[str]:
+    """Every path once, in the order of first appearance."""
+    return list(dict.fromkeys(path for group in groups for path in group))
 
 
 def _shapes(student: Any, teacher: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import pytorch_lightning as pl
 import torch
@@ -12,13 +12,26 @@ from pytorch_lightning.loggers import Logger
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
+from distill.artifact import Plan
 from distill.console import console
 from distill.data import DataModule
 from distill.distiller import Distiller
 from distill.errors import RecipeError, TrainingError
+from distill.schema import Stage
 
 Curve = list[dict[str, float]]
 OnEpoch = Callable[[str, int, dict[str, float]], None]
+
+
+class Trained(NamedTuple):
+    """What a stage leaves."""
+
+    student: nn.Module
+    """The network to keep, in eval mode and on the CPU."""
+    plans: list[Plan]
+    """How the stage changed its structure."""
+    curve: Curve
+    """One row of metrics per epoch."""
 
 
 def fit(
@@ -30,7 +43,7 @@ def fit(
     settings: Mapping[str, Any],
     logger: Logger | bool = False,
     on_epoch: OnEpoch | None = None,
-) -> tuple[nn.Module, Curve]:
+) -> Trained:
     """Train until the stage ends; a run that was killed goes on from ``folder/last.ckpt``.
 
     Args:
@@ -41,9 +54,6 @@ def fit(
         settings: the recipe's ``trainer`` section, for Lightning's Trainer.
         logger: a Lightning logger, or False.
         on_epoch: called after every epoch with title, epoch (from 1) and metrics; may raise to stop.
-
-    Returns:
-        The network to keep, in eval mode on the CPU, and one row of metrics per epoch.
 
     Raises:
         TrainingError: a weight is no longer a number.
@@ -57,7 +67,7 @@ def fit(
     best = [_checkpoint(folder, "best", monitor)] if stage.keep == "best" else []
     checkpoints = [*best, _checkpoint(folder, "last")]
     trainer = pl.Trainer(
-        **_defaults(validates) | dict(settings),
+        **_defaults(validates) | dict(settings) | _strategy(stage, settings),
         max_epochs=stage.epochs,
         logger=logger,
         callbacks=[epochs, *checkpoints] + ([LearningRateMonitor(logging_interval="epoch")] if logger else []),
@@ -66,10 +76,11 @@ def fit(
     if best:
         state = torch.load(best[0].best_model_path, map_location="cpu", weights_only=True)["state_dict"]
         module.load_state_dict(state, strict=False)
-    student = module.deployed().cpu().to(memory_format=torch.contiguous_format)
+    student, plans = module.deployed()
+    student = student.cpu().to(memory_format=torch.contiguous_format)
     if broken := [name for name, value in student.state_dict().items() if not value.isfinite().all()]:
         raise TrainingError(f"{title}: weight '{broken[0]}' is no longer a number; lower optimizer.lr")
-    return student, epochs.curve
+    return Trained(student, plans, epochs.curve)
 
 
 def _go_on(trainer: pl.Trainer, module: Distiller, data: DataModule, last: Path) -> None:
@@ -106,6 +117,12 @@ def _defaults(validates: bool) -> dict[str, Any]:
         "log_every_n_steps": 1_000_000,  # everything is logged once per epoch
     }
     return defaults if validates else {**defaults, "limit_val_batches": 0}
+
+
+def _strategy(stage: Stage, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a stage trains a part of the network only, DDP has to look which gradients there are to wait for."""
+    partial = not stage.task_weight or stage.train != ["*"]
+    return {"strategy": "ddp_find_unused_parameters_true"} if settings.get("strategy") == "ddp" and partial else {}
 
 
 class Epochs(pl.Callback):

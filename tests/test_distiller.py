@@ -46,7 +46,8 @@ def digits(seed: int = 0) -> Digits:
 
 
 def trained(stage: Stage, folder: Path, **settings: Any) -> tuple[nn.Module, list[dict[str, float]]]:
-    return fit(distiller(stage, **settings), digits(), folder, title="student", settings=SETTINGS)
+    done = fit(distiller(stage, **settings), digits(), folder, title="student", settings=SETTINGS)
+    return done.student, done.curve
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:
@@ -121,7 +122,7 @@ def test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one(keep: Any, tmp_pa
         fit(distiller(stage), digits(), tmp_path / "cut", title="student", settings=SETTINGS, on_epoch=kill)
     again: list[int] = []
     module, on_epoch = distiller(stage), lambda title, epoch, metrics: again.append(epoch)
-    resumed, curve = fit(module, digits(), tmp_path / "cut", title="student", settings=SETTINGS, on_epoch=on_epoch)
+    resumed, _, curve = fit(module, digits(), tmp_path / "cut", title="student", settings=SETTINGS, on_epoch=on_epoch)
     assert again == [3, 4]
     assert same(whole, resumed)
     assert curve == whole_curve

@@ -43,7 +43,7 @@ class TestEveryRecipe:
         ("compress.prun={}", "at compress.prun: unknown compression hook 'prun'"),
         ("export.onx={}", "unknown export format 'onx'. Did you mean 'onnx'"),
         ("teacher={name: resnet20}", "the teacher has no weights: give teacher.weights=FILE"),
-        ("teacher=null", "has no teacher"),
+        ("teacher=null", "loss 'fitnet' compares with a teacher, but the recipe has none"),
         ("stages={}", "no stages"),
         ("optimizer.lr=-1", "a learning rate is above 0"),
         ("schedule.milestones=[3]", "'step' needs them"),

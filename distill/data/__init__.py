@@ -27,6 +27,9 @@ class DataModule(Protocol):
     std: tuple[float, ...]
     """What inputs are normalised with, per channel, for pixels from 0 to 1."""
 
+    batch_size: int
+    """Samples in a training batch, over all processes."""
+
     def train_dataloader(self) -> DataLoader[Batch]: ...
 
     def val_dataloader(self) -> DataLoader[Batch]: ...
@@ -41,3 +44,17 @@ class DataModule(Protocol):
 
     def fingerprint(self) -> str:
         """Names the content: two data sets of one fingerprint hold the same samples in the same splits."""
+
+
+@runtime_checkable
+class Viewed(Protocol):
+    """What a data set promises beside that if a teacher's answers to it may be cached.
+
+    How a training sample looks depends on the seed and `Batch.view` alone, and epoch e shows view ``e % views``.
+    """
+
+    views: int | None
+    """Set before training; None lets every epoch look different."""
+
+    def every_view(self) -> DataLoader[Batch]:
+        """Each of the ``views`` of each training sample once, in any order."""

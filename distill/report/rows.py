@@ -8,6 +8,8 @@ from distill.measure import Step
 
 # The typographer's signs, by name: dash, times, minus.
 DASH, TIMES, MINUS = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}", "\N{MINUS SIGN}"
+TEACHERS = ("teacher", "teachers")
+"""How the steps of teachers begin: of the one, or of one of several."""
 SPELLED = {"onnx": "ONNX", "openvino": "OpenVINO", "svd": "SVD"}
 
 
@@ -38,7 +40,7 @@ class Report:
 
     @property
     def reference(self) -> Step:
-        return next((step for step in self.steps if step.step == "teacher"), self.steps[0])
+        return next((step for step in self.steps if step.step.partition("/")[0] in TEACHERS), self.steps[0])
 
     @property
     def final(self) -> Step:
@@ -86,7 +88,9 @@ def title(step: str, report: Report) -> str:
             return f"exported to {_spell(rest)}"
         case "alone":
             return "student alone"
-        case "student" if report.reference.step == "teacher":
+        case "teachers":
+            return f"teacher {rest}"
+        case "student" if report.reference.step.partition("/")[0] in TEACHERS:
             return f"student distilled{f', {_spell(rest)}' if rest else ''}"
     return _spell(step.replace("/", ", "))
 
