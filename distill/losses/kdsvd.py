@@ -2,9 +2,9 @@
 
 As in RepDistiller: the student offers three more directions than the teacher has, from which its best are matched.
 
-Departs from it in what singular vectors leave open. Their signs, there an accident of the decomposition, are set on the
-teacher's side, and the student's follow. Their gradient, infinite between equal singular values (channels that are
-silent suffice), is damped there, where RepDistiller lets it be.
+Departs from it in what singular vectors leave open. Their signs, there an accident of the decomposition on which its
+values depend, are set on the teacher's side, and the student's follow. Their gradient, infinite between equal singular
+values (channels that are silent suffice), is damped there, where RepDistiller lets it be.
 """
 
 from itertools import pairwise

@@ -77,7 +77,7 @@ def test_kdsvd_learns() -> None:
     before = singular_vectors(student, teacher)
     for _ in range(10):
         gradients = torch.autograd.grad(singular_vectors(student, teacher), student)
-        student = [(f - 2 * g / g.norm()).detach().requires_grad_() for f, g in zip(student, gradients)]
+        student = [(f - 0.5 * g / g.norm()).detach().requires_grad_() for f, g in zip(student, gradients)]
     assert singular_vectors(student, teacher) < 0.3 * before
 
 
