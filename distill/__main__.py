@@ -46,7 +46,8 @@ def _parser() -> argparse.ArgumentParser:
             added.add_argument("--threads", type=int, default=1, help="default: 1")
             added.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 32])
     verb(commands.list_).add_argument("kind", choices=sorted(commands.KINDS))
-    verb(commands.show).add_argument("arguments", nargs="+", metavar="recipe=NAME key.path=value")
+    for work in (commands.show, commands.cache):
+        verb(work).add_argument("arguments", nargs="+", metavar="recipe=NAME key.path=value")
     sweep = verb(commands.sweep)
     sweep.add_argument("file", help="a sweep file in W&B's format")
     sweep.add_argument("overrides", nargs="*", metavar="key.path=value", help="set in every trial")

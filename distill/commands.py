@@ -116,6 +116,14 @@ def show(options: Namespace) -> None:
     console.print(recipe.resolved(recipe.load(name, overrides)), markup=False, soft_wrap=True)
 
 
+def cache(options: Namespace) -> None:
+    """Fill a recipe's cache ahead of its training; goes on where it was stopped."""
+    from distill.filling import fill
+
+    name, overrides = recipe_arguments(options.arguments)
+    fill(recipe.load(name, overrides))
+
+
 def sweep(options: Namespace) -> None:
     """Run a sweep file in W&B's format on this machine, with Optuna."""
     from distill.sweep import sweep as run_sweep

@@ -1,0 +1,63 @@
+"""A teacher that answers from disk what it was asked before.
+
+Augmented images are cached soundly because they repeat: with K views, epoch e shows view ``e % K`` of every sample.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from distill.batch import Batch
+from distill.cache._belonging import belonging, claim
+from distill.cache._store import Store
+from distill.data import DataModule, Viewed
+from distill.errors import RecipeError
+from distill.schema import Recipe
+from distill.steps import key
+from distill.teacher import Teacher
+
+
+class CachedTeacher(nn.Module):
+    """Called as a `Teacher` is; always answers what is stored, so that it does not matter which run stored it."""
+
+    def __init__(self, teacher: Teacher, store: Store) -> None:
+        super().__init__()
+        self.teacher, self.store = teacher, store
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        self.complete(batch)
+        return self.store.read(batch)
+
+    def complete(self, batch: Batch) -> None:
+        """Ask the teacher if anything is missing, and keep its answer."""
+        missing = self.store.missing(batch)
+        if missing.any():
+            self.store.write(batch, missing, self.teacher(batch))
+
+
+def cached(teacher: Teacher, recipe: Recipe, data: DataModule) -> CachedTeacher:
+    """A teacher behind the cache that the recipe asks for.
+
+    Raises:
+        RecipeError: the cache in the folder that the recipe names belongs to something else.
+    """
+    assert recipe.cache
+    belongs = belonging(recipe, data, teacher)
+    folder = recipe.cache.folder or recipe.output / ".cache" / key(belongs)
+    claim(folder, belongs)
+    return CachedTeacher(teacher, Store(folder, teacher.tapped.paths, len(data.train_labels()), recipe.cache))
+
+
+def show_views(data: DataModule, views: int | None) -> None:
+    """Let training images repeat after so many epochs; None lets every epoch look different.
+
+    Raises:
+        RecipeError: they cannot.
+    """
+    if isinstance(data, Viewed):
+        data.views = views
+    elif views:
+        raise RecipeError(
+            f"cache: {type(data).__name__} does not promise that its augmentations repeat: "
+            "give it what distill.data.Viewed asks for, or remove 'cache'"
+        )

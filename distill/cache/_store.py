@@ -1,0 +1,159 @@
+"""A teacher's answers at its taps to every view of every training sample, in one folder."""
+
+import logging
+import shutil
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from jaxtyping import Bool
+from rich.filesize import decimal
+from torch import Tensor
+
+from distill.batch import Batch
+from distill.cache import _answers
+from distill.cache._answers import Answers, Positions
+from distill.cache._coding import Coding, coding_for
+from distill.console import console
+from distill.errors import DistillError, RecipeError
+from distill.schema import Cache
+
+log = logging.getLogger(__name__)
+
+Which = Bool[np.ndarray, " batch"]
+
+
+class Store:
+    """Shared by all processes of a run and by runs: whoever misses an answer writes it, one file for every tap.
+
+    Args:
+        folder: one that `claim` has found to be the right one.
+        paths: the taps.
+        samples: of the training set.
+        settings: the recipe's ``cache`` section.
+    """
+
+    def __init__(self, folder: Path, paths: Collection[str], samples: int, settings: Cache) -> None:
+        self.folder, self.samples, self.settings = folder, samples, settings
+        self.rows = samples * settings.views
+        self.files = {path: folder / self._file_name(path) for path in paths}
+        self.taps: dict[str, Answers] = {}
+        self.trusted = np.zeros(self.rows, bool)
+        self.warned = False
+
+    def missing(self, batch: Batch) -> Which:
+        """Of which samples an answer is absent or damaged; each row is verified once in every process."""
+        rows = self._rows(batch)
+        if not self.taps and all(map(_answers.exists, self.files.values())):
+            self._open()
+        doubtful = ~self.trusted[rows]
+        if self.taps and doubtful.any():
+            self._verify(rows[doubtful], _checksums(batch.inputs, doubtful))
+        return ~self.trusted[rows]
+
+    def read(self, batch: Batch) -> dict[str, Tensor]:
+        """The answers to a batch of which none is missing, on the batch's device."""
+        rows = self._rows(batch)
+        return {path: tap.coding.decode(tap.read(rows), batch.inputs.device) for path, tap in self.taps.items()}
+
+    def summary(self) -> str:
+        """How much there is, and where."""
+        return self._summary(tap.coding for tap in self.taps.values())
+
+    def write(self, batch: Batch, which: Which, answers: Mapping[str, Tensor]) -> None:
+        """Keep the answers to some samples of a batch.
+
+        Raises:
+            RecipeError: answers that cannot be kept.
+            DistillError: there is no room for them.
+        """
+        if not self.taps:
+            self._reserve(answers)
+            self._open()
+        rows, inputs = self._rows(batch)[which], _checksums(batch.inputs, which)
+        for path, tap in self.taps.items():
+            with _naming(path):
+                encoded = tap.coding.encode(answers[path][torch.from_numpy(which)])
+            tap.write(rows, inputs, encoded)
+        self.trusted[rows] = True
+
+    def _rows(self, batch: Batch) -> Positions:
+        view = batch.view
+        if view is None or not 0 <= view < self.settings.views:
+            raise RecipeError(
+                f"cache: a batch says that it shows view {view}, where there are {self.settings.views} from 0 on: "
+                "its data module does not keep to `views`, or its inputs were changed since"
+            )
+        return view * self.samples + batch.sample.cpu().numpy()
+
+    def _verify(self, rows: Positions, inputs: list[int]) -> None:
+        intact, written = np.ones(len(rows), bool), np.ones(len(rows), bool)
+        for tap in self.taps.values():
+            intact &= tap.intact(rows, inputs)
+            written &= tap.written(rows)
+        self.trusted[rows] = intact
+        if not self.warned and (damaged := int((written & ~intact).sum())):
+            self.warned = True
+            log.warning("the cache in %s is damaged, or its images changed: computing %d+ anew", self.folder, damaged)
+
+    def _open(self) -> None:
+        self.taps = {path: Answers(file, self.rows) for path, file in self.files.items()}
+
+    def _reserve(self, answers: Mapping[str, Tensor]) -> None:
+        codings = {path: self._coding(path, answers[path]) for path in self.files}
+        console.print(f"{'cache':<22} {self._summary(codings.values())}")
+        with FileLock(self.folder / ".lock"):
+            absent = {path: coding for path, coding in codings.items() if not _answers.exists(self.files[path])}
+            need = sum(_answers.size(coding, self.rows) for coding in absent.values())
+            free = shutil.disk_usage(self.folder).free
+            if need > free:
+                raise self._full(need, free)
+            try:
+                for path, coding in absent.items():
+                    _answers.reserve(self.files[path], coding, self.rows)
+            except OSError as error:
+                raise self._full(need, free) from error
+
+    def _coding(self, path: str, answers: Tensor) -> Coding:
+        with _naming(path):
+            return coding_for(answers, self.settings.dtype, None if path else self.settings.top_k)
+
+    def _summary(self, codings: Iterable[Coding]) -> str:
+        total = sum(_answers.size(coding, self.rows) for coding in codings)
+        views = "1 view" if self.settings.views == 1 else f"{self.settings.views} views"
+        return f"{len(self.files)} taps x {views} x {self.samples:,} samples = {decimal(total)} in {self.folder}"
+
+    def _full(self, need: int, free: int) -> DistillError:
+        cheaper = [
+            "fewer cache.views",
+            *(["cache.dtype=float16"] if self.settings.dtype == "float32" else []),
+            *(["cache.top_k"] if "" in self.files and not self.settings.top_k else []),
+            "another cache.folder",
+        ]
+        return DistillError(
+            f"the cache takes {decimal(need)} in {self.folder}, where {decimal(free)} are free: "
+            f"make room, or choose {', '.join(cheaper[:-1])} or {cheaper[-1]}"
+        )
+
+    def _file_name(self, path: str) -> str:
+        top_k = self.settings.top_k
+        return f"at-{path}" if path else f"output-top{top_k}" if top_k else "output"
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    try:
+        yield
+    except RecipeError as error:
+        where = f"at '{path}'" if path else "at the output"
+        raise RecipeError(f"the teacher's answers {where} cannot be cached: {error}") from None
+
+
+def _checksums(inputs: Tensor, which: Which) -> list[int]:
+    """Of each of these inputs, in whatever layout it lies in memory."""
+    chosen = inputs[torch.from_numpy(which)].flatten(1).contiguous().cpu()
+    return [zlib.crc32(row) for row in chosen.view(torch.uint8).numpy()]

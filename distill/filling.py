@@ -1,0 +1,93 @@
+"""Ask the teachers of a recipe about every image ahead of its training, so that its first epochs are fast too."""
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from rich.progress import Progress
+
+from distill.batch import Batch
+from distill.cache import CachedTeacher, cached, show_views
+from distill.console import console
+from distill.data import Viewed
+from distill.ensemble import together
+from distill.errors import RecipeError
+from distill.experiment import Experiment
+from distill.rehearsal import rehearse
+from distill.run import train_teachers
+from distill.schema import Recipe
+from distill.steps import Finished
+from distill.teacher import Teacher
+
+Group = tuple[tuple[str, float], ...]
+"""Teachers that teach together, and their weights."""
+
+
+def fill(recipe: Recipe) -> None:
+    """Train the recipe's teachers, if nobody has yet, and keep their answers at every tap that a stage listens to.
+
+    Raises:
+        RecipeError: the recipe has no cache.
+    """
+    if not recipe.cache:
+        raise RecipeError("the recipe has no cache to fill: add cache={views: 4}")
+    with Experiment.open(replace(recipe, tracking=replace(recipe.tracking, mode="disabled"))) as experiment:
+        teachers = train_teachers(experiment)
+        known = {name.removeprefix("teachers/"): teacher for name, teacher in teachers.items()}
+        for group, taps in _heard(experiment).items():
+            if early := [name for name, _ in group if name not in known]:
+                console.print(f"{'cache':<22} stage '{early[0]}' teaches only when it is done: its answers come later")
+            else:
+                _fill(experiment, group, taps, known)
+
+
+def _heard(experiment: Experiment) -> dict[Group, set[str]]:
+    """The taps at which stages listen, by whom they listen to."""
+    heard: dict[Group, set[str]] = {}
+    for stage in rehearse(experiment.recipe, experiment.data, experiment.task):
+        if stage.teacher:
+            group = tuple(experiment.recipe.teachers_of(stage.stage).items())
+            heard.setdefault(group, set()).update(cast(Teacher, stage.teacher).tapped.paths)
+    return heard
+
+
+def _fill(experiment: Experiment, group: Group, taps: Collection[str], known: Mapping[str, Finished]) -> None:
+    recipe, data, started = experiment.recipe, experiment.data, time.perf_counter()
+    assert recipe.cache
+    show_views(data, recipe.cache.views)
+    models = {name: known[name].artifact.copy_model() for name, _ in group}
+    teacher = cached(Teacher(together(models, dict(group)), sorted(taps)), recipe, data)
+    batches = cast(Viewed, data).every_view()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("cache", total=len(batches))
+        module = _Filling(teacher, channels_last=recipe.channels_last, advance=lambda: progress.advance(bar))
+        trainer = pl.Trainer(**_QUIET | recipe.trainer | {"limit_val_batches": 1.0})
+        trainer.validate(module, batches, verbose=False)
+    seconds = time.perf_counter() - started
+    console.print(f"{'cache':<22} {teacher.store.summary()}, all there after {seconds:.1f} s")
+
+
+_QUIET: dict[str, Any] = {
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "enable_checkpointing": False,
+    "use_distributed_sampler": False,  # our samplers know their rank
+    "logger": False,
+}
+
+
+class _Filling(pl.LightningModule):
+    """Lightning moves the batches, chooses the precision and starts the processes, as it will in training."""
+
+    def __init__(self, teacher: CachedTeacher, *, channels_last: bool, advance: Any) -> None:
+        super().__init__()
+        self.teacher, self.advance = teacher, advance
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.to(memory_format=self.memory_format)
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        self.teacher.complete(batch._replace(inputs=batch.inputs.contiguous(memory_format=self.memory_format)))
+        self.advance()
