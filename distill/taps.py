@@ -4,12 +4,15 @@ from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from distill.errors import TapError
 from distill.registry import did_you_mean
 
 Features = dict[str, Tensor]
+Caught = dict[str, tuple[Tensor, int]]
+"""A map, and how often it had been written to when its module returned it."""
 
 
 class Taps(nn.Module):
@@ -30,23 +33,37 @@ class Taps(nn.Module):
         super().__init__()
         self.model = model
         self.paths = tuple(paths)
+        self._observe = observe
         known = dict(model.named_modules())
         for path in self.paths:
             if path not in known:
                 raise TapError(f"{type(model).__name__} has no module {did_you_mean(path, _outline(known))}")
 
+    def compile(self, *arguments: Any, **settings: Any) -> None:
+        """From now on runs as compiled code, with ``torch.compile``'s arguments; ``model`` called alone does not.
+
+        Run once uncompiled before: compiled code no longer notices a map that is overwritten.
+        """
+        self._observe = torch.compile(observe, *arguments, **settings)
+
     def forward(self, inputs: Tensor) -> tuple[Any, Features]:
-        caught: dict[str, tuple[Tensor, int]] = {}
+        caught: Caught = {}
         with ExitStack() as hooks:
             for path in self.paths:
                 hooks.enter_context(self.model.get_submodule(path).register_forward_hook(_keep(caught, path)))
-            output = self.model(inputs)
-        for path, (feature, version) in caught.items():
-            if _version(feature) != version:
-                raise TapError(f"the output of '{path}' is overwritten by a later in-place layer; tap one that is not")
-        if missing := [path for path in self.paths if path not in caught]:
-            raise TapError(f"module '{missing[0]}' is never called on its own, so it has no output to tap")
-        return output, {path: feature for path, (feature, _) in caught.items()}
+            return self._observe(self.model, caught, self.paths, inputs)
+
+
+def observe(model: nn.Module, caught: Caught, paths: tuple[str, ...], inputs: Tensor) -> tuple[Any, Features]:
+    """The model's output, and what the hooks that fill ``caught`` saw meanwhile.
+
+    A plain function of all that it depends on, because compiled code is used again for equal arguments: it would not
+    notice other hooks, but does notice other paths.
+    """
+    output = model(inputs)
+    if not torch.compiler.is_compiling():
+        _check(caught, paths)
+    return output, {path: caught[path][0] for path in paths}
 
 
 def stages(model: nn.Module) -> list[str]:
@@ -61,7 +78,7 @@ def stages(model: nn.Module) -> list[str]:
     return list(paths)
 
 
-def _keep(caught: dict[str, tuple[Tensor, int]], path: str) -> Callable[..., None]:
+def _keep(caught: Caught, path: str) -> Callable[..., None]:
     def hook(module: nn.Module, _args: Any, output: Any) -> None:
         if not isinstance(output, Tensor):
             raise TapError(
@@ -73,9 +90,17 @@ def _keep(caught: dict[str, tuple[Tensor, int]], path: str) -> Callable[..., Non
     return hook
 
 
+def _check(caught: Caught, paths: Collection[str]) -> None:
+    if missing := [path for path in paths if path not in caught]:
+        raise TapError(f"module '{missing[0]}' is never called on its own, so it has no output to tap")
+    for path, (feature, version) in caught.items():
+        if _version(feature) != version:
+            raise TapError(f"the output of '{path}' is overwritten by a later in-place layer; tap one that is not")
+
+
 def _version(tensor: Tensor) -> int:
-    """Counts in-place writes; tensors made under ``torch.inference_mode`` do not keep count."""
-    return 0 if tensor.is_inference() else tensor._version
+    """Counts in-place writes; compiled code and tensors made under ``torch.inference_mode`` do not keep count."""
+    return 0 if torch.compiler.is_compiling() or tensor.is_inference() else tensor._version
 
 
 def _outline(paths: Collection[str]) -> list[str]:
