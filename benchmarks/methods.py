@@ -1,0 +1,148 @@
+"""Every distillation method on one small budget: accuracy, seconds an epoch, peak memory.
+
+    python -m benchmarks.methods [--methods kd at ...] [--seeds 3] [--jobs 2]
+
+Runs each recipe of ``recipes/fashion_mnist/methods`` with several seeds, all from the same two teachers, which are
+trained first. Each method has a process of its own, so that its memory can be told. Finished methods are kept in
+``OUTPUT/methods/*.json``: the command can be stopped and started again. Prints a Markdown table.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+from distill.artifact import deployable
+from distill.console import quiet_libraries
+from distill.evaluation import on_best_device, score
+from distill.experiment import Experiment
+from distill.recipe import load, names
+from distill.run import train_student, train_teachers
+from distill.steps import NETWORK
+
+FOLDER = "fashion_mnist/methods"
+WITH_BOTH = f"{FOLDER}/ensemble"
+"""The recipe that has both teachers."""
+DEEP, WIDE = "deep", "wide"
+
+
+@dataclass
+class Measured:
+    """One method over all seeds."""
+
+    params: int = 0
+    macs: int = 0
+    test: list[float] = field(default_factory=list)
+    """Accuracy after the last epoch, by seed."""
+    val: list[float] = field(default_factory=list)
+    best: list[float] = field(default_factory=list)
+    """Of all epochs, on the validation split."""
+    epoch_seconds: float = 0.0
+    """Median over the epochs of the last stage."""
+    peak_mb: float = 0.0
+
+
+def prepared(output: Path) -> dict[str, Path]:
+    """Train the teachers, or find them trained; their weights by name."""
+    with Experiment.open(load(WITH_BOTH, ["seed=0", f"output={output}", "tracking.mode=disabled"])) as experiment:
+        train_teachers(experiment)
+        return {name: experiment.folder / "teachers" / name / NETWORK for name in (DEEP, WIDE)}
+
+
+def overrides(name: str, teachers: dict[str, Path]) -> list[str]:
+    """Teachers as they were trained, in place of training them with every seed."""
+    recipe = load(name)
+    fixed = {f"teachers.{key}": teachers[key] for key in recipe.teachers}
+    if recipe.teacher:
+        fixed["teacher"] = teachers[DEEP]
+    return [line for key, file in fixed.items() for line in (f"{key}.weights={file}", f"{key}.epochs=0")]
+
+
+def measure(method: str, seeds: int, output: Path, teachers: dict[str, Path]) -> Measured:
+    """Train and judge one method."""
+    name, measured, epochs = f"{FOLDER}/{method}", Measured(), []
+    for seed in range(seeds):
+        ends: list[tuple[str, float]] = []
+        settings = [f"seed={seed}", f"output={output}", "tracking.mode=disabled", *overrides(name, teachers)]
+        recipe = load(name, settings)
+        with Experiment.open(
+            recipe, lambda title, *_, ends=ends: ends.append((title, time.perf_counter()))
+        ) as experiment:
+            done = list(train_student(experiment, train_teachers(experiment)).values())[-1]
+            model = on_best_device(deployable(done.artifact.model))
+            accuracy = score(model, experiment.data.test_dataloader(), experiment.task.metrics)["accuracy"]
+        curve = [row["val/accuracy"] for row in done.curve]
+        last = [moment for title, moment in ends if title == ends[-1][0]]
+        epochs += [after - before for before, after in pairwise(last)]
+        measured.test.append(100 * accuracy)
+        measured.val.append(100 * curve[-1])
+        measured.best.append(100 * max(curve))
+        measured.params, measured.macs = done.step.params, done.step.macs
+    measured.epoch_seconds = statistics.median(epochs or [float("nan")])
+    measured.peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return measured
+
+
+def row(method: str, measured: Measured) -> str:
+    """A line of the table."""
+
+    def spread(values: list[float]) -> str:
+        deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+        return f"{statistics.mean(values):.2f}{deviation}"
+
+    accuracy = [spread(measured.test), spread(measured.val), spread(measured.best)]
+    cost = [f"{measured.epoch_seconds:.1f}", f"{measured.peak_mb:,.0f}", f"{measured.params:,}", f"{measured.macs:,}"]
+    return f"| {' | '.join([method, *accuracy, *cost])} |"
+
+
+def main() -> None:
+    """Run what is not yet measured, and print."""
+    methods = [name.rpartition("/")[2] for name in names() if name.startswith(f"{FOLDER}/")]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", nargs="+", default=methods, choices=methods, metavar="METHOD")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2, help="methods at a time, each on one thread")
+    parser.add_argument("--output", type=Path, default=Path("runs"))
+    parser.add_argument("--alone", action="store_true", help="measure one method here, in this process")
+    options = parser.parse_args()
+    quiet_libraries()
+    teachers = prepared(options.output)
+    kept = {method: options.output / "methods" / f"{method}-{options.seeds}.json" for method in options.methods}
+    if options.alone:
+        (method,) = options.methods
+        kept[method].parent.mkdir(exist_ok=True)
+        kept[method].write_text(json.dumps(asdict(measure(method, options.seeds, options.output, teachers))))
+        return
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.methods",
+        "--alone",
+        f"--seeds={options.seeds}",
+        f"--output={options.output}",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with ThreadPoolExecutor(options.jobs) as pool:
+        missing = [method for method, file in kept.items() if not file.exists()]
+        list(
+            pool.map(
+                lambda method: subprocess.run([*command, "--methods", method], env=environment, check=True), missing
+            )
+        )
+    print("| method | test, % | validation, last, % | validation, best, % | s/epoch | peak MB | parameters | MACs |")
+    print("|---|---|---|---|---|---|---|---|")
+    results = {method: Measured(**json.loads(file.read_text())) for method, file in kept.items()}
+    for method, measured in sorted(results.items(), key=lambda item: -statistics.mean(item[1].test)):
+        print(row(method, measured))
+
+
+if __name__ == "__main__":
+    main()
