@@ -64,9 +64,12 @@ class Fusion(nn.Module):
     def forward(self, features: Map, deeper: Map | None, size: torch.Size) -> tuple[Map, Map]:
         fused = self.reduce(features)
         if self.attend is not None and deeper is not None:
-            deeper = F.interpolate(deeper, fused.shape[2:])
-            own, theirs = self.attend(torch.cat([fused, deeper], dim=1)).sigmoid().split(1, dim=1)
-            fused = fused * own + deeper * theirs
+            size_here = fused.shape[2:]
+            # The part that reads deeper maps does so before they are enlarged: fewer pixels, and nothing to join.
+            mine, deep = self.attend.weight.chunk(2, dim=1)
+            scores = F.conv2d(fused, mine, self.attend.bias) + F.interpolate(F.conv2d(deeper, deep), size_here)
+            own, theirs = scores.sigmoid().split(1, dim=1)
+            fused = fused * own + F.interpolate(deeper, size_here) * theirs
         if fused.shape[2:] != size:
             fused = F.interpolate(fused, size)
         return fused, self.expand(fused)
