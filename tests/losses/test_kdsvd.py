@@ -13,7 +13,8 @@ def _seed() -> None:
 
 
 def maps() -> list[Tensor]:
-    return [torch.rand(3, 6, 4, 4), torch.rand(3, 5, 3, 3)]
+    """One with more pixels than channels, one with fewer: the sign of a singular vector may depend on that."""
+    return [torch.rand(3, 6, 4, 4), torch.rand(3, 5, 2, 2)]
 
 
 def test_kdsvd_matches_the_definition() -> None:
@@ -40,6 +41,14 @@ def test_kdsvd_is_zero_for_a_perfect_student_of_any_scale() -> None:
     teacher = maps()
     student = [7 * feature for feature in teacher]
     assert singular_vectors(student, teacher, components=2).item() == pytest.approx(0, abs=1e-8)
+
+
+def test_kdsvd_finds_the_teachers_main_direction_among_the_students_lesser_ones() -> None:
+    def channels(*scales: float) -> Tensor:
+        return torch.diag(torch.tensor(scales)).reshape(1, 4, 2, 2)
+
+    teacher, student = [channels(4, 2, 1, 0.5)] * 2, [channels(2, 4, 1, 0.5)] * 2
+    assert singular_vectors(student, teacher).item() == pytest.approx(0, abs=1e-8)
 
 
 @pytest.mark.parametrize("size", [(6, 5, 5), (6, 2, 2)], ids=["more pixels than channels", "fewer"])
