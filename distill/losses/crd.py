@@ -1,4 +1,4 @@
-"""Tian, Krishnan & Isola: Contrastive Representation Distillation. arXiv:1910.10699, equations 9 to 19.
+"""Tian, Krishnan & Isola: Contrastive Representation Distillation. arXiv:1910.10699, equation 18.
 
 As in the authors' code: each network's embedding is told apart from what is remembered of the other's, and the
 normalisation is fixed by the first training batch. Departs from it: log space, where the size of the training set
@@ -85,7 +85,7 @@ class Contrast(nn.Module):
         if torch.is_grad_enabled():  # a probe leaves no trace
             self.log_z.copy_(log_z)
             self.memory.remember(embedded.detach(), sample)
-        # Log odds that a pair is the true one, not one of that many drawn from the noise: equation 19.
+        # Log odds that a pair is the true one, not one of that many drawn from the noise.
         odds = scores - log_z - negatives.clamp(min=1).log()
         likelihood = F.logsigmoid(odds[:, :, 0]) + F.logsigmoid(-odds[:, :, 1:]).sum(dim=2)
         return -likelihood.sum(dim=0).mean()

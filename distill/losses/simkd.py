@@ -20,8 +20,6 @@ from distill.losses._classifier import FrozenClassifier, check_it_reads, last_li
 from distill.losses._pooling import embedding
 from distill.taps import Taps
 
-REMEDY = "between '{path}' and '{end}' the student does more than average over pixels; tap the map that it averages"
-
 
 @loss("simkd")
 class ReusedClassifier(nn.Module):
@@ -37,7 +35,8 @@ class ReusedClassifier(nn.Module):
         reduction: the projector's inner channels are the teacher's divided by this, at least 1.
 
     Raises:
-        ValueError: a tap is no map, or not what its network's classifier reads.
+        ValueError: a tap is no map, or not what its network's classifier reads, or the two know different numbers of
+            classes.
     """
 
     def __init__(
@@ -55,6 +54,11 @@ class ReusedClassifier(nn.Module):
                 raise ValueError(f"simkd compares maps, but a tap has shape {shape}; tap the last map")
         check_it_reads(student_model, student_shape, "simkd")
         self.classifier = FrozenClassifier(teacher_model, teacher_shape, "simkd")
+        classes = [last_linear(student_model, "simkd")[1].out_features, len(self.classifier.weight)]
+        if classes[0] != classes[1]:
+            raise ValueError(
+                f"simkd keeps the teacher's classifier: of {classes[1]} classes, for a task of {classes[0]}"
+            )
         size = [min(sides) for sides in zip(student_shape[2:], teacher_shape[2:], strict=True)]
         self.sizes: dict[str, Any] = {
             "channels": [student_shape[1], max(1, teacher_shape[1] // reduction), teacher_shape[1]],
@@ -99,16 +103,16 @@ class ReusedClassifier(nn.Module):
     def _check(self, student: Taps, inputs: Tensor) -> None:
         """Refuse a student whose classifier reads anything but the average of the projected map."""
         path, end = student.paths
+        refusal = (
+            f"simkd: between '{path}' and '{end}' the student does more than average over pixels; tap what it averages"
+        )
         try:
             _, features = student(inputs)
         except RuntimeError as error:
-            raise ValueError(f"simkd: {REMEDY.format(path=path, end=end)} ({error})") from error
-        expected = self.classifier(embedding(features[path]).to(features[end]))
-        # As close as half precision computes.
-        if not torch.allclose(
-            features[end].float(), expected.float(), rtol=0.02, atol=0.02 * float(expected.abs().max())
-        ):
-            raise ValueError(f"simkd: {REMEDY.format(path=path, end=end)}")
+            raise ValueError(f"{refusal} ({error})") from error
+        found, expected = features[end].float(), self.classifier(embedding(features[path]).to(inputs)).float()
+        if (found - expected).abs().max() > 0.02 * expected.abs().max():  # as close as half precision computes
+            raise ValueError(refusal)
 
 
 @surgery("simkd")

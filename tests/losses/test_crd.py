@@ -38,7 +38,7 @@ def with_negatives(crd: Contrast, negatives: Tensor) -> Contrast:
 
 
 def test_crd_matches_the_definition() -> None:
-    """Equations 18 and 19, in probabilities: one row of the memory at a time."""
+    """Equation 18 in probabilities, one row of the memory at a time."""
     crd = with_negatives(contrast(), NEGATIVES)
     student, teacher = features()
     embedded, memory = embeddings(crd, student, teacher), crd.memory.rows.clone()
@@ -93,10 +93,6 @@ def test_crd_takes_classes_of_any_number() -> None:
     assert all((LABELS[row] != LABELS[sample]).all() for sample, row in zip(SAMPLE, renamed, strict=True))
 
 
-def test_crd_draws_more_negatives_than_there_are_samples() -> None:
-    assert contrast(negatives=1000)(*features(), SAMPLE).isfinite()
-
-
 @pytest.mark.parametrize("labels", [torch.tensor([3, 3, 3]), torch.rand(4), torch.zeros(4, 2, dtype=torch.int)])
 def test_crd_refuses_labels_that_leave_no_negatives(labels: Tensor) -> None:
     with pytest.raises(ValueError, match="two classes or more"):
@@ -116,6 +112,9 @@ class TestEitherMemory:
                 torch.manual_seed(1)
                 values.append(each(*batch, SAMPLE))
             assert torch.equal(*values)
+
+    def test_there_may_be_more_negatives_than_samples(self, memory: str) -> None:
+        assert contrast(memory=memory, negatives=1000)(*features(), SAMPLE).isfinite()
 
     def test_a_probe_leaves_no_trace(self, memory: str) -> None:
         crd = contrast(memory=memory)

@@ -72,7 +72,7 @@ def test_simkd_trains_and_saves_the_projector_alone() -> None:
 def test_simkd_keeps_a_network_that_is_saved_and_opened(
     entry: dict[str, object], path: str, teacher_shape: tuple[int, ...], tmp_path: Path
 ) -> None:
-    student, teacher, images = build(entry), ConvNet(), torch.randn(4, 3, 32, 32)
+    student, teacher, images = build(entry), ConvNet(num_classes=7), torch.randn(4, 3, 16, 16)
     _, features = Taps(student, [path])(images)
     loss = ReusedClassifier(tuple(features[path].shape), teacher_shape, student, teacher)
     projected = trained(loss, student, path, images)
@@ -117,6 +117,11 @@ def test_simkd_refuses_a_student_that_changes_the_map_before_its_classifier(chan
 def test_simkd_refuses_a_tap_that_the_students_classifier_does_not_read() -> None:
     with pytest.raises(ValueError, match="'head' of ConvNet reads 8 features and the tap has 4 channels"):
         simkd((4, 4, 8, 8))
+
+
+def test_simkd_refuses_a_teacher_of_other_classes() -> None:
+    with pytest.raises(ValueError, match="of 12 classes, for a task of 10"):
+        ReusedClassifier(*SHAPES, ConvNet(width=2), ConvNet(num_classes=12))
 
 
 def test_simkd_refuses_vectors() -> None:
