@@ -4,19 +4,23 @@ Romero et al.: FitNets: Hints for Thin Deep Nets. arXiv:1412.6550, equation 3, f
 Progressive Blockwise Knowledge Distillation for Neural Network Acceleration. IJCAI 2018, for blocks one after the
 other. There a block reads what the network before it puts out. With ``input: teacher`` it reads what the teacher's
 block reads, as in Li et al.: Blockwisely Supervised Neural Architecture Search with Knowledge Distillation.
-arXiv:1911.13053, equation 4, so that no block waits for another and mistakes do not add up.
+arXiv:1911.13053, so that no block waits for another and mistakes do not add up.
 
-Students of other widths have a space of their own at a cut, so two 1x1 convolutions go with each cut: one from the
-student's map to the teacher's, to compare them; one from the teacher's to the student's, fitted to the student's own
-map by least squares, to show the next block what it will read in the end. Therefore both are dropped when the stage
-is over. No gradient crosses a cut, and the last block, from the last cut to the output, learns from the stage's losses.
+Students of other widths have another space at a cut. One 1x1 convolution brings the teacher's map there, where the
+block before the cut is compared with it and the block after the cut reads it; a second one brings it back, and the two
+learn that nothing is lost, as the paraphraser does in Kim et al.: Paraphrasing Complex Network. arXiv:1802.04977,
+section 3.1. So a block is taught to put out exactly what the next one has learned to read, and adapters are simply
+dropped in the end. (FitNets' regressor, from the student's map to the teacher's, leaves the student a space of its own
+that the teacher's map hardly explains: a fitted way back showed the next block less than 10 % of the variance that it
+met later.)
+No gradient crosses a cut; the last block, from the last cut to the output, learns from the stage's losses.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +30,6 @@ from torch import Tensor, nn
 from distill.batch import Batch
 from distill.cuts import Cuts
 from distill.errors import RecipeError
-from distill.losses._pooling import pool_to_smaller
 from distill.losses.fitnet import as_map
 from distill.taps import Features, Taps
 
@@ -54,10 +57,7 @@ class Blocks(nn.Module):
             for path, feature in ((ours, student[ours]), (theirs, teacher[theirs])):
                 if feature.dim() not in (2, 4):
                     raise RecipeError(f"blocks: '{path}' puts out {tuple(feature.shape)}, but a cut needs a map")
-        shows_teacher = spec.input != "student"
-        self.cuts = nn.ModuleList(
-            Cut(as_map(student[ours]), as_map(teacher[theirs]), shows_teacher=shows_teacher) for ours, theirs in pairs
-        )
+        self.cuts = nn.ModuleList(Cut(as_map(student[ours]), as_map(teacher[theirs])) for ours, theirs in pairs)
         self.count = len(pairs) + head
 
     def forward(
@@ -73,7 +73,7 @@ class Blocks(nn.Module):
 
         Returns:
             The output, or None where the last block has no turn; the student's taps, those at cuts as it put them out;
-            the error of every block that has its turn, and how far each input is from the student's own map.
+            the error of every block that has its turn, and of the adapter at its end.
         """
         turns = self._turns(progress)
         with ExitStack() as around:
@@ -107,38 +107,26 @@ class Blocks(nn.Module):
 
 
 class Cut(nn.Module):
-    """Where one block ends and the next begins; without adapters where both networks have as many channels.
+    """What the block before a cut learns to put out, and the block after it reads; an adapter where widths differ."""
 
-    Errors are fractions of the target's variance around the means of its channels: 1 is no better than those means.
-    """
-
-    def __init__(self, student: Map, teacher: Map, *, shows_teacher: bool) -> None:
+    def __init__(self, student: Map, teacher: Map) -> None:
         super().__init__()
         ours, theirs = student.shape[1], teacher.shape[1]
-        adapts = ours != theirs
-        # Batch norm lets the output reach the teacher's scale at any learning rate, as in `fitnet`.
-        self.to_teacher = (
-            nn.Sequential(nn.Conv2d(ours, theirs, kernel_size=1, bias=False), nn.BatchNorm2d(theirs))
-            if adapts
-            else None
-        )
-        self.to_student = nn.Conv2d(theirs, ours, kernel_size=1) if adapts and shows_teacher else None
-        self.positive = bool((student >= 0).all())
+        self.size = (student.shape[2], student.shape[3])
+        self.encoder = self.decoder = None
+        if ours != theirs:
+            # As after a fresh layer of the student: normalised channels, cut off at 0 if the student's are.
+            layers = [nn.Conv2d(theirs, ours, kernel_size=1, bias=False), nn.BatchNorm2d(ours, affine=False)]
+            self.encoder = nn.Sequential(*layers, *([nn.ReLU()] if (student >= 0).all() else []))
+            self.decoder = nn.Conv2d(ours, theirs, kernel_size=1)
 
-    def error(self, student: Tensor, teacher: Tensor) -> Float[Tensor, ""]:
-        """Of the block before the cut. Maps of different sizes are compared at the smaller one's."""
-        image = as_map(student) if self.to_teacher is None else self.to_teacher(as_map(student))
-        return _unexplained(*pool_to_smaller(image, as_map(teacher)))
-
-    def shown(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The teacher's map as the student would put it out: what the block after the cut reads."""
-        # Pooling to a larger size repeats pixels.
-        height, width = as_map(student).shape[2:]
-        image = F.adaptive_avg_pool2d(as_map(teacher), (height, width))
-        if self.to_student is not None:
-            image = self.to_student(image)
-            image = image.relu() if self.positive else image
-        return image.reshape(student.shape)
+    def forward(self, teacher: Map) -> tuple[Map, Float[Tensor, ""] | None]:
+        """The teacher's map in the student's size and number of channels, and how much of it that has lost."""
+        teacher = F.adaptive_avg_pool2d(teacher, self.size)  # to a larger size, it repeats pixels
+        if self.encoder is None or self.decoder is None:
+            return teacher, None
+        encoded = self.encoder(teacher)
+        return encoded.detach(), unexplained(self.decoder(encoded), teacher)
 
 
 @dataclass
@@ -160,22 +148,17 @@ class _Pass:
     def cross(self, number: int, path: str, _module: nn.Module, _args: Any, output: Tensor) -> Tensor:
         """A forward hook: what the next block reads in place of ``output``."""
         self.own[path] = output
-        told = self.teacher[self.blocks.spec.teacher[number]]
-        cut, weight = cast(Cut, self.blocks.cuts[number]), self.blocks.spec.weight
+        target, lost = self.blocks.cuts[number](as_map(self.teacher[self.blocks.spec.teacher[number]]))
         if number in self.turns:
-            self.values[f"block{number + 1}"] = weight * cut.error(output, told)
+            errors = {"block": unexplained(as_map(output), target), "adapter": lost}
+            weight = self.blocks.spec.weight
+            self.values |= {f"{key}{number + 1}": weight * error for key, error in errors.items() if error is not None}
         if number == self.turns[-1]:
             raise _NothingLeftError
         if number + 1 == self.turns[0]:
             self.wake()
-        student = output.detach()
-        if self.share == 0:
-            return student
-        teacher = cut.shown(student, told)
-        if cut.to_student is not None and torch.is_grad_enabled():
-            self.values[f"input{number + 2}"] = weight * _unexplained(as_map(teacher), as_map(student))
-        chosen = torch.rand(len(student), device=student.device) < self.share
-        return torch.where(chosen.view(-1, *[1] * (student.dim() - 1)), teacher.detach(), student)
+        shown = torch.rand(len(output), *[1] * (output.dim() - 1), device=output.device) < self.share
+        return torch.where(shown, target.reshape(output.shape), output.detach())
 
 
 class _NothingLeftError(Exception):
@@ -204,6 +187,10 @@ def _asleep(model: nn.Module) -> Iterator[Callable[[], None]]:
             wake()
 
 
-def _unexplained(student: Map, teacher: Map) -> Float[Tensor, ""]:
-    error = (student - teacher).square().mean()
-    return error / (teacher.var(dim=(0, 2, 3), correction=0).mean() + 1e-6)
+def unexplained(estimate: Map, target: Map) -> Float[Tensor, ""]:
+    """The squared error as a fraction of the target's variance around the means of its channels.
+
+    0 is a perfect estimate, 1 is no better than those means. Maps of all scales count alike.
+    """
+    error = (estimate - target).square().mean()
+    return error / (target.var(dim=(0, 2, 3), correction=0).mean() + 1e-6)
