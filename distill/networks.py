@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from distill.errors import ArtifactError, RecipeError
+from distill.inputs import OWN, OwnInputs
 from distill.registry import options
 from distill.schema import Network
 from students import student
@@ -42,16 +43,19 @@ def build(entry: Mapping[str, Any], allow: Collection[str] = ()) -> nn.Module:
         ArtifactError: the entry names code outside ``students`` whose module is not in ``allow``.
         RecipeError: the network refuses its settings.
     """
-    name, settings = entry["name"], {key: value for key, value in entry.items() if key != "name"}
+    name, settings = entry["name"], {key: value for key, value in entry.items() if key not in ("name", OWN)}
     module = name.partition(":")[0]
     if ":" in name and module not in allow:
         raise ArtifactError(
             f"network '{name}' is code from outside; if you trust it, pass allow=['{module}'] or --allow {module}"
         )
     try:
-        return student.find(name)(**settings)
+        model = student.find(name)(**settings)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"network '{name}' cannot be built: {error}") from error
+    if entry.get(OWN):
+        model.register_forward_pre_hook(OwnInputs(**entry[OWN]))
+    return model
 
 
 def load_weights(model: nn.Module, weights: str, *, name: str, new_classifier: bool = False) -> None:

@@ -20,8 +20,9 @@ from distill.data import DataModule
 from distill.distiller import Distiller
 from distill.ensemble import together
 from distill.errors import RecipeError
+from distill.inputs import OWN, own_inputs
 from distill.registry import call
-from distill.schema import Network, Recipe, Stage
+from distill.schema import Network, Recipe, Stage, TeacherNetwork
 from distill.straight_through import trainable
 from distill.tasks import Task
 from distill.teacher import Teacher
@@ -125,6 +126,8 @@ def build_distiller(
 def first_artifact(spec: Network, data: DataModule, seed: int) -> Artifact:
     """A network with its first weights: from the seed, or from a checkpoint."""
     entry = networks.entry(spec, num_classes=data.num_classes, channels=data.channels)
+    own = own_inputs(spec, data, entry.get("channels")) if isinstance(spec, TeacherNetwork) else None
+    entry |= {OWN: own} if own else {}
     torch.manual_seed(seed)
     model = networks.build(entry, allow=[spec.name.partition(":")[0]])
     if spec.weights:

@@ -162,6 +162,12 @@ class TeacherNetwork(Network):
     epochs: int = 0
     optimizer: Optimizer | None = None
     schedule: Schedule | None = None
+    mean: list[float] | None = None
+    """Of its own images, per channel, for pixels from 0 to 1. Without, what its weights are known to go with, or the
+    data's; the same for ``std``."""
+    std: list[float] | None = None
+    image_size: int | None = None
+    """Height and width of its own images. Without, that in its weights' file if it is one of ours, or the data's."""
 
     def __post_init__(self) -> None:
         if not self.weights and self.epochs < 1:
