@@ -4,7 +4,8 @@ As in RepDistiller: the student offers three more directions than the teacher ha
 
 Departs from it in what singular vectors leave open. Their signs, there an accident of the decomposition on which its
 values depend, are set on the teacher's side, and the student's follow. Their gradient, infinite between equal singular
-values (channels that are silent suffice), is damped there, where RepDistiller lets it be.
+values (channels that are silent suffice), is damped there, where RepDistiller lets it be. And where the networks differ
+in channels, which it refuses, a learned 1x1 convolution gives the student's map the teacher's.
 """
 
 from itertools import pairwise
@@ -12,9 +13,11 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill.losses import loss
+from distill.losses._adapters import adapter
+from distill.losses._pairs import paired
 
 Directions = Float[Tensor, "batch _ directions"]
 
@@ -25,37 +28,44 @@ NARROW = 1e-3
 
 
 @loss("kdsvd")
-def singular_vectors(student: list[Tensor], teacher: list[Tensor], *, components: int = 1) -> Float[Tensor, ""]:
+class SingularVectors(nn.Module):
     """How the main directions of channel space change from each tap to the next, compared by radial basis functions.
 
     Args:
-        student: maps (batch, channels, height, width), early to late.
-        teacher: as many maps, each with as many channels as the student's.
+        student_shapes: one (batch, channels, height, width) for each tap, early to late.
+        teacher_shapes: as many. Where channels differ, a learned 1x1 convolution gives the student's map the teacher's.
         components: directions per map.
 
     Raises:
-        ValueError: there is one tap, two maps of a pair differ in channels, or one has too few for ``components``.
+        ValueError: unequal numbers of taps, a single one, or a map with too few channels for ``components``.
     """
-    if len(student) != len(teacher) or len(student) < 2:
-        raise ValueError(
-            f"kdsvd compares the changes between taps, but there are {len(student)} of the student "
-            f"and {len(teacher)} of the teacher; name at least two, and as many of each"
-        )
-    matched = [match(ours, theirs, components) for ours, theirs in zip(student, teacher)]
-    changes = [
-        (radial(ours, next_ours) - radial(theirs, next_theirs)).square().sum(dim=(1, 2, 3)).mean()
-        for (ours, theirs), (next_ours, next_theirs) in pairwise(matched)
-    ]
-    return torch.stack(changes).sum()
+
+    def __init__(
+        self,
+        student_shapes: list[tuple[int, ...]],
+        teacher_shapes: list[tuple[int, ...]],
+        *,
+        components: int = 1,
+    ) -> None:
+        super().__init__()
+        pairs = paired("kdsvd", student_shapes, teacher_shapes)
+        if len(pairs) < 2:
+            raise ValueError("kdsvd compares the changes between taps, but there is one; name more")
+        self.adapters = nn.ModuleList(adapter(student[1], teacher[1]) for student, teacher in pairs)
+        self.components = components
+
+    def forward(self, student: list[Tensor], teacher: list[Tensor]) -> Float[Tensor, ""]:
+        adapted = [adapt(features) for adapt, features in zip(self.adapters, student)]
+        matched = [match(ours, theirs, self.components) for ours, theirs in zip(adapted, teacher)]
+        changes = [
+            (radial(ours, next_ours) - radial(theirs, next_theirs)).square().sum(dim=(1, 2, 3)).mean()
+            for (ours, theirs), (next_ours, next_theirs) in pairwise(matched)
+        ]
+        return torch.stack(changes).sum()
 
 
 def match(student: Tensor, teacher: Tensor, components: int) -> tuple[Directions, Directions]:
     """The teacher's main directions and the student's nearest, both weighted by the teacher's singular values."""
-    if student.shape[1] != teacher.shape[1]:
-        raise ValueError(
-            f"kdsvd compares directions of channel space, but the student has {student.shape[1]} channels "
-            f"and the teacher {teacher.shape[1]}; tap layers with as many"
-        )
     if components > (most := min(teacher[0].flatten(1).shape)):
         raise ValueError(f"kdsvd: components is {components}, but a map of {tuple(teacher.shape)} has only {most}")
     with torch.autocast(student.device.type, enabled=False):

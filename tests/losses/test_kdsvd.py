@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.losses.kdsvd import decompose, singular_vectors
+from distill.losses.kdsvd import SingularVectors, decompose
 
 
 @pytest.fixture(autouse=True)
@@ -15,6 +15,11 @@ def _seed() -> None:
 def maps() -> list[Tensor]:
     """One with more pixels than channels, one with fewer: the sign of a singular vector may depend on that."""
     return [torch.rand(3, 6, 4, 4), torch.rand(3, 5, 2, 2)]
+
+
+def singular_vectors(student: list[Tensor], teacher: list[Tensor], *, components: int = 1) -> Tensor:
+    shapes = ([tuple(feature.shape) for feature in features] for features in (student, teacher))
+    return SingularVectors(*shapes, components=components)(student, teacher)
 
 
 def test_kdsvd_matches_the_definition() -> None:
@@ -93,9 +98,8 @@ def test_kdsvd_learns() -> None:
 @pytest.mark.parametrize(
     ("student", "teacher", "components", "message"),
     [
-        (1, [6], 1, "name at least two"),
+        (1, [6], 1, "there is one; name more"),
         (2, [6], 1, "2 of the student and 1 of the teacher"),
-        (2, [6, 4], 1, "the student has 5 channels and the teacher 4; tap layers with as many"),
         (2, [6, 5], 6, "components is 6, but a map of .* has only 5"),
     ],
 )
@@ -103,3 +107,11 @@ def test_kdsvd_says_what_it_cannot_compare(student: int, teacher: list[int], com
     theirs = [torch.rand(3, channels, 3, 3) for channels in teacher]
     with pytest.raises(ValueError, match=message):
         singular_vectors(maps()[:student], theirs, components=components)
+
+
+def test_kdsvd_gives_the_students_map_the_teachers_channels() -> None:
+    teacher = [torch.rand(3, 4, 4, 4), torch.rand(3, 5, 2, 2)]
+    compute = SingularVectors([(3, 6, 4, 4), (3, 5, 2, 2)], [(3, 4, 4, 4), (3, 5, 2, 2)])
+    assert [sum(p.numel() for p in part.parameters()) for part in compute.adapters] == [6 * 4 + 4, 0]
+    compute(maps(), teacher).backward()
+    assert compute.adapters[0].weight.grad.any()
