@@ -146,4 +146,4 @@ def coding(settings: Mapping[str, Any]) -> Coding:
 
 
 def _bytes(values: Tensor) -> Tensor:
-    return values.flatten(1).contiguous().view(torch.uint8)
+    return values.reshape(len(values), -1).contiguous().view(torch.uint8)
