@@ -154,6 +154,24 @@ def test_crd_queue_is_smaller_than_a_bank_of_a_large_training_set() -> None:
     assert sum(t.numel() for t in queue.state_dict().values()) < 1000
 
 
+def test_crd_queue_matches_the_definition() -> None:
+    """As the bank's, but the positive is what the other network makes of the same image now, and taken as given."""
+    crd = contrast(memory="queue")
+    crd.memory.row_labels.copy_(torch.tensor([0, 1, 1, 2, 0]))
+    crd.log_z.copy_(torch.tensor([0.3, -0.2])[:, None, None])
+    (student, teacher), memory, expected = features(), crd.memory.rows.clone(), 0.0
+    student.requires_grad_()
+    pair = embeddings(crd, student, teacher)
+    for anchors, others, rows, log_z in zip(pair, reversed(pair), memory.flip(0), (0.3, -0.2), strict=True):
+        for anchor, other, sample in zip(anchors, others, SAMPLE, strict=True):
+            negatives = [row for row, label in zip(rows, [0, 1, 1, 2, 0], strict=True) if label != LABELS[sample]]
+            odds = [(anchor @ row / 0.07 - log_z).exp() / len(negatives) for row in (other.detach(), *negatives)]
+            expected -= ((odds[0] / (1 + odds[0])).log() + sum((1 / (1 + each)).log() for each in odds[1:])) / 3
+    value = crd(student, teacher, SAMPLE)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(each, student)[0] for each in (value, expected)))
+
+
 def test_crd_queue_holds_the_latest_embeddings_and_their_classes() -> None:
     crd = contrast(memory="queue", negatives=4)
     for sample in (torch.tensor([0, 1, 2]), torch.tensor([4, 5, 7])):
