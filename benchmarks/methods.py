@@ -1,4 +1,4 @@
-"""Every distillation method on one small budget: accuracy, seconds an epoch, peak memory.
+"""Every distillation method on one small budget: accuracy, CPU seconds an epoch, peak memory.
 
     python -m benchmarks.methods [--methods kd at ...] [--seeds 3] [--jobs 2]
 
@@ -46,7 +46,7 @@ class Measured:
     best: list[float] = field(default_factory=list)
     """Of all epochs, on the validation split."""
     epoch_seconds: float = 0.0
-    """Median over the epochs of the last stage."""
+    """CPU time, on one thread, of the median epoch of the last stage: other work on the machine does not count."""
     peak_mb: float = 0.0
 
 
@@ -74,7 +74,7 @@ def measure(method: str, seeds: int, output: Path, teachers: dict[str, Path]) ->
         settings = [f"seed={seed}", f"output={output}", "tracking.mode=disabled", *overrides(name, teachers)]
         recipe = load(name, settings)
         with Experiment.open(
-            recipe, lambda title, *_, ends=ends: ends.append((title, time.perf_counter()))
+            recipe, lambda title, *_, ends=ends: ends.append((title, time.process_time()))
         ) as experiment:
             done = list(train_student(experiment, train_teachers(experiment)).values())[-1]
             model = on_best_device(deployable(done.artifact.model))
@@ -137,7 +137,9 @@ def main() -> None:
                 lambda method: subprocess.run([*command, "--methods", method], env=environment, check=True), missing
             )
         )
-    print("| method | test, % | validation, last, % | validation, best, % | s/epoch | peak MB | parameters | MACs |")
+    print(
+        "| method | test, % | validation, last, % | validation, best, % | CPU s/epoch | peak MB | parameters | MACs |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     results = {method: Measured(**json.loads(file.read_text())) for method, file in kept.items()}
     for method, measured in sorted(results.items(), key=lambda item: -statistics.mean(item[1].test)):
