@@ -1,7 +1,9 @@
 """Networks as compiled code, for `torch.compile`'s speed: a switch of the recipe, because it costs a start-up."""
 
 import time
+from collections.abc import Iterable
 from functools import cache
+from itertools import chain
 
 import torch
 from torch import nn
@@ -10,15 +12,15 @@ from distill.errors import RecipeError
 from distill.taps import Taps
 
 
-def compile_networks(module: nn.Module) -> None:
-    """Let every tapped network in ``module`` run as compiled code; the networks themselves stay as they are.
+def compile_networks(modules: Iterable[nn.Module]) -> None:
+    """Let every tapped network in ``modules`` run as compiled code; the networks themselves stay as they are.
 
     Raises:
         RecipeError: this machine cannot compile.
     """
     require_compiler()
     torch.compiler.reset()  # code of earlier stages is never run again, yet counts towards a limit of eight
-    for part in module.modules():
+    for part in chain.from_iterable(module.modules() for module in modules):
         if isinstance(part, Taps):
             part.compile(dynamic=False)  # every batch has the same shape: training drops an incomplete last one
 

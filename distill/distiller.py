@@ -13,6 +13,7 @@ from torchmetrics import MetricCollection
 from distill.artifact import Plan
 from distill.batch import Batch
 from distill.blocks import Blocks
+from distill.compiled import compile_networks
 from distill.errors import RecipeError, TrainingError
 from distill.optim import build_optimizer, build_schedule
 from distill.peer import Peer
@@ -39,9 +40,10 @@ class Distiller(pl.LightningModule):
         cached: puts a cache before the teacher.
         seed: every epoch starts its random numbers from this and its own number, so that a resumed run repeats them.
         channels_last: the memory layout of the inputs.
+        compiled: teacher and students run as compiled code, while they train.
 
     Raises:
-        RecipeError: a tap that does not exist, or feature maps that a loss cannot compare.
+        RecipeError: a tap that does not exist, feature maps that a loss cannot compare, or nothing to compile with.
     """
 
     strict_loading = False  # checkpoints never contain the teacher
@@ -61,6 +63,7 @@ class Distiller(pl.LightningModule):
         cached: Callable[[Teacher], nn.Module] = lambda teacher: teacher,
         seed: int = 0,
         channels_last: bool = False,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.task, self.stage, self.seed = task, stage, seed
@@ -70,6 +73,9 @@ class Distiller(pl.LightningModule):
         self.metrics: MetricCollection = task.metrics().clone(prefix="val/")
         self._freeze()
         self.to(memory_format=self.memory_format)
+        if compiled:
+            ours = None if self.blocks else self.student  # blocks hook into it anew in each step
+            compile_networks(part for part in (ours, self.teacher, self.peer) if part)
 
     @torch.no_grad()
     def _build(
@@ -108,8 +114,8 @@ class Distiller(pl.LightningModule):
         if self.stage.task_weight and output is not None:
             values["task"] = self.stage.task_weight * self.task.loss(output, batch.labels)
         fixed = {path: feature.detach() for path, feature in told.items()}
-        terms = self.terms if output is not None else {}  # no output: no turn for the block that leads to it
-        values |= {key: term(seen, fixed, batch, epoch) for key, term in terms.items()}
+        if output is not None:  # else the block that leads to it has no turn
+            values |= {key: term(seen, fixed, batch, epoch) for key, term in self.terms.items()}
         if self.peer:
             values |= self.peer.learn(theirs, told, seen, batch, self.task, self.stage.task_weight, epoch)
         total = torch.stack(list(values.values())).sum()

@@ -120,6 +120,7 @@ def build_distiller(
         cached=cached,
         seed=recipe.seed,
         channels_last=recipe.channels_last,
+        compiled=recipe.compile,
     )
 
 

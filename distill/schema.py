@@ -243,6 +243,8 @@ class Recipe:
     export: dict[str, Component] = field(default_factory=dict)
     channels_last: bool = True
     """Train in channels-last memory layout: faster for convolutions on CPUs and on GPUs with tensor cores."""
+    compile: bool = False
+    """Train compiled networks: faster steps, after a start-up of seconds on GPUs and minutes on CPUs."""
     trainer: dict[str, Any] = field(default_factory=dict)
     """Passed to Lightning's Trainer: devices, num_nodes, strategy, precision, ..."""
     cache: Cache | None = None
