@@ -1,0 +1,219 @@
+"""A student trained block by block, from scratch, and by plain distillation: who needs how many epochs.
+
+    python -m benchmarks.blocks --seeds 3
+
+ResNet-20 teaches ShuffleNetV2 x0.5 on a part of Fashion-MNIST. Every way has two budgets of epochs, and for each a
+learning-rate schedule of its own; the short budget is less than half of the long one. The accuracy to reach is that
+from scratch after the long budget, of the same seed. Prints a Markdown table and draws every curve (``curves.html``
+and ``--picture``). Seconds are CPU time of one thread, with the validation after every epoch and the teacher's
+answers, but without the teacher's training. Finished trainings are kept in ``--output``: the command can be stopped
+and started again. Needs matplotlib, for the picture.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from plotly import graph_objects as go
+from torch import nn
+
+from distill.data.fashion_mnist import FashionMNIST
+from distill.evaluation import score
+from distill.recipe import load
+from distill.rehearsal import build_distiller, first_artifact
+from distill.report.pictures import COLOURS, INK
+from distill.schema import Recipe, Stage
+from distill.tasks.classification import Classification
+from distill.terminal import quiet_libraries
+from distill.training import fit
+
+RECIPE = "fashion_mnist/blocks"
+LINES = {"scratch": COLOURS["alone"], "kd": COLOURS["student"], "blocks": COLOURS["compress"]}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: what it scored after each epoch, and when that was."""
+
+    accuracy: list[float]
+    """On the validation split."""
+    seconds: list[float]
+    """Since the beginning."""
+    test: float
+
+    def reaches(self, target: float) -> int | None:
+        """The first epoch after which it is as good as ``target``."""
+        return next((epoch for epoch, value in enumerate(self.accuracy, start=1) if value >= target), None)
+
+
+def ways(recipe: Recipe, epochs: int) -> dict[str, dict[str, Stage]]:
+    """The stages of each way to spend ``epochs``; the recipe's share of them goes to blocks."""
+    blocks, tune = recipe.stages["blocks"], recipe.stages["tune"]
+    early = max(1, round(epochs * blocks.epochs / (blocks.epochs + tune.epochs)))
+    return {
+        "scratch": {"scratch": Stage(epochs=epochs)},
+        "kd": {"kd": replace(tune, epochs=epochs, optimizer=None, schedule=None)},
+        "blocks": {"blocks": replace(blocks, epochs=early), "tune": replace(tune, epochs=epochs - early)},
+    }
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Data, teacher and a folder for what is done."""
+
+    recipe: Recipe
+    data: FashionMNIST
+    folder: Path
+
+    def train(self, student: nn.Module, teacher: nn.Module | None, stages: Mapping[str, Stage]) -> Run:
+        """All stages, one after the other."""
+        task, accuracy, seconds = Classification(10), [], []
+        start = time.process_time()
+
+        def note(_title: str, _epoch: int, metrics: dict[str, float]) -> None:
+            accuracy.append(metrics["val/accuracy"])
+            seconds.append(time.process_time() - start)
+
+        for name, stage in stages.items():
+            module = build_distiller(self.recipe, self.data, task, student, teacher, stage)
+            with tempfile.TemporaryDirectory() as folder:
+                settings = {"accelerator": "cpu"}
+                student = fit(module, self.data, Path(folder), title=name, settings=settings, on_epoch=note).student
+        return Run(accuracy, seconds, score(student, self.data.test_dataloader(), task.metrics)["accuracy"])
+
+    def teacher(self) -> tuple[nn.Module, Run]:
+        """Trained once, on the same images, for all seeds of the student."""
+        spec, path = self.recipe.teacher, self.folder / "teacher.pt"
+        assert spec
+        teacher = first_artifact(spec, self.data, 0).model
+        run = self.kept("teacher", lambda: self.train(teacher, None, {"teacher": Stage(epochs=spec.epochs)}))
+        if not path.exists():
+            torch.save(teacher.state_dict(), path)
+        teacher.load_state_dict(torch.load(path, weights_only=True))
+        return teacher, run
+
+    def student(self, name: str, stages: Mapping[str, Stage], teacher: nn.Module) -> Run:
+        """One way from the first weights of the recipe's seed."""
+        first = first_artifact(self.recipe.student, self.data, self.recipe.seed).model
+        return self.kept(f"{name}-{self.recipe.seed}", lambda: self.train(first, teacher, stages))
+
+    def kept(self, name: str, train: Callable[[], Run]) -> Run:
+        """The run of an earlier call, or a new one."""
+        path = self.folder / f"{name}.json"
+        if not path.exists():
+            path.write_text(json.dumps(vars(train())))
+        return Run(**json.loads(path.read_text()))
+
+
+def table(runs: Mapping[tuple[str, int], Sequence[Run]], longest: int) -> Iterator[str]:
+    """One row for each way and budget."""
+    targets = [run.accuracy[-1] for run in runs["scratch", longest]]
+    columns = ("trained", "epochs", "seconds", "validation, %", "test, %", "epochs to target", "seconds to target")
+    yield f"| {' | '.join(columns)} |"
+    yield "|---" * len(columns) + "|"
+    for (way, epochs), seeds in runs.items():
+        pairs = [(run, run.reaches(target)) for run, target in zip(seeds, targets, strict=True)]
+        found = [(epoch, run.seconds[epoch - 1]) for run, epoch in pairs if epoch]
+        some = f" ({len(found)} of {len(pairs)} seeds)" if len(found) < len(pairs) else ""
+        reached = (
+            [spread([float(pair[i]) for pair in found], digits=1) + some for i in (0, 1)] if found else ["never"] * 2
+        )
+        yield (
+            "| "
+            + " | ".join(
+                [
+                    way,
+                    str(epochs),
+                    f"{statistics.mean(run.seconds[-1] for run in seeds):.0f}",
+                    spread([100 * run.accuracy[-1] for run in seeds]),
+                    spread([100 * run.test for run in seeds]),
+                    *reached,
+                ]
+            )
+            + " |"
+        )
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Mean and standard deviation."""
+    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{deviation}"
+
+
+def curves(runs: Mapping[tuple[str, int], Sequence[Run]]) -> Iterator[tuple[str, int, list[int], list[float]]]:
+    """Way, budget, epochs and the mean accuracy over seeds in per cent."""
+    for (way, budget), seeds in runs.items():
+        means = [100 * statistics.mean(values) for values in zip(*(run.accuracy for run in seeds), strict=True)]
+        yield way, budget, list(range(1, budget + 1)), means
+
+
+def interactive(runs: Mapping[tuple[str, int], Sequence[Run]], path: Path) -> None:
+    figure = go.Figure()
+    for way, budget, epochs, means in curves(runs):
+        line = {"color": LINES[way], "dash": "solid" if budget == max(b for _, b in runs) else "dot"}
+        figure.add_scatter(x=epochs, y=means, name=f"{way}, {budget} epochs", line=line)
+    figure.update_layout(template="none", xaxis_title="epoch", yaxis_title="validation accuracy, %")
+    figure.write_html(path)
+
+
+def still(runs: Mapping[tuple[str, int], Sequence[Run]], path: Path) -> None:
+    """The same as a picture: means over seeds, each seed as a dot."""
+    from matplotlib import pyplot
+
+    pyplot.rcParams.update({"svg.hashsalt": "distill", "font.size": 9, "axes.edgecolor": INK})
+    figure, axes = pyplot.subplots(figsize=(7.2, 3.8))
+    longest = max(budget for _, budget in runs)
+    target = 100 * statistics.mean(run.accuracy[-1] for run in runs["scratch", longest])
+    axes.axhline(target, color=LINES["scratch"], linewidth=0.8, linestyle="--")
+    for way, budget, epochs, means in curves(runs):
+        style = "-" if budget == longest else ":"
+        axes.plot(epochs, means, style, color=LINES[way], label=f"{way}, {budget} epochs")
+        for run in runs[way, budget]:
+            axes.plot(epochs, [100 * value for value in run.accuracy], ".", color=LINES[way], markersize=3, alpha=0.5)
+    axes.set(xlabel="epoch", ylabel="validation accuracy, %")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
+
+
+def main() -> None:
+    """Train, print, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--images", type=int, default=4000, help="half to train on, half to validate with")
+    parser.add_argument("--epochs", type=int, nargs=2, default=[8, 3], help="the long budget and the short one")
+    parser.add_argument("--output", type=Path, default=Path("runs/blocks"))
+    parser.add_argument("--picture", type=Path, default=Path("docs/blocks.svg"))
+    options = parser.parse_args()
+    quiet_libraries()
+    torch.set_num_threads(1)
+    options.output.mkdir(parents=True, exist_ok=True)
+    runs: dict[tuple[str, int], list[Run]] = {}
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
+        recipe = load(RECIPE, [f"seed={seed}", "teacher.epochs=12"])
+        data = FashionMNIST(seed, limit=options.images, val=0.5, batch_size=64)
+        bench = Bench(recipe, data, options.output)
+        teacher, taught = bench.teacher()
+        for budget in options.epochs:
+            for way, stages in ways(recipe, budget).items():
+                runs.setdefault((way, budget), []).append(bench.student(f"{way}-{budget}", stages, teacher))
+    print(
+        f"teacher: {100 * taught.accuracy[-1]:.2f} % validation, {100 * taught.test:.2f} % test, "
+        f"{taught.seconds[-1]:.0f} s"
+    )
+    for line in table(runs, max(options.epochs)):
+        print(line)
+    interactive(runs, options.output / "curves.html")
+    still(runs, options.picture)
+
+
+if __name__ == "__main__":
+    main()
