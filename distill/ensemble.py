@@ -24,6 +24,9 @@ class Ensemble(nn.Module):
             self.add_module(name, member)
         self.weights = {name: weights[name] / sum(weights.values()) for name in members}
 
+    def extra_repr(self) -> str:
+        return f"weights={self.weights}"  # they are a part of what it is, as its members are
+
     def forward(self, inputs: Tensor) -> Tensor:
         answers = [weight * self.get_submodule(name)(inputs) for name, weight in self.weights.items()]
         return torch.stack(answers).sum(dim=0)

@@ -3,6 +3,8 @@
 import errno
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,22 +13,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from distill.__main__ import main
 from distill.batch import Batch
-from distill.cache import CachedTeacher, _belonging, _store, cached, show_views
+from distill.cache import CachedTeacher, _store, cached, show_views
+from distill.cache._belonging import fingerprint
 from distill.cache._coding import Coding, coding, coding_for
 from distill.data.digits import Digits
 from distill.distiller import Distiller
+from distill.ensemble import Ensemble
 from distill.errors import DistillError, RecipeError
 from distill.experiment import Experiment
+from distill.inputs import OwnInputs
 from distill.recipe import load
 from distill.run import train_student, train_teachers
 from distill.schema import Optimizer, Recipe, Schedule, Stage
 from distill.tasks.classification import Classification
 from distill.teacher import Teacher
 from distill.training import fit
+from students import student
 from tests.nets import ConvNet
 from tests.test_distiller import HINTS, SETTINGS, same
 
@@ -234,12 +241,19 @@ class TestRefusals:
         with pytest.raises(RecipeError, match=complaint):
             load("smoke", overrides)
 
-    def test_weights_and_structure_make_a_teacher(self) -> None:
-        assert _belonging.fingerprint(network()) == _belonging.fingerprint(network())
-        others = [network(1), network(), network()]
+    def test_weights_structure_and_own_images_make_a_teacher(self) -> None:
+        assert fingerprint(network()) == fingerprint(network())
+        others = [network(1), network(), network(), network(), network()]
         others[1].stage1[1].running_mean += 1
         others[2].stage1[3].kernel_size = 3
-        assert len({_belonging.fingerprint(each) for each in (network(), *others)}) == 4
+        for other, std in zip(others[3:], (0.5, 0.6), strict=True):
+            other.register_forward_pre_hook(OwnInputs([0.0], [1.0], [0.5], [std]))
+        assert len({fingerprint(each) for each in (network(), *others)}) == 6
+
+    def test_an_ensemble_is_its_members_and_their_weights(self) -> None:
+        both = {"a": network(0), "b": network(1)}
+        weights = [{"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 2.0}, {"a": 2.0, "b": 2.0}]
+        assert len({fingerprint(Ensemble(both, each)) for each in weights}) == 2
 
 
 class TestDamage:
@@ -428,3 +442,32 @@ class TestCommand:
     def test_a_recipe_without_a_cache_is_told_so(self, tmp_path: Path, capsys: Any) -> None:
         assert main(["cache", *TINY, f"output={tmp_path}"]) == 2
         assert "add cache={views: 4}" in capsys.readouterr().err
+
+
+RECIPE = """
+task: {{name: classification}}
+data: {{name: digits, limit: 60, batch_size: 16}}
+teacher: {{name: resnet20, weights: {weights}}}
+student: {{name: resnet20}}
+stages: {{distill: {{epochs: 1, losses: {{kd: {{}}}}}}}}
+cache: {{views: 3}}
+trainer: {{accelerator: cpu, devices: 2, strategy: ddp}}
+output: {output}
+"""
+
+
+def test_two_processes_fill_one_cache(tmp_path: Path) -> None:
+    teacher = student.find("resnet20")(num_classes=10, channels=1).eval()
+    save_file(teacher.state_dict(), tmp_path / "teacher.safetensors")
+    recipe = tmp_path / "ddp.yaml"
+    recipe.write_text(RECIPE.format(weights=tmp_path / "teacher.safetensors", output=tmp_path / "runs"))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "distill", "cache", f"recipe={recipe}"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    data = Digits(0, limit=60, batch_size=16)
+    show_views(data, 3)
+    here = cached(Counting(teacher, [""]), load(str(recipe)), data)
+    for batch in data.every_view():
+        torch.testing.assert_close(here(batch)[""], teacher(batch.inputs).detach(), rtol=1e-3, atol=1e-3)
+    assert here.teacher.asked == 0

@@ -42,7 +42,7 @@ def cached(teacher: Teacher, recipe: Recipe, data: DataModule) -> CachedTeacher:
         RecipeError: the cache in the folder that the recipe names belongs to something else.
     """
     assert recipe.cache
-    belongs = belonging(recipe, data, teacher)
+    belongs = belonging(recipe, data, teacher.tapped.model)
     folder = recipe.cache.folder or recipe.output / ".cache" / key(belongs)
     claim(folder, belongs)
     return CachedTeacher(teacher, Store(folder, teacher.tapped.paths, len(data.train_labels()), recipe.cache))

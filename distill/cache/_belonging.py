@@ -14,6 +14,7 @@ from distill import __version__
 from distill.atomic import replacing
 from distill.data import DataModule
 from distill.errors import RecipeError
+from distill.inputs import OwnInputs
 from distill.recipe import plain
 from distill.schema import Recipe
 
@@ -38,8 +39,11 @@ def belonging(recipe: Recipe, data: DataModule, teacher: nn.Module) -> dict[str,
 
 
 def fingerprint(network: nn.Module) -> str:
-    """Changes when a weight, a buffer or the structure of the network does."""
+    """Changes when a weight, a buffer, the structure of the network or what it does to its own images does."""
     content = blake2b(repr(network).encode(), digest_size=8)
+    for module in network.modules():
+        hooks = [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, OwnInputs)]
+        content.update(repr(hooks).encode())
     for name, value in network.state_dict().items():
         content.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         content.update(value.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().data)
