@@ -31,7 +31,7 @@ from distill.steps import NETWORK
 FOLDER = "fashion_mnist/methods"
 WITH_BOTH = f"{FOLDER}/ensemble"
 """The recipe that has both teachers."""
-DEEP, WIDE = "deep", "wide"
+SHALLOW, DEEP = "shallow", "deep"
 
 
 @dataclass
@@ -54,7 +54,7 @@ def prepared(output: Path) -> dict[str, Path]:
     """Train the teachers, or find them trained; their weights by name."""
     with Experiment.open(load(WITH_BOTH, ["seed=0", f"output={output}", "tracking.mode=disabled"])) as experiment:
         train_teachers(experiment)
-        return {name: experiment.folder / "teachers" / name / NETWORK for name in (DEEP, WIDE)}
+        return {name: experiment.folder / "teachers" / name / NETWORK for name in (SHALLOW, DEEP)}
 
 
 def overrides(name: str, teachers: dict[str, Path]) -> list[str]:
@@ -62,7 +62,7 @@ def overrides(name: str, teachers: dict[str, Path]) -> list[str]:
     recipe = load(name)
     fixed = {f"teachers.{key}": teachers[key] for key in recipe.teachers}
     if recipe.teacher:
-        fixed["teacher"] = teachers[DEEP]
+        fixed["teacher"] = teachers[SHALLOW]
     return [line for key, file in fixed.items() for line in (f"{key}.weights={file}", f"{key}.epochs=0")]
 
 
