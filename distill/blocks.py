@@ -92,11 +92,13 @@ class Blocks(nn.Module):
         """Which blocks learn now, counted from 0."""
         if self.spec.order == "parallel":
             return range(self.count)
-        now = int(progress * self.count)
-        return range(now, now + 1)
+        turn = int(progress * self.count)
+        return range(turn, turn + 1)
 
     def _share(self, progress: float) -> float:
         """The probability that a sample reads the teacher's map."""
+        if self.spec.order == "progressive":
+            progress = progress * self.count % 1  # of the turn
         match self.spec.input:
             case "teacher":
                 return 1.0

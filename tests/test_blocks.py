@@ -116,6 +116,15 @@ def test_mixed_input_moves_from_one_share_to_the_other(progress: float, share: f
     assert teachers / 300 == pytest.approx(share, abs=0.12)  # four standard deviations
 
 
+def test_mixed_input_moves_anew_in_every_turn() -> None:
+    course = Course(input="mixed", order="progressive")
+    own = course.student.eval().stage1(batch().inputs)
+    shown, _ = course.blocks.cuts[0](course.told["stage1"])
+    course.student.train()
+    torch.testing.assert_close(course.read_by("stage2", 1 / 3 + 1e-6), shown)
+    torch.testing.assert_close(course.read_by("stage2", 2 / 3 - 1e-6), own)
+
+
 @pytest.mark.parametrize("given", INPUTS)
 def test_a_copy_of_the_teacher_has_nothing_to_learn(given: str) -> None:
     teacher = ConvNet()
