@@ -18,9 +18,9 @@ class Cuts:
     """What a block reads: the teacher's map at the cut before it, what the student's blocks before it put out, or for
     each sample one of them at random."""
     start: float = 1.0
-    """For ``mixed``: the probability that a sample reads the teacher's map when the stage (or the block's turn) begins"""
+    """For ``mixed``: the probability that a sample reads the teacher's map as the stage (or the block's turn) begins"""
     end: float = 0.0
-    """and when it ends; between the two it moves evenly."""
+    """The same as it ends; between the two it moves evenly."""
     order: Literal["parallel", "progressive"] = "parallel"
     """``parallel``: all blocks learn in one pass. ``progressive``: each in its turn, an equal share of the epochs; on
     several devices this needs ``trainer.strategy=ddp_find_unused_parameters_true``."""

@@ -151,6 +151,8 @@ class Epochs(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.started = time.perf_counter()
+        for key in [key for key in trainer.callback_metrics if key.startswith("train/")]:
+            del trainer.callback_metrics[key]  # Lightning would show it again in an epoch that does not log it
         title = f"{self.title} {trainer.current_epoch + 1}/{self.epochs}"
         self.progress.reset(self.bar, total=int(trainer.num_training_batches), description=title)
 
