@@ -17,7 +17,7 @@ from distill.data import data
 from distill.errors import RecipeError
 from distill.export import exporter
 from distill.losses import loss, needs_teacher
-from distill.registry import Registry, did_you_mean, schema
+from distill.registry import Registry, did_you_mean, needs, schema
 from distill.schema import Component, Hook, Loss, Network, Recipe, TeacherNetwork
 from distill.tasks import task
 from students import student
@@ -179,6 +179,11 @@ def _check_losses(recipe: Recipe) -> None:
         asking = [key for key, spec in stage.losses.items() if needs_teacher(spec.name)]
         if asking and not stage.peer and not recipe.teachers_of(stage):
             raise RecipeError(f"at stages.{name}: loss '{asking[0]}' compares with a teacher, but the recipe has none")
+        fixed = [key for key, spec in stage.losses.items() if "teacher_model" in needs(loss.find(spec.name))]
+        if fixed and stage.peer:
+            raise RecipeError(f"at stages.{name}: loss '{fixed[0]}' reads a trained teacher's weights; a peer has none")
+        if stage.blocks and not recipe.teachers_of(stage):
+            raise RecipeError(f"at stages.{name}: blocks learn from a teacher, but the recipe has none")
 
 
 def _check_cache(recipe: Recipe) -> None:

@@ -15,10 +15,11 @@ RECIPE = """
 task: {{name: classification}}
 data: {{name: mnist, root: {root}, batch_size: 16, val: 0.2, crop: 0}}
 teacher: {{name: lenet5, epochs: 1}}
-student: {{name: lenet_300_100}}
+student: {{name: lenet5}}
 baseline: false
 stages:
-  distill: {{epochs: 2, losses: {{kd: {{weight: 0.9}}}}}}
+  hint: {{epochs: 1, task_weight: 0, losses: {{at: {{weight: 100, student: [pool2], teacher: [pool2]}}}}}}
+  distill: {{epochs: 1, losses: {{kd: {{weight: 0.9}}}}}}
 compress:
   quantize: {{}}
 tracking: {{mode: disabled}}

@@ -82,6 +82,18 @@ def test_the_teacher_is_never_touched(tmp_path: Path) -> None:
     assert all(p.grad is None for p in module.teacher.parameters())
 
 
+def test_a_teacher_may_normalise_by_the_batch_and_still_remembers_nothing() -> None:
+    batch = digits().calibration(32)[0]
+    answers = {}
+    for mode in ("eval", "train"):
+        module = distiller(Stage(epochs=1, losses=HINTS, teacher_bn=mode)).train()
+        before = {k: v.clone() for k, v in module.teacher.state_dict().items()}
+        answers[mode] = module.teacher(batch)["stage1"]
+        assert all(torch.equal(v, before[k]) for k, v in module.teacher.state_dict().items())
+    normalised = answers["train"].mean(dim=(0, 2, 3))
+    assert not torch.allclose(answers["eval"].mean(dim=(0, 2, 3)), normalised, atol=1e-3)
+
+
 def test_a_checkpoint_does_not_contain_the_teacher(tmp_path: Path) -> None:
     trained(Stage(epochs=1, losses=HINTS), tmp_path)
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]

@@ -121,6 +121,7 @@ def test_an_ensemble_is_the_weighted_mean_of_its_members() -> None:
         ("a: {epochs: 1, peer: {name: resnet20}}", "the peer teaches nothing"),
         ("a: {epochs: 1, peer: {name: resnet20}, teacher: teacher, losses: {kd: {}}}", "its teacher or from its peer"),
         ("a: {epochs: 1, teacher: {teacher: 0}, losses: {kd: {}}}", "weights above 0"),
+        ("a: {epochs: 1, peer: {name: resnet20}, losses: {srrl: {}}}", "reads a trained teacher's weights"),
         ("a: {epochs: 1, losses: {tfkd: {teacher: [stage1]}}}", "looks at the student alone"),
     ],
 )

@@ -1,7 +1,8 @@
 """Heo et al.: A Comprehensive Overhaul of Feature Distillation. arXiv:1904.01866, equations 2 to 5.
 
 As in the authors' code: the sum over all values, divided by the batch only (hence weights near 1e-3), each earlier tap
-at half the weight of the next. Departs from it: the teacher stays in eval mode.
+at half the weight of the next. Departs from it: the teacher stays in eval mode, unless the stage says
+``teacher_bn: train``.
 """
 
 import math
@@ -86,7 +87,7 @@ def batch_norm_before(path: str, model: nn.Module, *, channels: int) -> nn.Batch
     modules = list(model.named_modules())
     end = max((i for i, (name, _) in enumerate(modules) if f"{name}.".startswith(f"{path}.")), default=-1)
     for _, module in reversed(modules[: end + 1]):
-        if isinstance(module, nn.BatchNorm2d) and module.num_features == channels:
+        if isinstance(module, nn.BatchNorm2d) and module.affine and module.num_features == channels:
             return module
     raise ValueError(
         f"ofd finds no BatchNorm2d of {channels} channels in or before the teacher's '{path}', from which to tell how "
