@@ -28,9 +28,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from distill.batch import Batch
-from distill.cuts import Cuts
 from distill.errors import RecipeError
 from distill.losses.fitnet import as_map
+from distill.schema import Cuts
 from distill.taps import Features, Taps
 
 Map = Float[Tensor, "batch _ _ _"]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from distill.batch import Batch
 from distill.blocks import Blocks, unexplained
-from distill.cuts import Cuts
+from distill.schema import Cuts
 from distill.data.digits import Digits
 from distill.distiller import Distiller
 from distill.errors import RecipeError

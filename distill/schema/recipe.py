@@ -1,0 +1,108 @@
+"""The whole of a recipe, and what its sections must agree on."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from distill.errors import RecipeError
+from distill.registry import did_you_mean
+from distill.schema.cache import Cache
+from distill.schema.components import Component, Network, TeacherNetwork
+from distill.schema.optimisation import Optimizer, Schedule
+from distill.schema.stage import Finetune, Stage
+
+
+@dataclass
+class Hook(Component):
+    """A compression hook, and how to train the network again after it."""
+
+    finetune: Finetune | None = None
+
+
+@dataclass
+class Tracking:
+    """Weights & Biases. ``offline`` needs neither an account nor a network."""
+
+    mode: Literal["online", "offline", "disabled"] = "offline"
+    project: str = "distill"
+    entity: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Recipe:
+    """One experiment, from data to exports."""
+
+    seed: int = 0
+    task: Component = field(default_factory=Component)
+    data: Component = field(default_factory=Component)
+    teacher: TeacherNetwork | None = None
+    teachers: dict[str, TeacherNetwork] = field(default_factory=dict)
+    """More teachers, by names that stages can call them by. Where no stage chooses, they teach together."""
+    student: Network = field(default_factory=Network)
+    baseline: bool = True
+    """Also train the same student without the teacher, for as many epochs as all stages together."""
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    stages: dict[str, Stage] = field(default_factory=dict)
+    """Run in the order written; each starts from the student that the one before it left."""
+    compress: dict[str, Hook] = field(default_factory=dict)
+    """Applied in the order written."""
+    export: dict[str, Component] = field(default_factory=dict)
+    channels_last: bool = True
+    """Train in channels-last memory layout: faster for convolutions on CPUs and on GPUs with tensor cores."""
+    compile: bool = False
+    """Train compiled networks: faster steps, after a start-up of seconds on GPUs and minutes on CPUs."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Passed to Lightning's Trainer: devices, num_nodes, strategy, precision, ..."""
+    cache: Cache | None = None
+    """Ask the teacher once about each image, and remember its answers."""
+    tracking: Tracking = field(default_factory=Tracking)
+    output: Path = Path("runs")
+    """Where the run's folder is made."""
+
+    recipe: str = "unnamed"
+    """The recipe's name; set when it is loaded."""
+
+    def recovery(self, hook: Hook) -> Stage | None:
+        """The training after a hook; without losses of its own it learns from the teacher as the last stage did."""
+        last = list(self.stages.values())[-1]
+        if hook.finetune and not hook.finetune.losses:
+            losses = {} if last.peer else last.losses  # the peer is gone
+            weight = last.task_weight if losses else 1.0
+            return replace(hook.finetune, losses=losses, task_weight=weight, teacher=last.teacher)
+        return hook.finetune
+
+    def all_teachers(self) -> dict[str, TeacherNetwork]:
+        """The recipe's teachers by name; the one under ``teacher`` is called that."""
+        return ({"teacher": self.teacher} if self.teacher else {}) | self.teachers
+
+    def teachers_of(self, stage: Stage) -> dict[str, float]:
+        """Whom a stage learns from, by name, with weights; empty if the recipe has no teacher."""
+        return stage.teachers() or ({"teacher": 1.0} if self.teacher else dict.fromkeys(self.teachers, 1.0))
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise RecipeError("no stages: a recipe trains its student in at least one")
+        if list(self.stages.values())[-1].student:
+            raise RecipeError("the last stage trains a student of its own: the recipe's is never trained")
+        self._check_teachers()
+        for key in ("num_classes", "channels"):
+            teacher, student = getattr(self.teacher, key, None), getattr(self.student, key, None)
+            if teacher is not None and student is not None and teacher != student:
+                raise RecipeError(f"{key}: the teacher has {teacher}, the student {student}; leave it to the data")
+
+    def _check_teachers(self) -> None:
+        known = list(self.all_teachers())
+        for name, stage in self.stages.items():
+            for teacher in stage.teachers():
+                if teacher not in known:
+                    raise RecipeError(f"at stages.{name}: unknown teacher {did_you_mean(teacher, known)}")
+            if name in self.all_teachers():
+                raise RecipeError(f"at stages.{name}: a teacher has that name too; rename the stage")
+            known.append(name)
+        for name, hook in self.compress.items():
+            for teacher in hook.finetune.teachers() if hook.finetune else ():
+                if teacher not in known:
+                    raise RecipeError(f"at compress.{name}.finetune: unknown teacher {did_you_mean(teacher, known)}")
