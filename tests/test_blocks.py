@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from distill.batch import Batch
 from distill.blocks import Blocks, unexplained
-from distill.schema import Cuts
 from distill.data.digits import Digits
 from distill.distiller import Distiller
 from distill.errors import RecipeError
 from distill.recipe import load
 from distill.run import run
-from distill.schema import Optimizer, Schedule, Stage
+from distill.schema import Cuts, Optimizer, Schedule, Stage
 from distill.taps import Features, Taps
 from distill.tasks.classification import Classification
 from distill.training import fit

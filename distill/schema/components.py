@@ -1,0 +1,47 @@
+"""What has a name in a registry, and networks among it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from distill.errors import RecipeError
+from distill.schema.optimisation import Optimizer, Schedule
+
+
+@dataclass
+class Component:
+    """A named component; its own settings stand beside these fields."""
+
+    name: str = MISSING
+
+
+@dataclass
+class Network(Component):
+    """A network by name; ``num_classes`` and ``channels`` follow from the data unless given."""
+
+    weights: str | None = None
+    """Checkpoint file to start from, or the name of torchvision's weights (``IMAGENET1K_V1``)."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """For torchvision's networks and a ``package.module:attribute`` from outside: passed to the call as they are."""
+
+
+@dataclass
+class TeacherNetwork(Network):
+    """The network to learn from. With ``epochs`` it is trained first, from its weights or from nothing."""
+
+    epochs: int = 0
+    optimizer: Optimizer | None = None
+    schedule: Schedule | None = None
+    mean: list[float] | None = None
+    """Of its own images, per channel, for pixels from 0 to 1. Without, what its weights are known to go with, or the
+    data's; the same for ``std``."""
+    std: list[float] | None = None
+    image_size: int | None = None
+    """Height and width of its own images. Without, that in its weights' file if it is one of ours, or the data's."""
+
+    def __post_init__(self) -> None:
+        if not self.weights and self.epochs < 1:
+            raise RecipeError(
+                "the teacher has no weights: give teacher.weights=FILE, or teacher.epochs=N to train it first"
+            )

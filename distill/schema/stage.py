@@ -1,0 +1,107 @@
+"""One entry of ``stages``, its losses, and the training after a hook."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from omegaconf import MISSING
+
+from distill.errors import RecipeError
+from distill.schema.components import Component, Network
+from distill.schema.cuts import Cuts
+from distill.schema.optimisation import Optimizer, Schedule
+
+
+@dataclass
+class Loss(Component):
+    """One distillation term. ``name`` defaults to its key in ``losses``."""
+
+    weight: float = 1.0
+    warmup_epochs: int = 0
+    """The weight rises linearly to its value over this many epochs."""
+    student: list[str] = field(default_factory=list)
+    """Module paths of the student's taps. Without any, its output."""
+    teacher: list[str] = field(default_factory=list)
+    """Module paths of the teacher's taps. Without any, its output."""
+    taps: Literal["stages"] | None = None
+    """``stages``: tap every stage that the two networks name, early to late."""
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.weight):
+            raise RecipeError(f"weight is {self.weight}, but a loss weight is a finite number")
+        if self.taps and (self.student or self.teacher):
+            raise RecipeError("'taps: stages' already names the taps: remove 'student' and 'teacher', or 'taps'")
+
+
+@dataclass
+class Stage:
+    """One training run over some of the student's parameters."""
+
+    epochs: int = MISSING
+    task_weight: float = 1.0
+    losses: dict[str, Loss] = field(default_factory=dict)
+    """Distillation terms. Under a hook's ``finetune``, none means those of the last stage."""
+    blocks: Cuts | None = None
+    """Train block by block: each learns on its own to put out what the teacher puts out at its end."""
+    teacher: Any = None
+    """Whom to learn from: ``teacher``, one of ``teachers``, or an earlier stage, whose network then teaches. Several,
+    as a list or with their weights as a mapping, teach as an ensemble: their logits are averaged, and ``name.path``
+    taps one of them. Without any, the recipe's teacher, or all of its ``teachers``."""
+    teacher_bn: Literal["eval", "train"] = "eval"
+    """``train``: the teacher normalises by each batch, as some papers do; its running statistics never move."""
+    student: Network | None = None
+    """Train this network, from its first weights, in place of the recipe's student: an assistant, or an elder self.
+    The next stage goes on with the recipe's student, and may learn from this one."""
+    peer: Network | None = None
+    """A second student that learns beside the first one, each with the other as its teacher, and is then left."""
+    train: list[str] = field(default_factory=lambda: ["*"])
+    """Glob patterns of the student parameters to update; the others stay as they are."""
+    keep: Literal["last", "best"] = "last"
+    """Which epoch's weights to keep; ``best`` is decided by the task's monitor on the validation split."""
+    optimizer: Optimizer | None = None
+    """Without one, the recipe's."""
+    schedule: Schedule | None = None
+    """Without one, the recipe's."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise RecipeError(f"epochs is {self.epochs}, but a stage has at least 1")
+        self._check_trains()
+        if self.peer and self.teacher:
+            raise RecipeError("a stage learns from its teacher or from its peer: remove one of them")
+        if self.peer and self.blocks:
+            raise RecipeError("blocks follow a teacher that has learned already: remove 'peer' or 'blocks'")
+        if self.peer and not self.losses:
+            raise RecipeError("the peer teaches nothing: give the stage losses, for example kd: {temperature: 1}")
+        self.teachers()
+
+    def teachers(self) -> dict[str, float]:
+        """The names of the stage's teachers and their weights; empty if the recipe's teach."""
+        named = self.teacher
+        match named:
+            case None:
+                return {}
+            case str():
+                return {named: 1.0}
+            case list() if named and all(isinstance(name, str) for name in named):
+                return dict.fromkeys(named, 1.0)
+            case dict() if named and all(isinstance(w, int | float) and w > 0 for w in named.values()):
+                return {str(name): float(weight) for name, weight in named.items()}
+        raise RecipeError(f"teacher is {named!r}, but is a name, a list of names, or names with weights above 0")
+
+    def _check_trains(self) -> None:
+        if not self.losses and not self.task_weight and not self.blocks:
+            raise RecipeError("nothing to train for: task_weight is 0 and there are neither losses nor blocks")
+
+
+@dataclass
+class Finetune(Stage):
+    """Recovery training after a hook; without losses of its own it uses those of the last stage."""
+
+    def __post_init__(self) -> None:
+        if self.student or self.peer:
+            raise RecipeError("fine-tuning trains the student alone: remove 'student' and 'peer'")
+        super().__post_init__()
+
+    def _check_trains(self) -> None:
+        """Without losses and without the task it still trains for what the last stage trained for."""
