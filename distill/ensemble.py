@@ -35,3 +35,11 @@ class Ensemble(nn.Module):
 def together(members: Mapping[str, nn.Module], weights: Mapping[str, float]) -> nn.Module:
     """One teacher as it is, several as an `Ensemble`."""
     return Ensemble(members, weights) if len(members) > 1 else next(iter(members.values()))
+
+
+def member(model: nn.Module, path: str) -> tuple[nn.Module, str]:
+    """The teacher that a tap belongs to, and the tap's path in it: of an `Ensemble`, the member that the path names."""
+    name, _, rest = path.partition(".")
+    if isinstance(model, Ensemble) and name in model.weights:
+        return model.get_submodule(name), rest
+    return model, path

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.batch import Batch
+from distill.ensemble import member
 from distill.errors import RecipeError, TapError
 from distill.losses import loss as losses
 from distill.losses import needs_teacher
@@ -44,10 +45,10 @@ class Term(nn.Module):
         self.sees_all = get_type_hints(call)["student"] == list[Tensor]
         self.needs_teacher = needs_teacher(spec.name)
         self.extras = [need for need in supplied(call) if need not in ("student", "teacher")]
-        paths = spec.teacher or [""] * len(spec.student)
+        taps = spec.teacher or [""] * len(spec.student)
         self.calls = [
-            self._build(component, {**offered, **_shapes(s, t), "teacher_paths": spec.teacher, "teacher_path": path})
-            for (s, t), path in zip(self._inputs(student, teacher), paths, strict=False)
+            self._build(component, {**offered, **_shapes(s, t), "teacher_paths": spec.teacher}, tap)
+            for (s, t), tap in zip(self._inputs(student, teacher), taps, strict=False)
         ]
         self.parts = nn.ModuleList(call for call in self.calls if isinstance(call, nn.Module))
         self.register_buffer("prepared", torch.tensor(False))
@@ -103,11 +104,13 @@ class Term(nn.Module):
             )
         return list(zip(s, t, strict=True))
 
-    def _build(self, component: Callable[..., Any], offered: dict[str, Any]) -> Callable[..., Tensor]:
+    def _build(self, component: Callable[..., Any], offered: dict[str, Any], tap: str) -> Callable[..., Tensor]:
         settings = options(component, self.spec)
-        if inspect.isclass(component):
-            return cast(nn.Module, component(**{need: offered[need] for need in supplied(component)}, **settings))
-        return partial(component, **settings)
+        if not inspect.isclass(component):
+            return partial(component, **settings)
+        if not self.sees_all and self.needs_teacher:
+            offered["teacher_model"], offered["teacher_path"] = member(offered["teacher_model"], tap)
+        return cast(nn.Module, component(**{need: offered[need] for need in supplied(component)}, **settings))
 
 
 @torch.no_grad()

@@ -11,8 +11,12 @@ import distill
 from distill.artifact import open_artifact
 from distill.ensemble import Ensemble
 from distill.errors import RecipeError
+from distill.losses import loss as losses
 from distill.recipe import load
+from distill.registry import schema
 from distill.run import Result, run
+from distill.schema import Loss
+from distill.terms import Term
 from tests.nets import ConvNet
 
 RECIPE = """
@@ -110,6 +114,17 @@ def test_an_ensemble_is_the_weighted_mean_of_its_members() -> None:
     expected = 0.25 * first(images) + 0.75 * second(images)
     both = Ensemble({"first": first, "second": second}, {"second": 3, "first": 1}).eval()
     torch.testing.assert_close(both(images), expected)
+
+
+def test_a_loss_that_reads_a_classifier_reads_that_of_the_member_it_taps(tmp_path: Path) -> None:
+    both = Ensemble({"first": ConvNet(width=2), "second": ConvNet(width=2)}, {"first": 1, "second": 1})
+    shape = (4, 8, 1, 1)
+    features = {"stage3": torch.randn(shape)}
+    for name in ("first", "second"):
+        spec = schema(losses.find("srrl"), Loss)(name="srrl", student=["stage3"], teacher=[f"{name}.stage3"])
+        term = Term("srrl", spec, features, {f"{name}.stage3": torch.randn(shape)}, {"teacher_model": both})
+        copies = [value for value in term.parts[0].buffers() if value.shape == (10, 8)]
+        assert torch.equal(copies[0], both.get_submodule(name).head.weight)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,8 @@ class Recipe:
         if hook.finetune and not hook.finetune.losses:
             losses = {} if last.peer else last.losses  # the peer is gone
             weight = last.task_weight if losses else 1.0
-            return replace(hook.finetune, losses=losses, task_weight=weight, teacher=last.teacher)
+            inherited = {"teacher": last.teacher, "teacher_bn": last.teacher_bn}
+            return replace(hook.finetune, losses=losses, task_weight=weight, **inherited)
         return hook.finetune
 
     def all_teachers(self) -> dict[str, TeacherNetwork]:
