@@ -1,0 +1,160 @@
+"""Images per second of distillation: ours, ours with a cache, a bare PyTorch loop, and torchdistill 1.1.5.
+
+    pip install torchdistill
+    python -m benchmarks.distillation_speed [--rounds 3] [--steps 4] [--threads 2]
+
+Prints Markdown tables. The networks, batches and losses of all ways are the same; ours and the bare loop are in
+channels-last layout, torchdistill is as its examples are. Rounds interleave the ways, and ratios are taken within a
+round, because a shared machine is never equally fast twice. A batch either lies ready in memory, or is loaded: ours by
+our in-memory loader, the others' by torchvision's per-image transforms and a DataLoader with 2 workers.
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from benchmarks._ways import Cached, Run, bare, ours, torchdistill
+from benchmarks._work import Work
+from distill.console import console
+from distill.terminal import quiet_libraries
+
+Way = Callable[[Work], Run]
+
+LAYERS = ("layer1", "layer2", "layer3")
+SMALL = (("width", 0.5), ("small_images", True))
+RESNET = Work("resnet32x4", "resnet8x4", tuple(zip(LAYERS, LAYERS, strict=True)))
+SHUFFLENET = Work("resnet20", "shufflenet_v2", tuple(zip(("conv1", "stage2", "stage3"), LAYERS, strict=True)), SMALL)
+MOBILENET = Work(
+    "resnet20", "mobilenet_v2", tuple(zip(("features.3", "features.6", "features.13"), LAYERS, strict=True)), SMALL
+)
+WORKS = [RESNET, replace(RESNET, loss="reviewkd"), SHUFFLENET, MOBILENET]
+SWITCHES = {
+    "none": {"channels_last": False},
+    "channels_last": {},
+    "channels_last, compile": {"compiled": True},
+    "channels_last, bf16-mixed": {"precision": "bf16-mixed"},
+}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--peak", choices=["ours", "cached", "bare", "torchdistill"], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    quiet_libraries()
+    console.quiet = True
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(folder) / "compiled")  # empty: start-up is that of a first run
+        ways: dict[str, Way] = {
+            "ours": ours,
+            "cached": Cached(Path(folder)),
+            "bare": bare,
+            "torchdistill": torchdistill,
+        }
+        if options.peak:
+            ways[options.peak](replace(RESNET, steps=1))
+            say(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+            return
+        throughput(ways, [replace(work, steps=options.steps) for work in WORKS], options.rounds)
+        switches([replace(work, steps=options.steps) for work in (RESNET, SHUFFLENET)], options.rounds)
+        memory(list(ways), options.threads)
+
+
+def throughput(ways: Mapping[str, Way], works: Iterable[Work], rounds: int) -> None:
+    """Images per second of each way, and what ours gain."""
+    say(f"| teacher -> student | losses | batches | {' | '.join(ways)} | ours / bare | ours / torchdistill |", end="")
+    say(" cached / bare | teacher / student forward |")
+    say("|---" * (len(ways) + 7) + "|")
+    for work in (replace(work, loads=loads) for work in works for loads in (False, True)):
+        ways["cached"](work)  # fills it
+        runs = interleaved({name: (way, work) for name, way in ways.items()}, rounds)
+        cells = [f"{work.teacher} -> {work.student}", work.loss, "loaded" if work.loads else "ready"]
+        cells += [f"{work.batch * work.steps / median(seconds):.0f}" for seconds in map(times, runs.values())]
+        cells += [faster(runs["ours"], runs[than]) for than in ("bare", "torchdistill")]
+        cells += [faster(runs["cached"], runs["bare"]), f"{forward_cost(work):.1f}"]
+        say(f"| {' | '.join(cells)} |")
+
+
+def switches(works: Iterable[Work], rounds: int) -> None:
+    """What each of our switches gains, costs and changes."""
+    say("\n| teacher -> student | switches | images/s | faster than none | first step after, s | loss differs by |")
+    say("|---|---|---|---|---|---|")
+    for work in works:
+        runs = interleaved({name: (ours, replace(work, **switch)) for name, switch in SWITCHES.items()}, rounds)
+        for name, made in runs.items():
+            change = abs(made[0].loss / runs["none"][0].loss - 1)
+            rate, gain = work.batch * work.steps / median(times(made)), faster(made, runs["none"])
+            cells = [f"{work.teacher} -> {work.student}", name, f"{rate:.0f}", gain, f"{made[0].startup:.0f}"]
+            say(f"| {' | '.join([*cells, f'{change:.0e}'])} |")
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    known = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
+    say(f"\nThis processor has {', '.join(known) or 'none of AVX2, AVX-512, AMX'}.")
+
+
+def memory(names: Iterable[str], threads: int) -> None:
+    """Peak memory of a process that does nothing else."""
+    say("\n| way | peak memory, MB |\n|---|---|")
+    for name in names:
+        command = [sys.executable, "-m", "benchmarks.distillation_speed", "--peak", name, "--threads", str(threads)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        say(f"| {name} | {int(done.stdout.split()[-1]) / 1024:.0f} |")
+
+
+def interleaved(jobs: Mapping[str, tuple[Way, Work]], rounds: int) -> dict[str, list[Run]]:
+    """Every job once a round."""
+    runs: dict[str, list[Run]] = {name: [] for name in jobs}
+    for _ in range(rounds):
+        for name, (way, work) in jobs.items():
+            runs[name].append(way(work))
+    return runs
+
+
+def times(runs: Iterable[Run]) -> list[float]:
+    return [run.seconds for run in runs]
+
+
+def faster(ours: Iterable[Run], theirs: Iterable[Run]) -> str:
+    """How many times faster, round by round: median, smallest and largest."""
+    ratios = [b / a for a, b in zip(times(ours), times(theirs), strict=True)]
+    return f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+@torch.no_grad()
+def forward_cost(work: Work) -> float:
+    """How many forward passes of the student one of the teacher costs."""
+    images = torch.randn(work.batch, 3, 32, 32).contiguous(memory_format=work.layout)
+    seconds = []
+    for network in work.networks():
+        network.to(memory_format=work.layout).train(False)(images)
+        started = time.perf_counter()
+        for _ in range(3):
+            network(images)
+        seconds.append(time.perf_counter() - started)
+    return seconds[1] / seconds[0]
+
+
+def median(values: Iterable[float]) -> float:
+    return statistics.median(values)
+
+
+def say(text: object, end: str = "\n") -> None:
+    sys.stdout.write(f"{text}{end}")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
