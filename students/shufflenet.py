@@ -7,6 +7,7 @@ because only then do the MACs come out as published.
 import torch
 from torch import Tensor, nn
 from torchvision.models import ShuffleNetV2 as TorchvisionShuffleNetV2
+from torchvision.models.shufflenetv2 import InvertedResidual, channel_shuffle
 from torchvision.ops import Conv2dNormActivation
 
 from students import student
@@ -87,7 +88,7 @@ class Unit(nn.Module):
         depthwise_relu = nn.ReLU if kd_form else None
         self.branch = nn.Sequential(
             Conv2dNormActivation(inputs, middle, 1, groups=groups_in, inplace=False),
-            nn.ChannelShuffle(groups_in),  # after a dense convolution there is nothing to mix
+            ChannelShuffle(groups_in),  # after a dense convolution there is nothing to mix
             Conv2dNormActivation(
                 middle, middle, 3, stride, groups=middle, activation_layer=depthwise_relu, inplace=False
             ),
@@ -131,6 +132,39 @@ def shufflenet_v2(
 
 
 class ShuffleNetV2(TorchvisionShuffleNetV2):
-    """torchvision's network, with its stages named."""
+    """torchvision's network, with its stages named and shuffles that keep the memory layout."""
 
     stages = STAGES
+
+    def __init__(self, units: list[int], channels: list[int], num_classes: int) -> None:
+        super().__init__(units, channels, num_classes, inverted_residual=HalfUnit)
+
+
+class HalfUnit(InvertedResidual):
+    """Computes on one half of the channels; with stride 2, on all of them in both of its branches."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept, changed = x.chunk(2, dim=1) if self.stride == 1 else (self.branch1(x), x)
+        return shuffled(torch.cat([kept, self.branch2(changed)], dim=1), groups=2)
+
+
+class ChannelShuffle(nn.Module):
+    """`shuffled`, as a layer."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        return shuffled(x, self.groups)
+
+
+def shuffled(x: Tensor, groups: int) -> Tensor:
+    """The first channel of each group, then the second of each, and so on.
+
+    In channels-last layout if ``x`` is: torch's own shuffle leaves that layout, and every layer after it then copies.
+    """
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        return channel_shuffle(x, groups)
+    pixels = x.permute(0, 2, 3, 1).unflatten(3, (groups, -1))
+    return pixels.transpose(3, 4).flatten(3).permute(0, 3, 1, 2)

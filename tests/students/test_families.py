@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import students
 from distill.taps import Taps
 from students.resnet_cifar import PadChannels
-from students.shufflenet import V1_CHANNELS, Unit
+from students.shufflenet import V1_CHANNELS, ChannelShuffle, Unit
 
 TORCHVISION = [
     (students.resnet18, {}, torchvision.models.resnet18),
@@ -203,3 +203,14 @@ def convolution_macs(network: nn.Module, images: Tensor) -> dict[nn.Conv2d, int]
             module.register_forward_hook(count)
     network(images)
     return macs
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("groups", "shape"), [(2, (2, 12, 5, 4)), (3, (2, 12, 5, 4)), (3, (2, 12, 1, 1))])
+def test_a_shuffle_is_torchs_in_the_layout_it_was_given(
+    groups: int, shape: tuple[int, ...], layout: torch.memory_format
+) -> None:
+    images = torch.randn(shape).contiguous(memory_format=layout)
+    shuffled = ChannelShuffle(groups)(images)
+    assert torch.equal(shuffled, nn.ChannelShuffle(groups)(images))
+    assert shuffled.is_contiguous(memory_format=layout)
