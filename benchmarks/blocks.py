@@ -3,11 +3,11 @@
     python -m benchmarks.blocks --seeds 3
 
 ResNet-20 teaches ShuffleNetV2 x0.5 on a part of Fashion-MNIST. Every way has two budgets of epochs, and for each a
-learning-rate schedule of its own; the short budget is less than half of the long one. The accuracy to reach is that
-from scratch after the long budget, of the same seed. Prints a Markdown table and draws every curve (``curves.html``
-and ``--picture``). Seconds are CPU time of one thread, with the validation after every epoch and the teacher's
-answers, but without the teacher's training. Finished trainings are kept in ``--output``: the command can be stopped
-and started again. Needs matplotlib, for the picture.
+learning-rate schedule of its own; from scratch there is a third, more than twice as long. The accuracies to reach are
+those from scratch after its two longer budgets, of the same seed. Prints a Markdown table and draws every curve
+(``curves.html`` and ``--picture``). Seconds are CPU time of one thread, with the validation after every epoch and the
+teacher's answers, but without the teacher's training. Finished trainings are kept in ``--output``: the command can be
+stopped and started again. Needs matplotlib, for the picture.
 """
 
 import argparse
@@ -50,6 +50,10 @@ class Run:
     def reaches(self, target: float) -> int | None:
         """The first epoch after which it is as good as ``target``."""
         return next((epoch for epoch, value in enumerate(self.accuracy, start=1) if value >= target), None)
+
+
+Runs = Mapping[tuple[str, int], Sequence[Run]]
+"""Of each way and budget, one for every seed."""
 
 
 def ways(recipe: Recipe, epochs: int) -> dict[str, dict[str, Stage]]:
@@ -111,85 +115,87 @@ class Bench:
         return Run(**json.loads(path.read_text()))
 
 
-def table(runs: Mapping[tuple[str, int], Sequence[Run]], longest: int) -> Iterator[str]:
-    """One row for each way and budget."""
-    targets = [run.accuracy[-1] for run in runs["scratch", longest]]
-    columns = ("trained", "epochs", "seconds", "validation, %", "test, %", "epochs to target", "seconds to target")
+def table(runs: Runs, targets: Sequence[int]) -> Iterator[str]:
+    """One row for each way and budget, one target for each budget from scratch in ``targets``."""
+    goals = [f"epochs (seconds) to scratch's after {budget}" for budget in targets]
+    columns = ("trained", "epochs", "seconds", "validation, %", "test, %", *goals)
     yield f"| {' | '.join(columns)} |"
     yield "|---" * len(columns) + "|"
     for (way, epochs), seeds in runs.items():
-        pairs = [(run, run.reaches(target)) for run, target in zip(seeds, targets, strict=True)]
-        found = [(epoch, run.seconds[epoch - 1]) for run, epoch in pairs if epoch]
-        some = f" ({len(found)} of {len(pairs)} seeds)" if len(found) < len(pairs) else ""
-        reached = (
-            [spread([float(pair[i]) for pair in found], digits=1) + some for i in (0, 1)] if found else ["never"] * 2
-        )
-        yield (
-            "| "
-            + " | ".join(
-                [
-                    way,
-                    str(epochs),
-                    f"{statistics.mean(run.seconds[-1] for run in seeds):.0f}",
-                    spread([100 * run.accuracy[-1] for run in seeds]),
-                    spread([100 * run.test for run in seeds]),
-                    *reached,
-                ]
-            )
-            + " |"
-        )
+        cells = [
+            way,
+            str(epochs),
+            f"{statistics.mean(run.seconds[-1] for run in seeds):.0f}",
+            spread([100 * run.accuracy[-1] for run in seeds]),
+            spread([100 * run.test for run in seeds]),
+            *(reached(seeds, runs["scratch", budget]) for budget in targets),
+        ]
+        yield f"| {' | '.join(cells)} |"
 
 
-def spread(values: Sequence[float], digits: int = 2) -> str:
+def reached(seeds: Sequence[Run], scratch: Sequence[Run]) -> str:
+    """When each seed is as good as the same one from scratch in the end: every seed's epoch, and the mean seconds."""
+    epochs = [run.reaches(other.accuracy[-1]) for run, other in zip(seeds, scratch, strict=True)]
+    seconds = [run.seconds[epoch - 1] for run, epoch in zip(seeds, epochs, strict=True) if epoch]
+    shown = ", ".join(str(epoch or "never") for epoch in epochs)
+    return f"{shown} ({statistics.mean(seconds):.0f})" if seconds else "never"
+
+
+def spread(values: Sequence[float]) -> str:
     """Mean and standard deviation."""
-    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.{digits}f}{deviation}"
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation}"
 
 
-def curves(runs: Mapping[tuple[str, int], Sequence[Run]]) -> Iterator[tuple[str, int, list[int], list[float]]]:
+def curves(runs: Runs) -> Iterator[tuple[str, int, list[int], list[float]]]:
     """Way, budget, epochs and the mean accuracy over seeds in per cent."""
     for (way, budget), seeds in runs.items():
         means = [100 * statistics.mean(values) for values in zip(*(run.accuracy for run in seeds), strict=True)]
         yield way, budget, list(range(1, budget + 1)), means
 
 
-def interactive(runs: Mapping[tuple[str, int], Sequence[Run]], path: Path) -> None:
+def interactive(runs: Runs, path: Path) -> None:
+    """A page to look closely at."""
     figure = go.Figure()
     for way, budget, epochs, means in curves(runs):
-        line = {"color": LINES[way], "dash": "solid" if budget == max(b for _, b in runs) else "dot"}
+        line = {"color": LINES[way], "dash": dashes(runs)[budget]}
         figure.add_scatter(x=epochs, y=means, name=f"{way}, {budget} epochs", line=line)
     figure.update_layout(template="none", xaxis_title="epoch", yaxis_title="validation accuracy, %")
     figure.write_html(path)
 
 
-def still(runs: Mapping[tuple[str, int], Sequence[Run]], path: Path) -> None:
+def still(runs: Runs, path: Path) -> None:
     """The same as a picture: means over seeds, each seed as a dot."""
     from matplotlib import pyplot
 
     pyplot.rcParams.update({"svg.hashsalt": "distill", "font.size": 9, "axes.edgecolor": INK})
     figure, axes = pyplot.subplots(figsize=(7.2, 3.8))
-    longest = max(budget for _, budget in runs)
-    target = 100 * statistics.mean(run.accuracy[-1] for run in runs["scratch", longest])
-    axes.axhline(target, color=LINES["scratch"], linewidth=0.8, linestyle="--")
+    styles = {"dash": "--", "solid": "-", "dot": ":"}
     for way, budget, epochs, means in curves(runs):
-        style = "-" if budget == longest else ":"
-        axes.plot(epochs, means, style, color=LINES[way], label=f"{way}, {budget} epochs")
+        style, label = styles[dashes(runs)[budget]], f"{way}, {budget} epochs"
+        axes.plot(epochs, means, style, color=LINES[way], label=label)
         for run in runs[way, budget]:
             axes.plot(epochs, [100 * value for value in run.accuracy], ".", color=LINES[way], markersize=3, alpha=0.5)
-    axes.set(xlabel="epoch", ylabel="validation accuracy, %")
+    axes.set(xlabel="epoch", ylabel="validation accuracy, %", ylim=(50, None))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
 
 
+def dashes(runs: Runs) -> dict[int, str]:
+    """How the curves of each budget are drawn."""
+    budgets = sorted({budget for _, budget in runs}, reverse=True)
+    return dict(zip(budgets, ("dash", "solid", "dot"), strict=True))
+
+
 def main() -> None:
     """Train, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--images", type=int, default=4000, help="half to train on, half to validate with")
     parser.add_argument("--epochs", type=int, nargs=2, default=[8, 3], help="the long budget and the short one")
+    parser.add_argument("--longer", type=int, default=18, help="the third budget, of training from scratch alone")
     parser.add_argument("--output", type=Path, default=Path("runs/blocks"))
     parser.add_argument("--picture", type=Path, default=Path("docs/blocks.svg"))
     options = parser.parse_args()
@@ -197,19 +203,20 @@ def main() -> None:
     torch.set_num_threads(1)
     options.output.mkdir(parents=True, exist_ok=True)
     runs: dict[tuple[str, int], list[Run]] = {}
-    for seed in range(options.first_seed, options.first_seed + options.seeds):
+    for seed in range(options.seeds):
         recipe = load(RECIPE, [f"seed={seed}", "teacher.epochs=12"])
         data = FashionMNIST(seed, limit=options.images, val=0.5, batch_size=64)
         bench = Bench(recipe, data, options.output)
         teacher, taught = bench.teacher()
-        for budget in options.epochs:
-            for way, stages in ways(recipe, budget).items():
-                runs.setdefault((way, budget), []).append(bench.student(f"{way}-{budget}", stages, teacher))
+        budgets = {(way, n): stages for n in options.epochs for way, stages in ways(recipe, n).items()}
+        longer = {("scratch", options.longer): ways(recipe, options.longer)["scratch"]}
+        for (way, epochs), stages in {**longer, **budgets}.items():
+            runs.setdefault((way, epochs), []).append(bench.student(f"{way}-{epochs}", stages, teacher))
     print(
         f"teacher: {100 * taught.accuracy[-1]:.2f} % validation, {100 * taught.test:.2f} % test, "
         f"{taught.seconds[-1]:.0f} s"
     )
-    for line in table(runs, max(options.epochs)):
+    for line in table(runs, [max(options.epochs), options.longer]):
         print(line)
     interactive(runs, options.output / "curves.html")
     still(runs, options.picture)
