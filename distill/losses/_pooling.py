@@ -15,7 +15,12 @@ def as_map(features: Float[Tensor, "batch *_"]) -> Map:
 def pool_to_smaller(student: Map, teacher: Map) -> tuple[Map, Map]:
     """Average-pool the larger map to the smaller one's size: pooling loses detail, enlarging would invent it."""
     height, width = (min(s, t) for s, t in zip(student.shape[2:], teacher.shape[2:], strict=True))
-    return F.adaptive_avg_pool2d(student, (height, width)), F.adaptive_avg_pool2d(teacher, (height, width))
+    return pooled(student, height, width), pooled(teacher, height, width)
+
+
+def pooled(features: Map, height: int, width: int) -> Map:
+    """Averages over a grid of that size; a map of that size as it is, since torch's pooling would copy it slowly."""
+    return features if features.shape[2:] == (height, width) else F.adaptive_avg_pool2d(features, (height, width))
 
 
 def embedding(features: Float[Tensor, "batch channels *_"]) -> Float[Tensor, "batch channels"]:

