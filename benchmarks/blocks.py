@@ -177,6 +177,7 @@ def still(runs: Runs, path: Path) -> None:
         for run in runs[way, budget]:
             axes.plot(epochs, [100 * value for value in run.accuracy], ".", color=LINES[way], markersize=3, alpha=0.5)
     axes.set(xlabel="epoch", ylabel="validation accuracy, %", ylim=(50, None))
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
     path.parent.mkdir(exist_ok=True)
