@@ -1,7 +1,7 @@
 """Images per second of distillation: ours, ours with a cache, a bare PyTorch loop, and torchdistill 1.1.5.
 
     pip install torchdistill
-    python -m benchmarks.distillation_speed [--rounds 3] [--steps 3] [--threads 2]
+    python -m benchmarks.distillation_speed [--rounds 3] [--steps 2] [--threads 2]
 
 Prints Markdown tables. The networks, batches and losses of all ways are the same; ours and the bare loop are in
 channels-last layout, torchdistill is as its examples are. Rounds interleave the ways, and ratios are taken within a
@@ -47,7 +47,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peak", choices=["ours", "cached", "bare", "torchdistill"], help=argparse.SUPPRESS)
     options = parser.parse_args()
