@@ -91,18 +91,15 @@ def decompose(features: Tensor, count: int) -> tuple[Directions, Float[Tensor, "
     """
     # Of unit norm, so that what is narrow does not depend on the activations' scale.
     pixels = F.normalize(features.float().flatten(1), dim=1).unflatten(1, (features.shape[1], -1)).mT
+    count = min(count, *pixels.shape[1:])
     with torch.no_grad():
-        _, values, vectors = torch.linalg.svd(pixels, full_matrices=False)
-    leading = vectors.mT[:, :, :count]
-    squares = values.square()
+        # Many times faster than a singular value decomposition; squares need twice the digits.
+        squares, vectors = torch.linalg.eigh(pixels.double().mT @ pixels.double())
+        squares, vectors = squares.flip(1).clamp(min=0).float(), vectors.flip(2).float()
     gaps = squares[:, None, :count] - squares[:, :, None]
-    shares = pixels @ vectors.mT
-    mixed = shares.mT @ shares[:, :, :count]
-    turn = vectors.mT @ (reciprocal(gaps) * mixed)
-    # Directions that no pixel has: their singular values are zero.
-    outside = (pixels.mT @ shares[:, :, :count] - vectors.mT @ mixed) * reciprocal(squares[:, None, :count])
-    motion = turn + outside
-    return leading + motion - motion.detach(), F.normalize(values[:, None, :count], dim=2)
+    shares = pixels @ vectors
+    turn = vectors @ (reciprocal(gaps) * (shares.mT @ shares[:, :, :count]))
+    return vectors[:, :, :count] + turn - turn.detach(), F.normalize(squares[:, None, :count].sqrt(), dim=2)
 
 
 def reciprocal(gaps: Tensor) -> Tensor:
