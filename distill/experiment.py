@@ -56,6 +56,8 @@ class Experiment:
         data = call(datasets.find(recipe.data.name), recipe.data, {"seed": lambda: recipe.seed})
         task = call(tasks.find(recipe.task.name), recipe.task, {"num_classes": lambda: data.num_classes})
         show_views(data, recipe.cache.views if recipe.cache else None)
+        if recipe.cache and (recipe.cache.top_k or 0) >= data.num_classes:
+            raise RecipeError(f"cache.top_k={recipe.cache.top_k}, but there are only {data.num_classes} classes")
         rehearse(recipe, data, task)
         folder = recipe.output / recipe.recipe / key(_effects(recipe))[:8]
         steps = Steps(folder, recipe.output, allow=_outside(recipe))
