@@ -111,24 +111,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2, help="methods at a time, each on one thread")
     parser.add_argument("--output", type=Path, default=Path("runs"))
-    parser.add_argument("--alone", action="store_true", help="measure one method here, in this process")
+    parser.add_argument("--alone", nargs=2, type=Path, help=argparse.SUPPRESS)  # one method here, from these teachers
     options = parser.parse_args()
     quiet_libraries()
-    teachers = prepared(options.output)
     kept = {method: options.output / "methods" / f"{method}-{options.seeds}.json" for method in options.methods}
     if options.alone:
         (method,) = options.methods
+        teachers = dict(zip((SHALLOW, DEEP), options.alone, strict=True))
         kept[method].parent.mkdir(exist_ok=True)
         kept[method].write_text(json.dumps(asdict(measure(method, options.seeds, options.output, teachers))))
         return
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.methods",
-        "--alone",
-        f"--seeds={options.seeds}",
-        f"--output={options.output}",
-    ]
+    files = [str(file) for file in prepared(options.output).values()]
+    settings = [f"--seeds={options.seeds}", f"--output={options.output}", "--alone", *files]
+    command = [sys.executable, "-m", "benchmarks.methods", *settings]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with ThreadPoolExecutor(options.jobs) as pool:
         missing = [method for method, file in kept.items() if not file.exists()]
