@@ -32,6 +32,8 @@ FOLDER = "fashion_mnist/methods"
 WITH_BOTH = f"{FOLDER}/ensemble"
 """The recipe that has both teachers."""
 SHALLOW, DEEP = "shallow", "deep"
+ACCURACIES = ("test, %", "validation, last, %", "validation, best, %")
+COLUMNS = ("method", *ACCURACIES, "CPU s/epoch", "peak MB", "parameters", "MACs")
 
 
 @dataclass
@@ -125,18 +127,15 @@ def main() -> None:
     settings = [f"--seeds={options.seeds}", f"--output={options.output}", "--alone", *files]
     command = [sys.executable, "-m", "benchmarks.methods", *settings]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def run(method: str) -> None:
+        if not kept[method].exists() and subprocess.run([*command, "--methods", method], env=environment).returncode:
+            print(f"{method} failed: see above")
+
     with ThreadPoolExecutor(options.jobs) as pool:
-        missing = [method for method, file in kept.items() if not file.exists()]
-        list(
-            pool.map(
-                lambda method: subprocess.run([*command, "--methods", method], env=environment, check=True), missing
-            )
-        )
-    print(
-        "| method | test, % | validation, last, % | validation, best, % | CPU s/epoch | peak MB | parameters | MACs |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
-    results = {method: Measured(**json.loads(file.read_text())) for method, file in kept.items()}
+        list(pool.map(run, kept))
+    results = {method: Measured(**json.loads(file.read_text())) for method, file in kept.items() if file.exists()}
+    print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
     for method, measured in sorted(results.items(), key=lambda item: -statistics.mean(item[1].test)):
         print(row(method, measured))
 
