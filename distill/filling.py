@@ -35,8 +35,7 @@ def fill(recipe: Recipe) -> None:
     if not recipe.cache:
         raise RecipeError("the recipe has no cache to fill: add cache={views: 4}")
     with Experiment.open(replace(recipe, tracking=replace(recipe.tracking, mode="disabled"))) as experiment:
-        teachers = train_teachers(experiment)
-        known = {name.removeprefix("teachers/"): teacher for name, teacher in teachers.items()}
+        known = train_teachers(experiment)
         for group, taps in _heard(experiment).items():
             if early := [name for name, _ in group if name not in known]:
                 console.print(f"{'cache':<22} stage '{early[0]}' teaches only when it is done: its answers come later")

@@ -49,14 +49,13 @@ def run(recipe: Recipe, *, on_epoch: OnEpoch | None = None) -> Result:
     """
     with Experiment.open(recipe, on_epoch) as experiment:
         teachers = train_teachers(experiment)
-        made = dict(teachers)
+        made = {step_of(name): done for name, done in teachers.items()}
         if recipe.baseline and any(map(learns_from_others, recipe.stages.values())):
             made["alone"] = train_alone(experiment)
         stages = train_student(experiment, teachers)
         made |= {f"assistant/{name}": stages[name] for name, stage in recipe.stages.items() if stage.student}
         made["student"] = list(stages.values())[-1]
-        known = {name.removeprefix("teachers/"): done for name, done in teachers.items()} | stages
-        made |= compress(experiment, made["student"], known)
+        made |= compress(experiment, made["student"], teachers | stages)
         final = list(made.values())[-1]
         final.artifact.save(experiment.folder / "student.safetensors")
         exported = export(experiment, final.artifact)
@@ -67,12 +66,14 @@ def run(recipe: Recipe, *, on_epoch: OnEpoch | None = None) -> Result:
 
 
 def train_teachers(experiment: Experiment) -> dict[str, Finished]:
-    """Every teacher of the recipe: ``teacher``, and each of ``teachers`` as ``teachers/NAME``."""
-    recipe = experiment.recipe
-    specs = ({"teacher": recipe.teacher} if recipe.teacher else {}) | {
-        f"teachers/{name}": spec for name, spec in recipe.teachers.items()
-    }
-    return {name: train_teacher(experiment, name, spec) for name, spec in specs.items()}
+    """Every teacher of the recipe, by the name that stages call it by."""
+    specs = experiment.recipe.all_teachers()
+    return {name: train_teacher(experiment, step_of(name), spec) for name, spec in specs.items()}
+
+
+def step_of(teacher: str) -> str:
+    """The step that makes a teacher: ``teacher`` itself, or ``teachers/NAME``."""
+    return teacher if teacher == "teacher" else f"teachers/{teacher}"
 
 
 def train_teacher(experiment: Experiment, name: str, spec: TeacherNetwork) -> Finished:
@@ -110,7 +111,7 @@ def train_student(experiment: Experiment, teachers: Mapping[str, Finished]) -> d
     """Stage by stage; each starts from the student that the one before it left, or trains one of its own."""
     done: dict[str, Finished] = {}
     start = None
-    known = {name.removeprefix("teachers/"): teacher for name, teacher in teachers.items()}
+    known = dict(teachers)
     for name, stage in experiment.recipe.stages.items():
         listens = {teacher: known[teacher] for teacher in experiment.recipe.teachers_of(stage)}
         begins = None if stage.student else start
