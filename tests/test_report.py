@@ -211,3 +211,11 @@ def test_counts_keep_three_digits(value: int):
 @pytest.mark.parametrize(("value", "text"), [(None, DASH), (0.03127, "0.0313"), (1.5, "1.50"), (1234.5, "1234")])
 def test_milliseconds_keep_three_digits(value: float | None, text: str):
     assert milliseconds(value) == text
+
+
+def test_several_teachers_and_an_assistant_are_told_apart() -> None:
+    names = ("teachers/large", "teachers/wide", "assistant/elder", "student")
+    many = Report("many", tuple(step(name, 1_000 * (4 - i), 0.9, 0.1) for i, name in enumerate(names)))
+    titles = ["teacher large", "teacher wide", "assistant, elder", "student distilled"]
+    assert [cells(many, row)[0] for row in many.steps] == titles
+    assert many.reference is many.steps[0]

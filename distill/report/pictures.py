@@ -11,7 +11,15 @@ from plotly.offline import get_plotlyjs
 from distill.measure import Step
 from distill.report.rows import Report, count, milliseconds, score, scored, title
 
-COLOURS = {"teacher": "#64748b", "alone": "#f59e0b", "student": "#2563eb", "compress": "#7c3aed", "export": "#059669"}
+COLOURS = {
+    "teacher": "#64748b",
+    "teachers": "#64748b",
+    "assistant": "#0891b2",
+    "alone": "#f59e0b",
+    "student": "#2563eb",
+    "compress": "#7c3aed",
+    "export": "#059669",
+}
 INK, SOFT, LINE = "#0f172a", "#64748b", "#e2e8f0"
 DASHES = ("solid", "dot", "dash", "dashdot", "longdash", "longdashdot")
 TOUCHING = 0.07  # of the axis: markers closer than this in both directions become one
