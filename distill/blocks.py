@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from distill.batch import Batch
 from distill.errors import RecipeError
-from distill.losses.fitnet import as_map
+from distill.losses._pooling import as_map
 from distill.schema import Cuts
 from distill.taps import Features, Taps
 

@@ -17,7 +17,7 @@ from distill.artifact import Plan, surgery
 from distill.losses import loss
 from distill.losses._adapters import bottleneck
 from distill.losses._classifier import FrozenClassifier, check_it_reads, last_linear
-from distill.losses._pooling import embedding
+from distill.losses._pooling import embedding, pooled
 from distill.taps import Taps
 
 
@@ -75,7 +75,7 @@ class ReusedClassifier(nn.Module):
     ) -> Float[Tensor, ""]:
         self.input_shape = (1, *inputs.shape[1:])  # what `deploy` tries the changed network on
         projected = self.projector(student)
-        return F.mse_loss(projected, F.adaptive_avg_pool2d(teacher, projected.shape[2:]))
+        return F.mse_loss(projected, pooled(teacher, *projected.shape[2:]))
 
     def deploy(self, student: nn.Module, path: str) -> tuple[nn.Module, Plan]:
         """The student with the projector behind the module at ``path``, and with the teacher's classifier; evaluating.
