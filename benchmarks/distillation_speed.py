@@ -11,7 +11,6 @@ our in-memory loader, the others' by torchvision's per-image transforms and a Da
 
 import argparse
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks._memory import peak_mb
 from benchmarks._ways import Cached, Run, bare, ours, torchdistill
 from benchmarks._work import Work
 from distill.console import console
@@ -64,7 +64,7 @@ def main() -> None:
         }
         if options.peak:
             ways[options.peak](replace(RESNET, steps=1))
-            say(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+            say(peak_mb())
             return
         throughput(ways, [replace(work, steps=options.steps) for work in WORKS], options.rounds)
         switches([replace(work, steps=options.steps) for work in (RESNET, SHUFFLENET)], options.rounds)
@@ -110,7 +110,7 @@ def memory(names: Iterable[str], threads: int) -> None:
     for name in names:
         command = [sys.executable, "-m", "benchmarks.distillation_speed", "--peak", name, "--threads", str(threads)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        say(f"| {name} | {int(done.stdout.split()[-1]) / 1024:.0f} |")
+        say(f"| {name} | {float(done.stdout.split()[-1]):.0f} |")
 
 
 def interleaved(jobs: Mapping[str, tuple[Way, Work]], rounds: int) -> dict[str, list[Run]]:

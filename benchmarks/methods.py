@@ -10,7 +10,6 @@ trained first. Each method has a process of its own, so that its memory can be t
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+from benchmarks._memory import peak_mb
 from distill.artifact import deployable
 from distill.console import quiet_libraries
 from distill.evaluation import on_best_device, score
@@ -89,7 +89,7 @@ def measure(method: str, seeds: int, output: Path, teachers: dict[str, Path]) ->
         measured.best.append(100 * max(curve))
         measured.params, measured.macs = done.step.params, done.step.macs
     measured.epoch_seconds = statistics.median(epochs or [float("nan")])
-    measured.peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    measured.peak_mb = peak_mb()
     return measured
 
 
