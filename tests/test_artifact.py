@@ -33,7 +33,7 @@ def plain() -> Artifact:
 
 
 def encoded() -> Artifact:
-    return encode(quantize(svd(plain(), ratio=0.4)))
+    return encode(quantize(svd(plain(), nets.anything, nets.calibration(), max_error=0.6)))
 
 
 MAKE = {"plain": plain, "encoded": encoded}
@@ -237,7 +237,7 @@ def test_storing_changes_a_copy() -> None:
 
 def test_surgery_drops_the_forms_of_what_it_replaced() -> None:
     quantized = quantize(plain())
-    done = svd(quantized, ratio=0.4, layers=["point", "head"])
+    done = svd(quantized, nets.anything, nets.calibration(), max_error=0.6, layers=["point", "head"])
     assert quantized.stored.keys() - done.stored.keys() == {"point.weight", "head.weight"}
     retrained = quantized.copy_model()
     retrained.stem.weight.data += 1

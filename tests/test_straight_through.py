@@ -35,7 +35,7 @@ def test_every_forward_follows_the_weights() -> None:
 
 
 def test_settling_keeps_names_statistics_and_what_was_learned() -> None:
-    artifact = quantize(svd(nets.artifact(), ratio=0.4), bits=4)
+    artifact = quantize(svd(nets.artifact(), nets.anything, nets.calibration(), max_error=0.6), bits=4)
     model = nets.train(trainable(artifact))
     done = settle(artifact, model)
     before, after = artifact.model.state_dict(), done.model.state_dict()

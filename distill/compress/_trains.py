@@ -1,7 +1,8 @@
 """Oseledets: Tensor-Train Decomposition. SIAM Journal on Scientific Computing 33(5), 2011.
 
-Matrices become tensors whose modes are ordered inputs first, outputs last. Cut at the bond in between, such a train is
-a product of two matrices: it computes as fast as a matrix of that rank, and the other bonds only save storage.
+Weights become tensors whose modes are ordered inputs first, then the kernel, outputs last. Cut at the bonds beside the
+kernel, or at the one in the middle, such a train is a product of two or three plain layers: it computes as fast as
+those of that rank, and the other bonds only save storage.
 """
 
 from math import isqrt, prod
@@ -17,65 +18,96 @@ class Shape(NamedTuple):
     """A train's modes and the ranks of the bonds between them."""
 
     inputs: tuple[int, ...]
+    kernel: int
+    """Height times width; no mode of its own where that is 1."""
     outputs: tuple[int, ...]
     ranks: tuple[int, ...]
+
+    @property
+    def modes(self) -> tuple[int, ...]:
+        """All of them, in order."""
+        return (*self.inputs, *((self.kernel,) if self.kernel > 1 else ()), *self.outputs)
 
     @property
     def size(self) -> int:
         """Number of values in all cores."""
         ranks = (1, *self.ranks, 1)
-        return sum(a * n * b for a, n, b in zip(ranks, self.inputs + self.outputs, ranks[1:], strict=False))
+        return sum(a * n * b for a, n, b in zip(ranks, self.modes, ranks[1:], strict=False))
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Ranks of the bonds at which layers are cut: one, or one on either side of the kernel."""
+        first = len(self.inputs) - 1
+        return self.ranks[first : first + (2 if self.kernel > 1 else 1)]
 
 
 class Trains:
-    """All trains that a matrix (inputs, outputs) may become.
+    """All trains that a weight (inputs, kernel, outputs) may become.
 
     Theorem 2.2: the squared error of a train is at most the sum, over its bonds, of what cutting the tensor at that
     bond alone would lose. So ranks for any error bound follow from the singular values at the bonds, computed once.
+
+    Args:
+        weight: the tensor.
+        felt: the same, weighted by how much its errors are felt; it decides at the bonds where layers are cut.
     """
 
-    def __init__(self, matrix: Tensor) -> None:
-        self.modes = [(i, o) for i in _splits(matrix.shape[0]) for o in _splits(matrix.shape[1])]
-        rows = {row for i, o in self.modes for row in _bonds(i + o)}
-        self.spectra = {row: torch.linalg.svdvals(matrix.double().reshape(row, -1)) for row in rows}
+    def __init__(self, weight: Tensor, felt: Tensor | None = None) -> None:
+        inputs, self.kernel, outputs = weight.shape
+        cuts = {inputs, inputs * self.kernel}
+        self.modes = [(i, o) for i in _splits(inputs) for o in _splits(outputs)]
+        rows = {row for i, o in self.modes for row in _bonds(Shape(i, self.kernel, o, ()).modes)}
+        self.spectra = {
+            row: torch.linalg.svdvals((weight if felt is None or row not in cuts else felt).double().reshape(row, -1))
+            for row in rows
+        }
 
     def smallest(self, error: float) -> Shape:
         """The train with the fewest values whose relative error is at most ``error``."""
-        return min((self._within(error, *modes) for modes in self.modes), key=lambda shape: shape.size)
+        return min((self.within(error, *modes) for modes in self.modes), key=lambda shape: shape.size)
 
-    def _within(self, error: float, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Shape:
-        modes = inputs + outputs
+    def within(self, error: float, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Shape:
+        """The ranks of a train of these modes whose relative error is at most ``error``."""
+        modes = Shape(inputs, self.kernel, outputs, ()).modes
         tolerance = error**2 / (len(modes) - 1)  # the paper's delta, squared, in units of the tensor's norm
         ranks: list[int] = []
         for row, mode in zip(_bonds(modes), modes, strict=False):
             most = (ranks[-1] if ranks else 1) * mode
             ranks.append(min(most, rank_within(self.spectra[row], tolerance)))
-        return Shape(inputs, outputs, tuple(ranks))
+        return Shape(inputs, self.kernel, outputs, tuple(ranks))
 
 
-def decompose(matrix: Tensor, shape: Shape) -> list[Tensor]:
+def decompose(weight: Tensor, shape: Shape) -> list[Tensor]:
     """Algorithm 1 with given ranks: cores (rank, mode, rank), the singular values of a bond shared by its two sides."""
-    cores, root, rest = [], torch.ones(1, dtype=torch.float64), matrix.double().reshape(1, -1)
-    modes = shape.inputs + shape.outputs
-    for mode, rank in zip(modes, shape.ranks, strict=False):
+    cores, root, rest = [], torch.ones(1, dtype=torch.float64), weight.double().reshape(1, -1)
+    for mode, rank in zip(shape.modes, shape.ranks, strict=False):
         u, s, vh = torch.linalg.svd(rest.reshape(len(root) * mode, -1), full_matrices=False)
         core = u[:, :rank].reshape(len(root), mode, rank)
         rest = s[:rank, None] * vh[:rank]
         next_root = s[:rank].clamp(min=1e-12 * float(s[0]) + 1e-300).sqrt()
         cores.append(core / root[:, None, None] * next_root)
         root = next_root
-    return [*cores, (rest / root[:, None]).reshape(len(root), modes[-1], 1)]
+    return [*cores, (rest / root[:, None]).reshape(len(root), shape.modes[-1], 1)]
 
 
-def contract(cores: list[Tensor], inputs: int) -> tuple[Tensor, Tensor]:
-    """The two matrices (middle rank, inputs) and (outputs, middle rank) of a train with so many modes of inputs."""
+def contract(cores: list[Tensor], shape: Shape) -> list[Tensor]:
+    """The layers of a train: matrices (rank, inputs) and (outputs, rank), and between them the kernel's core if any."""
+    count = len(shape.inputs)
     first = cores[0].new_ones(1, 1)
-    for core in cores[:inputs]:
+    for core in cores[:count]:
         first = torch.einsum("ai,anb->bin", first, core).flatten(1)
     second = cores[0].new_ones(1, 1)
-    for core in reversed(cores[inputs:]):
+    for core in reversed(cores[-len(shape.outputs) :]):
         second = torch.einsum("anb,ob->noa", core, second).flatten(0, 1)
-    return first, second
+    return [first, *cores[count : len(cores) - len(shape.outputs)], second]
+
+
+def dense(layers: list[Tensor]) -> Tensor:
+    """The weight (inputs, kernel, outputs) that the layers of `contract` multiply to."""
+    first, *between, second = layers
+    if between:
+        return torch.einsum("ai,akb,ob->iko", first, between[0], second)
+    return torch.einsum("ai,oa->io", first, second)[:, None]
 
 
 def _splits(size: int) -> list[tuple[int, ...]]:

@@ -1,12 +1,12 @@
 """Novikov et al.: Tensorizing Neural Networks. arXiv:1509.06569; Garipov et al.: Ultimate tensorization: compressing
-convolutional and FC layers alike. arXiv:1611.03214, for 1 x 1 convolutions.
+convolutional and FC layers alike. arXiv:1611.03214.
 
-Departs from the papers: modes are ordered inputs first (see `_trains`), so that a layer runs as two plain ones and is
-faster than the dense one, not only smaller; and nobody chooses ranks or shapes, both follow from an error bound.
+Departs from the papers: modes are ordered inputs first (see `_trains`), so that a layer runs as two or three plain ones
+and may be faster than the dense one, not only smaller; and nobody chooses ranks or shapes, both follow from one number.
 """
 
-import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,76 +14,73 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from distill.artifact import Artifact, Plan, surgery
+from distill.artifact import Artifact, surgery
+from distill.batch import Batch
 from distill.compress import hook
-from distill.compress._layers import Change, Layer, exchange, explain, factorable, layer_at
-from distill.compress._trains import Shape, Trains, contract, decompose
-from distill.errors import RecipeError
+from distill.compress._factorise import factorise, rebuild
+from distill.compress._goal import Aim, Goal, Option
+from distill.compress._layers import Layer
+from distill.compress._matrices import left_singular
+from distill.compress._moments import Felt, Site, Weighting
+from distill.compress._trains import Shape, Trains, contract, decompose, dense
 
-log = logging.getLogger(__name__)
-
-EVALUATIONS = 6
-"""Networks tried to meet ``max_drop``: the error bound is then known to 1/32 of ``max_error``."""
+LEVELS = 24
+"""Error bounds tried of each layer."""
 
 
 @hook("tensor_train")
 def tensor_train(
     artifact: Artifact,
     evaluate: Callable[[nn.Module], float],
+    calibration: list[Batch],
     *,
-    max_error: float = 0.5,
+    max_error: float | None = None,
+    max_params: float | None = None,
+    max_macs: float | None = None,
     max_drop: float | None = None,
+    aim: Aim = "size",
+    weighting: Weighting = "outputs",
     layers: list[str] | None = None,
 ) -> Artifact:
-    """1 x 1 convolutions and linear layers as tensor trains; a layer that would not get smaller stays as it is.
+    """Convolutions and linear layers as tensor trains of two to five cores; a layer that would not get smaller, or
+    faster, stays as it is.
 
-    Args:
-        artifact: what to compress.
-        evaluate: the task's monitor on the validation split, higher is better; called only for ``max_drop``.
-        max_error: largest relative error of a layer's weight, |approximation - weight| / |weight|, above 0, below 1.
-        max_drop: largest loss of ``evaluate``, before any fine-tuning: the largest error bound up to ``max_error``
-            that meets it is searched for.
-        layers: globs of module paths; without any, every layer.
-
-    Raises:
-        RecipeError: a setting is out of range, a glob matches nothing, or the artifact is encoded.
-        TrainingError: a weight holds values that are not finite.
+    Settings are those of `svd`.
     """
-    if not 0 < max_error < 1 or (max_drop is not None and not max_drop >= 0):
-        raise RecipeError(f"tensor_train needs 0 < max_error < 1, max_drop >= 0; not {max_error} and {max_drop}")
-    weights, unfit = _matrices(artifact, layers)
-    trains = {path: Trains(weight) for path, weight in weights.items()}
+    goal = Goal(max_error, max_params, max_macs, max_drop, aim)
+    return factorise("tensor_train", artifact, evaluate, calibration, goal, weighting, layers, factors, TensorTrain)
 
-    def within(error: float) -> Artifact:
-        shapes = {path: options.smallest(error) for path, options in trains.items()}
-        smaller = {path: shape for path, shape in shapes.items() if shape.size < weights[path].numel()}
-        return _factorised(artifact, smaller, weights)
 
-    result = within(max_error) if max_drop is None else _search(artifact, within, evaluate, max_error, max_drop)
-    changed = _changes(result, weights)
-    explain("tensor_train", changed, unfit | {path: "would get no smaller" for path in weights if path not in changed})
-    return result
+def factors(site: Site, felt: Felt) -> "LayerTrains | str":
+    """What may become of a layer, or why nothing may."""
+    mode = site.layer.padding_mode if isinstance(site.layer, nn.Conv2d) else "zeros"
+    return LayerTrains(site, felt) if mode == "zeros" else f"{mode} padding"
 
 
 @surgery("tensor_train")
 def apply(model: nn.Module, layers: dict[str, dict[str, Any]]) -> nn.Module:
     """Put trains of the given shapes in place of layers."""
-    for path, spec in layers.items():
-        exchange(model, path, TensorTrain(layer_at(model, path), Shape(**{k: tuple(v) for k, v in spec.items()})))
-    return model
+    return rebuild(model, layers, TensorTrain)
 
 
 class TensorTrain(nn.Module):
-    """A linear layer or a 1 x 1 convolution that keeps the cores of a train and runs as two plain layers.
+    """A linear layer or a convolution that keeps the cores of a train and runs as plain layers.
 
     ``core0`` is kept with its axes reversed: every core then begins with a bond, along which its values differ in size.
+
+    Args:
+        layer: what it takes the place of.
+        spec: ``inputs``, ``kernel``, ``outputs`` and ``ranks`` of a `Shape`, and whether it runs ``dense``.
     """
 
-    def __init__(self, layer: Layer, shape: Shape) -> None:
+    def __init__(self, layer: Layer, spec: Mapping[str, Any]) -> None:
         super().__init__()
-        self.shape = shape
-        self.geometry = {k: getattr(layer, k) for k in ("stride", "padding")} if isinstance(layer, nn.Conv2d) else None
-        modes, ranks = shape.inputs + shape.outputs, (1, *shape.ranks, 1)
+        self.shape, self.runs_dense = shape_of(spec), bool(spec["dense"])
+        self.geometry: dict[str, Any] | None = None
+        if isinstance(layer, nn.Conv2d):
+            self.kernel_size = layer.kernel_size
+            self.geometry = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
+        modes, ranks = self.shape.modes, (1, *self.shape.ranks, 1)
         for position, (before, mode, after) in enumerate(zip(ranks, modes, ranks[1:], strict=False)):
             sizes = (before, mode, after) if position else (after, mode, before)
             self.register_parameter(f"core{position}", nn.Parameter(layer.weight.new_empty(sizes)))
@@ -96,16 +93,17 @@ class TensorTrain(nn.Module):
         return [first.transpose(0, 2), *others]
 
     def weights(self) -> list[Tensor]:
-        """The two matrices (out, in) that the cores multiply to or, where that is less work, their one product."""
-        first, second = contract(self.cores, len(self.shape.inputs))
-        return [second @ first] if first.numel() + second.numel() >= len(second) * first.shape[1] else [first, second]
+        """Of the layers that it runs as: one, or as many as the train is cut into."""
+        layers = contract(self.cores, self.shape)
+        if self.runs_dense:
+            return [self._kernel(dense(layers).permute(2, 0, 1))]
+        first, *between, second = layers
+        ends = (first, second) if self.geometry is None else (first[:, :, None, None], second[:, :, None, None])
+        return [ends[0], *(self._kernel(core.permute(2, 0, 1)) for core in between), ends[1]]
 
     def forward(self, inputs: Tensor) -> Tensor:
         for weight, bias, geometry in self._layers():
-            if self.geometry is None:
-                inputs = F.linear(inputs, weight, bias)
-            else:
-                inputs = F.conv2d(inputs, weight[:, :, None, None], bias, **geometry)
+            inputs = F.linear(inputs, weight, bias) if geometry is None else F.conv2d(inputs, weight, bias, **geometry)
         return inputs
 
     @torch.no_grad()
@@ -115,86 +113,91 @@ class TensorTrain(nn.Module):
         for weight, bias, geometry in self._layers():
             like: dict[str, Any] = {"bias": bias is not None, "device": weight.device, "dtype": weight.dtype}
             ends = (weight.shape[1], weight.shape[0])
-            if self.geometry is None:
+            if geometry is None:
                 plain.append(skip_init(nn.Linear, *ends, **like))
             else:
-                plain.append(skip_init(nn.Conv2d, *ends, kernel_size=1, **geometry, **like))
-            plain[-1].weight.copy_(weight.reshape(plain[-1].weight.shape))
+                plain.append(skip_init(nn.Conv2d, *ends, kernel_size=tuple(weight.shape[2:]), **geometry, **like))
+            plain[-1].weight.copy_(weight)
             if bias is not None:
                 plain[-1].bias.copy_(bias)
         return nn.Sequential(*plain) if len(plain) > 1 else plain[0]
 
-    def _layers(self) -> Iterator[tuple[Tensor, Tensor | None, dict[str, Any]]]:
+    def _kernel(self, weight: Tensor) -> Tensor:
+        """(outputs, inputs, kernel) as the weight of a layer."""
+        return weight.squeeze(2) if self.geometry is None else weight.unflatten(2, self.kernel_size)
+
+    def _layers(self) -> Iterator[tuple[Tensor, Tensor | None, dict[str, Any] | None]]:
         """Weight, bias and geometry of each layer it runs as."""
         weights = self.weights()
+        moves = 1 if len(weights) == 3 else 0  # the one with the kernel, or the first
         for position, weight in enumerate(weights):
-            last = position == len(weights) - 1
-            yield weight, self.bias if last else None, (self.geometry or {}) if position == 0 else {}
+            geometry = self.geometry if position == moves or self.geometry is None else {}
+            yield weight, self.bias if position == len(weights) - 1 else None, geometry
 
 
-def _matrices(artifact: Artifact, patterns: list[str] | None) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The weights (inputs, outputs) that trains can take the place of; and why others are not among them."""
-    layers, unfit = factorable(artifact, "tensor_train", patterns)
-    unfit |= {path: why for path, layer in layers.items() if (why := _unfit(layer))}
-    return {path: layer.weight.detach().flatten(1).T for path, layer in layers.items() if path not in unfit}, unfit
+def shape_of(spec: Mapping[str, Any]) -> Shape:
+    """The train that an entry of a plan describes."""
+    return Shape(tuple(spec["inputs"]), spec["kernel"], tuple(spec["outputs"]), tuple(spec["ranks"]))
 
 
-def _unfit(layer: Layer) -> str:
-    """Why a train cannot take the place of a layer."""
-    if isinstance(layer, nn.Linear):
-        return ""
-    if layer.kernel_size != (1, 1):
-        return "not 1 x 1"
-    return "" if layer.padding_mode == "zeros" else f"{layer.padding_mode} padding"
+class LayerTrains:
+    """All trains that a layer may become, for errors as they are felt."""
 
+    def __init__(self, site: Site, felt: Felt) -> None:
+        self.site = site
+        self.rows, self.columns = felt.rows(site, (False, False)), felt.columns(site)
+        weight = site.layer.weight.detach().double()
+        self.weight = weight.flatten(2).permute(1, 2, 0) if weight.dim() > 2 else weight.T[:, None]
+        self.felt = self._felt(self.weight)
 
-def _factorised(artifact: Artifact, shapes: Mapping[str, Shape], weights: Mapping[str, Tensor]) -> Artifact:
-    """The artifact with these layers as trains that approximate their weights."""
-    if not shapes:
-        return artifact
-    plan = {path: {key: list(value) for key, value in shape._asdict().items()} for path, shape in shapes.items()}
-    model = apply(artifact.copy_model(), plan)
-    with torch.no_grad():
-        for path, shape in shapes.items():
-            train = model.get_submodule(path)
-            assert isinstance(train, TensorTrain)
-            for core, values in zip(train.cores, decompose(weights[path], shape), strict=True):
-                core.copy_(values)
-    return artifact.with_model(model, Plan("tensor_train", plan))
+    @property
+    def importance(self) -> float:
+        return float(self.felt.square().sum())
 
+    def options(self) -> Sequence[Option]:
+        """The smallest train of each of some error bounds, and the error it really has."""
+        trains = Trains(self.weight, self.felt)
+        return [self._option(shape) for shape in {trains.smallest(level / LEVELS): None for level in range(1, LEVELS)}]
 
-def _search(
-    artifact: Artifact,
-    within: Callable[[float], Artifact],
-    evaluate: Callable[[nn.Module], float],
-    max_error: float,
-    max_drop: float,
-) -> Artifact:
-    """The artifact of the largest error bound that loses no more than ``max_drop``, by bisection."""
-    floor = evaluate(artifact.model) - max_drop
-    best, low, high, error = artifact, 0.0, max_error, max_error
-    for _ in range(EVALUATIONS):
-        candidate = within(error)
-        value = evaluate(candidate.model)
-        log.info("tensor_train: error bound %.3f: %.4f, at least %.4f wanted", error, value, floor)
-        if value >= floor:
-            best, low = candidate, error
-        else:
-            high = error
-        if low == high:
-            break
-        error = (low + high) / 2
-    return best
+    def fill(self, module: nn.Module, spec: Mapping[str, Any]) -> None:
+        assert isinstance(module, TensorTrain)
+        for core, values in zip(module.cores, self._cores(shape_of(spec)), strict=True):
+            core.copy_(values)
 
+    def _felt(self, weight: Tensor) -> Tensor:
+        return torch.einsum("ai,iko,ob->akb", self.rows.root, weight, self.columns.root)
 
-@torch.no_grad()
-def _changes(result: Artifact, weights: Mapping[str, Tensor]) -> dict[str, Change]:
-    """What became of the layers that are trains now."""
-    changes = {}
-    for path, weight in weights.items():
-        train = result.model.get_submodule(path)
-        if isinstance(train, TensorTrain):
-            first, second = contract(train.cores, len(train.shape.inputs))
-            error = float(((second @ first).T - weight).norm() / weight.norm())
-            changes[path] = Change(train.shape.ranks, weight.numel(), train.shape.size, error)
-    return changes
+    def _cores(self, shape: Shape) -> list[Tensor]:
+        """Cut as errors are felt where layers are cut; then nothing is left to cut there."""
+        first, *_, last = (*shape.widths, shape.widths[-1])
+        u, v = self._u[:, :first], self._v[:, :last]
+        core = torch.einsum("ir,iko,os->rks", u, self.felt, v)
+        weight = torch.einsum("ir,rks,os->iko", self.rows.inverse @ u, core, self.columns.inverse @ v)
+        return decompose(weight, shape)
+
+    @cached_property
+    def _u(self) -> Tensor:
+        """Directions of the inputs, those first whose errors are felt most."""
+        return left_singular(self.felt.flatten(1))
+
+    @cached_property
+    def _v(self) -> Tensor:
+        return left_singular(self.felt.flatten(0, 1).T)
+
+    def _option(self, shape: Shape) -> Option:
+        rest = self._felt(self.weight - dense(contract(self._cores(shape), shape)))
+        error = float(rest.square().sum() / self.felt.square().sum().clamp(min=1e-300))
+        macs = self._macs(shape)
+        runs_dense = macs >= self.site.macs
+        plan = {"inputs": list(shape.inputs), "kernel": shape.kernel, "outputs": list(shape.outputs)}
+        spec = {**plan, "ranks": list(shape.ranks), "dense": runs_dense}
+        return Option(spec, shape.size, min(macs, self.site.macs), error)
+
+    def _macs(self, shape: Shape) -> int:
+        """Of the layers that the train is cut into."""
+        inputs, kernel, outputs = self.weight.shape
+        widths, positions = shape.widths, self.site.positions
+        if kernel == 1:
+            return widths[0] * (inputs + outputs) * positions
+        before = torch.Size(self.site.inputs[1:]).numel()
+        return widths[0] * inputs * before + (widths[0] * kernel + outputs) * widths[1] * positions

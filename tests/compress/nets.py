@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.artifact import Artifact
+from distill.batch import Batch
 
 ENTRY = {"name": "tests.compress.nets:Mixed"}
 ALLOW = ["tests.compress.nets"]
@@ -43,6 +44,19 @@ def artifact() -> Artifact:
 
 def images(count: int = 4) -> Tensor:
     return torch.randn(count, 1, 24, 24, generator=torch.Generator().manual_seed(1))
+
+
+def calibration(*shape: int, count: int = 16) -> list[Batch]:
+    """Images with labels, in two batches."""
+    shape = shape or (1, 24, 24)
+    inputs = torch.randn(count, *shape, generator=torch.Generator().manual_seed(2))
+    rows = torch.arange(count)
+    return [Batch(inputs[half], rows[half] % 10, rows[half]) for half in rows.chunk(2)]
+
+
+def anything(model: nn.Module) -> float:
+    """A monitor that never falls."""
+    return 1.0
 
 
 def loss(model: nn.Module) -> Tensor:

@@ -1,0 +1,138 @@
+"""What all factorisations share: which layers, how errors are felt, which ranks, and the surgery at the end."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+from distill import measure
+from distill.artifact import Artifact, Plan, deployable
+from distill.batch import Batch
+from distill.compress import _probe
+from distill.compress._goal import Choice, Goal, Menu, Option
+from distill.compress._layers import Change, Layer, exchange, explain, factorable, layer_at
+from distill.compress._moments import Felt, Site, Weighting, felt, sites
+from distill.errors import RecipeError
+
+Judge = Callable[[nn.Module], float]
+Build = Callable[[Layer, Mapping[str, Any]], nn.Module]
+"""What takes a layer's place, built as one entry of a plan says, without its values."""
+TIMED = 12
+"""Options of a layer that are timed."""
+
+
+@runtime_checkable
+class Factors(Protocol):
+    """All factorisations of one kind that one layer may become."""
+
+    @property
+    def importance(self) -> float:
+        """What losing the whole weight would cost, as it is felt."""
+
+    def options(self) -> Sequence[Option]:
+        """Each with its ranks (``spec["ranks"]``), cost and error."""
+
+    def fill(self, module: nn.Module, spec: Mapping[str, Any]) -> None:
+        """Give what was built for that option its values, all but the bias."""
+
+
+def factorise(
+    hook: str,
+    artifact: Artifact,
+    evaluate: Judge,
+    calibration: Sequence[Batch],
+    goal: Goal,
+    weighting: Weighting,
+    layers: list[str] | None,
+    factors: Callable[[Site, Felt], Factors | str],
+    build: Build,
+) -> Artifact:
+    """The artifact with factors in place of those layers that they make smaller, or faster.
+
+    Args:
+        hook: its name, for messages and for the plan.
+        artifact: what to compress.
+        evaluate: the task's monitor on the validation split, higher is better.
+        calibration: a few batches.
+        goal: what decides ranks.
+        weighting: which errors count.
+        layers: globs of module paths; without any, every layer.
+        factors: what may become of a layer, or why nothing may.
+        build: makes it.
+
+    Raises:
+        RecipeError: a budget that cannot be met, a glob that matches nothing, or the artifact is encoded.
+        TrainingError: a weight holds values that are not finite.
+    """
+    fit, unchanged = factorable(artifact, hook, layers)
+    if not calibration:
+        raise RecipeError(f"{hook} looks at images to choose ranks, but the data set has none to look at")
+    images = calibration[0].inputs
+    where = sites(artifact.model, fit, images)
+    unchanged |= dict.fromkeys(fit.keys() - where.keys(), "not used, or at several sizes")
+    feeling = felt(artifact.model, {path: site.layer for path, site in where.items()}, calibration, weighting)
+    possible = {path: factors(site, feeling[path]) for path, site in where.items()}
+    unchanged |= {path: why for path, why in possible.items() if isinstance(why, str)}
+    made = {path: some for path, some in possible.items() if not isinstance(some, str)}
+    menus = {path: menu(where[path], some, weighting, goal, build) for path, some in made.items()}
+    better = "would get no smaller" if goal.aim == "size" else "would get no faster"
+
+    def become(choice: Choice) -> Artifact:
+        if not choice:
+            return artifact
+        plan = {path: dict(option.spec) for path, option in choice.items()}
+        model = rebuild(artifact.copy_model(), plan, build)
+        for path, spec in plan.items():
+            _fill(model.get_submodule(path), layer_at(artifact.model, path), made[path], spec)
+        return artifact.with_model(model, Plan(hook, plan))
+
+    total = {"params": measure.params(artifact.model), "macs": measure.macs(deployable(artifact.model), images)}
+    choice = goal.choose(
+        {path: menu for path, menu in menus.items() if menu.options}, total, lambda c: evaluate(become(c).model)
+    )
+    unchanged |= dict.fromkeys(made.keys() - choice.keys(), better)
+    changed = {path: _change(where[path], option) for path, option in choice.items()}
+    explain(hook, changed, {path: unchanged[path] for path, _ in artifact.model.named_modules() if path in unchanged})
+    return become(choice)
+
+
+def rebuild(model: nn.Module, plan: Mapping[str, Mapping[str, Any]], build: Build) -> nn.Module:
+    """Surgery: put in place of layers what a plan says."""
+    for path, spec in plan.items():
+        exchange(model, path, build(layer_at(model, path), spec))
+    return model
+
+
+def menu(site: Site, factors: Factors, weighting: Weighting, goal: Goal, build: Build) -> Menu:
+    """What may become of a layer: options that are smaller or, where speed is the aim, faster."""
+    dense = Option({}, site.layer.weight.numel(), site.macs, 0.0)
+    options = factors.options()
+    # Errors of a layer's weight or of its output say how much of it is lost; only the network's output is one for all.
+    importance = factors.importance if weighting == "outputs" else 1.0
+    if goal.aim == "size":
+        return Menu(dense, tuple(o for o in options if o.params < dense.params), importance)
+    eights = [option for option in options if not any(rank % 8 for rank in option.spec["ranks"])]
+    options = eights or options
+    options = options[:: -(-len(options) // TIMED)] if options else options
+    before = _probe.seconds(site.layer, site.inputs)
+    timed = []
+    for option in options if before else ():
+        after = _probe.seconds(deployable(build(site.layer, option.spec)), site.inputs)
+        if before and after and all(a < b for a, b in zip(after, before, strict=True)):
+            timed.append(replace(option, seconds=sum(after)))
+    return Menu(replace(dense, seconds=sum(before or ())), tuple(timed), importance)
+
+
+@torch.no_grad()
+def _fill(module: nn.Module, layer: Layer, factors: Factors, spec: Mapping[str, Any]) -> None:
+    factors.fill(module, spec)
+    if layer.bias is not None and isinstance(module, nn.Sequential):
+        last = module[-1]
+        assert isinstance(last.bias, nn.Parameter)
+        last.bias.copy_(layer.bias)
+
+
+def _change(site: Site, option: Option) -> Change:
+    return Change(tuple(option.spec["ranks"]), site.layer.weight.numel(), option.params, option.error**0.5)

@@ -1,0 +1,77 @@
+"""How long plain layers take in the runtime that will run them: asked of ONNX Runtime, once for every geometry."""
+
+import time
+from functools import cache
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from distill import onnx_file
+
+COPIES = 8
+"""Of the layer in one file: starting a run then costs little beside it, and weights come from memory as they will."""
+BATCHES = (1, 32)
+BUDGET = 0.02
+"""Seconds for one geometry at one batch size."""
+Geometry = tuple[tuple[Any, ...], ...]
+
+
+def seconds(module: nn.Module, shape: tuple[int, ...]) -> tuple[float, ...] | None:
+    """Seconds for one image, at batches of 1 and of 32, on one thread; None for layers that are not timed.
+
+    Args:
+        module: a convolution, a linear layer, or several in a row; only its geometry counts.
+        shape: of its input, without the batch.
+    """
+    layers = [layer for layer in module.modules() if not list(layer.children())]
+    geometry = tuple(map(_geometry, layers))
+    return _timed(geometry, shape) if all(geometry) else None
+
+
+def _geometry(layer: nn.Module) -> tuple[Any, ...]:
+    if isinstance(layer, nn.Linear):
+        return ("Gemm", tuple(layer.weight.shape))
+    if isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
+        settings = (("strides", layer.stride), ("dilations", layer.dilation), ("pads", layer.padding * 2))
+        return ("Conv", tuple(layer.weight.shape), *settings, ("group", layer.groups))
+    return ()
+
+
+@cache
+def _timed(geometry: Geometry, shape: tuple[int, ...]) -> tuple[float, ...]:
+    runtime = onnx_file.session(_file(geometry, shape), threads=1)
+    images = {batch: np.random.default_rng(0).random((batch, *shape), np.float32) for batch in BATCHES}
+    return tuple(_fastest(runtime, images[batch]) / COPIES / batch for batch in BATCHES)
+
+
+def _fastest(runtime: Any, images: np.ndarray) -> float:
+    """Of many runs: what disturbs a run only makes it slower."""
+    times: list[float] = []
+    end = time.perf_counter() + BUDGET
+    while len(times) < 5 or time.perf_counter() < end:
+        start = time.perf_counter()
+        runtime.run(None, {onnx_file.INPUT: images})
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _file(geometry: Geometry, shape: tuple[int, ...]) -> bytes:
+    from onnx import TensorProto, helper
+
+    random = np.random.default_rng(0)
+    nodes, weights, outputs = [], [], []
+    for copy in range(COPIES):
+        name = onnx_file.INPUT
+        for position, (operator, size, *settings) in enumerate(geometry):
+            weight, output = f"weight{copy}.{position}", f"output{copy}.{position}"
+            values: Any = random.standard_normal(size, np.float32)
+            weights.append(helper.make_tensor(weight, TensorProto.FLOAT, size, values.tobytes(), raw=True))
+            attributes: dict[str, Any] = {"transB": 1} if operator == "Gemm" else dict(settings)
+            nodes.append(helper.make_node(operator, [name, weight], [output], **attributes))
+            name = output
+        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    given = helper.make_tensor_value_info(onnx_file.INPUT, TensorProto.FLOAT, ["batch", *shape])
+    graph = helper.make_graph(nodes, "probe", [given], outputs, weights)
+    opset = helper.make_opsetid("", 17)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=8).SerializeToString()

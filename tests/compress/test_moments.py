@@ -1,0 +1,88 @@
+"""What images tell about a layer, against loops over positions and the change that the output really shows."""
+
+import pytest
+import torch
+from torch import nn
+
+from distill.batch import Batch
+from distill.compress._matrices import Cut
+from distill.compress._moments import DAMPING, Felt, Root, felt, sites
+from tests.compress import nets
+
+
+def small() -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(2, 3, (3, 2), stride=(2, 1), padding=1), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(36, 1)]
+    return nn.Sequential(*layers).eval()
+
+
+def batch(*shape: int) -> Batch:
+    return Batch(torch.randn(*shape), torch.zeros(len(range(shape[0]))), torch.arange(shape[0]))
+
+
+def test_patches_and_slopes_are_those_of_loops_over_positions() -> None:
+    model, images = small(), batch(2, 2, 6, 3)
+    found = felt(model, {"0": model[0]}, [images], "outputs")["0"]
+    padded = nn.functional.pad(images.inputs, (1, 1, 1, 1))
+    patches = [
+        padded[n, :, 2 * y : 2 * y + 3, x : x + 2].flatten() for n in range(2) for y in range(3) for x in range(4)
+    ]
+    expected = sum(torch.outer(p, p) for p in patches) / len(patches)
+    torch.testing.assert_close(found.inputs, expected.double(), rtol=1e-5, atol=1e-6)
+    before = model[0](images.inputs).detach().requires_grad_()
+    (slope,) = torch.autograd.grad(model[1:](before.clone()).sum(), before)
+    slopes = [slope[n, :, y, x] for n in range(2) for y in range(3) for x in range(4)]
+    expected = sum(torch.outer(s, s) for s in slopes) / 2
+    torch.testing.assert_close(found.outputs, expected.double(), rtol=1e-5, atol=1e-7)
+
+
+def test_the_predicted_loss_is_the_change_of_the_networks_output() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 8), nn.Linear(8, 1)).eval()
+    images = batch(256, 12)
+    (site,) = sites(model, {"0": model[0]}, images.inputs).values()
+    cut = Cut(site, felt(model, {"0": model[0]}, [images], "outputs")["0"], "channel")
+    change = torch.randn(12, 8).double() * 0.1
+    predicted = (cut.rows.root @ change @ cut.columns.root).square().sum()
+    changed = (images.inputs.double() @ change @ model[1].weight.double().T).square().mean()
+    torch.testing.assert_close(predicted, changed, rtol=20 * DAMPING, atol=0)
+
+
+@pytest.mark.parametrize("kept", [(True, True), (True, False), (False, False)])
+def test_parts_of_a_patch(kept: tuple[bool, bool]) -> None:
+    model = small()
+    (site,) = sites(model, {"0": model[0]}, torch.randn(1, 2, 6, 3)).values()
+    patches = torch.randn(40, 2, 3, 2).double()
+    moments = Felt(torch.einsum("nchw,nCHW->chwCHW", patches, patches).reshape(12, 12))
+    root = moments.rows(site, kept).root
+    parts = {(True, True): "nchw->nchw", (True, False): "nchw->nwch", (False, False): "nchw->nhwc"}
+    rows = torch.einsum(parts[kept], patches).reshape(-1, len(root))
+    expected = rows.T @ rows * len(root) / 12  # summed over the axes that are kept, averaged over the others
+    damped = expected + DAMPING * expected.diagonal().mean() * torch.eye(len(root)).double()
+    torch.testing.assert_close(root @ root, damped)
+
+
+def test_roots_undo_each_other() -> None:
+    rows = torch.randn(3, 9).double()
+    root = Root.of(rows.T @ rows, 9)  # of rank 3
+    torch.testing.assert_close(root.root @ root.inverse, torch.eye(9).double())
+    assert torch.equal(Root.of(None, 4).root, torch.eye(4).double())
+
+
+def test_the_model_is_left_as_it_was_and_no_random_numbers_are_drawn() -> None:
+    artifact = nets.artifact()
+    content, state = artifact.to_bytes(), torch.get_rng_state()
+    layers = {"point": artifact.model.point, "head": artifact.model.head}
+    first, again = (felt(artifact.model, layers, nets.calibration(), "outputs") for _ in range(2))
+    assert artifact.to_bytes() == content
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(first[path].outputs, again[path].outputs) for path in layers)
+    assert not artifact.model.point._forward_hooks
+    assert all(p.grad is None for p in artifact.model.parameters())
+
+
+def test_sites() -> None:
+    model = small()
+    conv, linear = (sites(model, {"0": model[0], "3": model[3]}, torch.randn(4, 2, 6, 3))[path] for path in ("0", "3"))
+    assert (conv.inputs, conv.outputs, conv.positions, conv.macs) == ((2, 6, 3), (3, 3, 4), 12, 12 * 36)
+    assert (linear.positions, linear.macs) == (1, 36)
