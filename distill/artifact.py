@@ -18,7 +18,8 @@ from distill import atomic, container, networks, packing
 from distill.errors import ArtifactError
 from distill.measure import Step
 from distill.registry import Registry
-from distill.stored import Encoded, Stored, from_record, to_record
+from distill.sparse import Sparse, inherit_zeros, keeps_zeros
+from distill.stored import Stored, from_record, to_record
 
 surgery = Registry("structural change", package="distill.compress", also=["distill.losses"], offers={"model", "layers"})
 """``@surgery("svd")`` above ``apply(model, layers) -> nn.Module``: builds what a plan of that name describes, in the
@@ -53,25 +54,28 @@ class Artifact:
     """Structural changes since then, in order."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """Plain JSON: task, data, input, classes."""
-
-    @property
-    def encoded(self) -> bool:
-        """Whether `encode` has had the last word."""
-        return any(isinstance(stored, Encoded) for stored in self.stored.values())
+    encoded: bool = False
+    """Whether `encode` has had the last word."""
 
     def copy_model(self) -> nn.Module:
         """A model of one's own, in eval mode and in the memory layout that a loaded one has."""
         return copy.deepcopy(self.model).to(memory_format=torch.contiguous_format).eval()
 
     def with_model(self, model: nn.Module, plan: Plan | None = None) -> "Artifact":
-        """The same artifact after surgery; forms that no longer decode to a parameter of the model are dropped."""
-        parameters = dict(model.named_parameters())
-        kept = {
-            name: stored
-            for name, stored in self.stored.items()
-            if name in parameters
-            and torch.equal(stored.decode().to(parameters[name].dtype), parameters[name].detach().cpu())
-        }
+        """The same artifact after surgery; forms that no longer decode to a parameter of the model are dropped.
+
+        What was pruned and has other values now, or other channels, keeps its zeros as a mask.
+        """
+        parameters = {name: parameter.detach().cpu() for name, parameter in model.named_parameters()}
+        kept: dict[str, Stored] = {}
+        for name, stored in self.stored.items():
+            values = parameters.get(name)
+            if values is None:
+                continue
+            if torch.equal(stored.decode().to(values.dtype), values):
+                kept[name] = stored
+            elif keeps_zeros(stored):
+                kept[name] = Sparse.of(values, values != 0)
         return replace(self, model=model.eval(), stored=kept, plans=(*self.plans, plan) if plan else self.plans)
 
     def nbytes(self) -> int:
@@ -117,7 +121,14 @@ class Artifact:
 
 
 def store(artifact: Artifact, stored: Mapping[str, Stored]) -> Artifact:
-    """Adopt compact forms of parameters, and make the model compute with exactly what they decode to."""
+    """Adopt compact forms of parameters, and make the model compute with exactly what they decode to.
+
+    A form that takes the place of a pruned tensor's keeps its zeros from then on.
+
+    Raises:
+        RecipeError: it has other values in place of the zeros.
+    """
+    stored = {name: inherit_zeros(artifact.stored.get(name), form) for name, form in stored.items()}
     model = artifact.copy_model()
     parameters = dict(model.named_parameters())
     with torch.no_grad():
@@ -150,7 +161,7 @@ def open_artifact(path: Path | str, allow: Collection[str] = ()) -> Artifact:
     except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path} does not fit the network it names, as that is built now: {error}") from error
     history = tuple(Step.from_json(row) for row in head["history"])
-    return Artifact(model.eval(), stored, history, head["network"], plans, head["about"])
+    return Artifact(model.eval(), stored, history, head["network"], plans, head["about"], head[PACKED])
 
 
 def load(path: Path | str, allow: Collection[str] = ()) -> nn.Module:

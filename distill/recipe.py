@@ -17,7 +17,7 @@ from distill.data import data
 from distill.errors import RecipeError
 from distill.export import exporter
 from distill.losses import loss, needs_teacher
-from distill.registry import Registry, did_you_mean, needs, schema
+from distill.registry import Registry, did_you_mean, needs, schema, supplied
 from distill.schema import Component, Hook, Loss, Network, Recipe, TeacherNetwork
 from distill.tasks import task
 from students import student
@@ -70,6 +70,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
         recipe = cast(Recipe, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), tree)))
         _check_losses(recipe)
         _check_cache(recipe)
+        _check_rounds(recipe)
         return recipe
     except (OmegaConfBaseException, RecipeError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe '{name}'{_explain(error, place)}") from None
@@ -200,6 +201,13 @@ def _check_cache(recipe: Recipe) -> None:
                 f"at {place}: with 'teacher_bn: train' the teacher's answer to an image depends on the batch around it "
                 "and cannot be cached; remove 'cache', or choose 'teacher_bn: eval'"
             )
+
+
+def _check_rounds(recipe: Recipe) -> None:
+    """Whoever is applied several times knows how far to go each time."""
+    for name, spec in recipe.compress.items():
+        if spec.rounds > 1 and "progress" not in supplied(hook.find(spec.name)):
+            raise RecipeError(f"at compress.{name}: '{spec.name}' goes all the way at once; remove 'rounds'")
 
 
 def _paths_as_text(value: Any) -> Any:

@@ -22,7 +22,7 @@ from distill.ensemble import together
 from distill.errors import RecipeError
 from distill.inputs import OWN, own_inputs
 from distill.registry import call
-from distill.schema import Network, Recipe, Stage, TeacherNetwork
+from distill.schema import Hook, Network, Recipe, Stage, TeacherNetwork
 from distill.straight_through import trainable
 from distill.tasks import Task
 from distill.teacher import Teacher
@@ -71,14 +71,9 @@ def rehearse(recipe: Recipe, data: DataModule, task: Task) -> list[Distiller]:
             trained = replace(trained, model=model, plans=(*trained.plans, *plans))
         known[name], artifact = trained.model, artifact if stage.student else trained
     for name, spec in recipe.compress.items():
-        offers: dict[str, Any] = {
-            "artifact": lambda now=artifact: now,
-            "calibration": lambda: data.calibration(32),
-            "evaluate": lambda: lambda model: 1.0,
-            "example": lambda: data.calibration(8)[0],
-        }
         with _at(f"compress.{name}"):
-            artifact = call(hook.find(spec.name), spec, offers)
+            for turn in range(1, spec.rounds + 1):
+                artifact = _hooked(spec, artifact, turn / spec.rounds, data, task)
             if recovery := recipe.recovery(spec):
                 rehearsed.append(_rehearsed(recipe, data, task, trainable(artifact), known, recovery))
                 _, plans = rehearsed[-1].deployed()
@@ -93,6 +88,18 @@ def _rehearsed(
     models = {name: copy.deepcopy(known[name]) for name in recipe.teachers_of(stage)}
     teacher = together(models, recipe.teachers_of(stage)) if models else None
     return build_distiller(recipe, data, task, student, teacher, stage)
+
+
+def _hooked(spec: Hook, artifact: Artifact, progress: float, data: DataModule, task: Task) -> Artifact:
+    offers: dict[str, Callable[[], Any]] = {
+        "artifact": lambda: artifact,
+        "calibration": lambda: data.calibration(32),
+        "evaluate": lambda: lambda model: 1.0,
+        "example": lambda: data.calibration(8)[0],
+        "progress": lambda: progress,
+        "task_loss": lambda: task.loss,
+    }
+    return call(hook.find(spec.name), spec, offers)
 
 
 def build_distiller(

@@ -141,19 +141,20 @@ def train_stage(
 
 
 def compress(experiment: Experiment, student: Finished, teachers: Mapping[str, Finished]) -> dict[str, Finished]:
-    """Hook by hook; each takes the artifact that the one before it left."""
+    """Hook by hook, round by round; each takes the artifact that the one before it left."""
     done: dict[str, Finished] = {}
     before = student
     for number, (label, spec) in enumerate(experiment.recipe.compress.items(), start=1):
-        name = f"compress/{number}-{label}"
-        before = done[name] = apply_hook(experiment, name, spec, before, teachers)
+        for turn in range(1, spec.rounds + 1):
+            name = f"compress/{number}-{label}" + (f"-round{turn}" if turn < spec.rounds else "")
+            before = done[name] = apply_hook(experiment, name, spec, before, teachers, progress=turn / spec.rounds)
     return done
 
 
 def apply_hook(
-    experiment: Experiment, name: str, spec: Hook, before: Finished, teachers: Mapping[str, Finished]
+    experiment: Experiment, name: str, spec: Hook, before: Finished, teachers: Mapping[str, Finished], progress: float
 ) -> Finished:
-    """One hook, and the training after it if the recipe asks for it."""
+    """One hook, or one round of it, and the training after it if the recipe asks for it."""
     recipe = experiment.recipe
     stage = recipe.recovery(spec)
     listens = {name: teachers[name] for name in recipe.teachers_of(stage)} if stage and stage.losses else {}
@@ -164,6 +165,8 @@ def apply_hook(
             "calibration": lambda: experiment.data.calibration(CALIBRATION_SAMPLES),
             "evaluate": lambda: experiment.evaluate,
             "example": lambda: experiment.example,
+            "progress": lambda: progress,
+            "task_loss": lambda: experiment.task.loss,
         }
         artifact = call(hook.find(spec.name), spec, offers)
         curve: Curve = []
@@ -174,7 +177,8 @@ def apply_hook(
 
     heard = experiment.heard(listens)
     training = [plain(recipe.optimizer), plain(recipe.schedule), recipe.trainer, heard] if stage else []
-    return experiment.do(name, key(before.key, plain(spec), stage and plain(stage), training), make)
+    step_key = key(before.key, plain(spec), progress, stage and plain(stage), training)
+    return experiment.do(name, step_key, make)
 
 
 def export(experiment: Experiment, artifact: Artifact) -> dict[str, tuple[Step, Exported]]:

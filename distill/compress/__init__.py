@@ -2,4 +2,8 @@
 
 from distill.registry import Registry
 
-hook = Registry("compression hook", package=__name__, offers={"artifact", "calibration", "evaluate", "example"})
+hook = Registry(
+    "compression hook",
+    package=__name__,
+    offers={"artifact", "calibration", "evaluate", "example", "progress", "task_loss"},
+)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from distill.artifact import Artifact
 from distill.errors import RecipeError, TrainingError
 from distill.registry import did_you_mean
+from distill.sparse import keeps_zeros
 
 Layer = nn.Conv2d | nn.Linear
 
@@ -34,7 +35,7 @@ def factorable(artifact: Artifact, hook: str, patterns: list[str] | None) -> tup
     """Plain convolutions and linear layers that nothing else shares weights with, by path; and why others are not.
 
     Raises:
-        RecipeError: the artifact is encoded, or a glob matches nothing.
+        RecipeError: the artifact is encoded, a glob matches nothing, or a layer is pruned.
         TrainingError: a weight holds values that are not finite.
     """
     refuse_encoded(artifact, hook)
@@ -44,6 +45,10 @@ def factorable(artifact: Artifact, hook: str, patterns: list[str] | None) -> tup
     for path in chosen(layers, patterns):
         layer = layers[path]
         refuse_broken(hook, f"{path}.weight", layer.weight)
+        if keeps_zeros(artifact.stored.get(f"{path}.weight")):
+            raise RecipeError(
+                f"'{hook}' would fill the zeros of '{path}': put it before 'prune', or choose other layers"
+            )
         if type(layer) not in (nn.Conv2d, nn.Linear):
             unfit[path] = f"a {type(layer).__name__}"
         elif users[layer.weight] > 1:

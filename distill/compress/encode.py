@@ -3,26 +3,32 @@
 The last hook: integer codes in as few bits as their frequencies allow, everything else as one compressed block.
 """
 
+from dataclasses import replace
+
 from distill.artifact import Artifact, store
 from distill.compress import hook
 from distill.compress._layers import refuse_encoded
 from distill.errors import RecipeError
+from distill.sparse import Pruned, keeps_zeros
 from distill.stored import Encoded
 
 
 @hook("encode")
 def encode(artifact: Artifact, *, codec: str = "ans") -> Artifact:
-    """Entropy-code whatever is stored as integer codes. Lossless: the network computes exactly what it did.
+    """Entropy-code whatever is stored as integer codes; masks and all other tensors become one compressed block.
+    Lossless: the network computes exactly what it did.
 
     Args:
         artifact: what to compress.
         codec: a name of `distill.codecs`.
 
     Raises:
-        RecipeError: nothing is stored as integer codes, or there is no such codec.
+        RecipeError: nothing is stored as integer codes or as a mask, or there is no such codec.
     """
     refuse_encoded(artifact, "encode")
-    coded = {name: Encoded.of(form, codec) for name, form in artifact.stored.items() if hasattr(form, "codes")}
-    if not coded:
+    # What is coded is trained no more: its zeros need no mask.
+    forms = {name: form.inner if isinstance(form, Pruned) else form for name, form in artifact.stored.items()}
+    coded = {name: Encoded.of(form, codec) for name, form in forms.items() if hasattr(form, "codes")}
+    if not coded and not any(map(keeps_zeros, forms.values())):
         raise RecipeError("encode codes integers: put 'quantize' before it in compress")
-    return store(artifact, coded)
+    return replace(store(artifact, coded), encoded=True)

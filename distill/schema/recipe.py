@@ -17,6 +17,14 @@ class Hook(Component):
     """A compression hook, and how to train the network again after it."""
 
     finetune: Finetune | None = None
+    rounds: int = 1
+    """How often the hook is applied, a little further each time, and the network trained again after each."""
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise RecipeError(f"rounds is {self.rounds}, but a hook is applied at least once")
+        if self.rounds > 1 and not self.finetune:
+            raise RecipeError("rounds without training between them change nothing: add 'finetune', or remove 'rounds'")
 
 
 @dataclass

@@ -1,0 +1,143 @@
+"""Zeros that stay zeros: how pruned tensors are stored, and how later hooks and fine-tuning leave their masks alone."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distill.errors import RecipeError
+from distill.stored import Encoded, Stored, form
+
+
+@form("sparse")
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Sparse:
+    """A mask and the values that it keeps; fitted to other values, it keeps those at the same positions."""
+
+    bitmap: Tensor
+    """uint8: eight positions to a byte, the first in the lowest bit, 1 where a value is kept."""
+    values: Tensor
+    """The kept ones, in the tensor's order."""
+    shape: list[int]
+
+    @classmethod
+    def of(cls, tensor: Tensor, keep: Tensor) -> "Sparse":
+        """The tensor where the mask ``keep`` is true, zeros elsewhere."""
+        bits = F.pad(keep.flatten().to(torch.uint8), (0, -keep.numel() % 8)).view(-1, 8)
+        bitmap = (bits << _places(bits)).sum(1, dtype=torch.uint8)
+        return cls(bitmap=bitmap, values=tensor[keep], shape=list(tensor.shape))
+
+    def mask(self, device: torch.device | None = None) -> Tensor:
+        """True where a value is kept."""
+        bitmap = self.bitmap.to(device)
+        bits = (bitmap[:, None] >> _places(bitmap)) & 1
+        return bits.flatten()[: prod(self.shape)].view(self.shape).bool()
+
+    def nbytes(self) -> int:
+        return self.bitmap.nbytes + self.values.nbytes
+
+    def decode(self) -> Tensor:
+        tensor = self.values.new_zeros(self.shape)
+        tensor[self.mask(tensor.device)] = self.values
+        return tensor
+
+    def refit(self, tensor: Tensor) -> "Sparse":
+        return replace(self, values=tensor[self.mask(tensor.device)])
+
+
+@form("spliced")
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Spliced:
+    """Guo, Yao & Chen: Dynamic Network Surgery for Efficient DNNs. arXiv:1608.04493, equation 3: a mask that is chosen
+    anew from whatever values it is fitted to, so that fine-tuning brings back what it needs.
+
+    Departs from the paper: as many values as before are kept, the largest, in place of two thresholds.
+    """
+
+    inner: Sparse
+    pattern: list[int]
+    """[n, m, axis]: among every m neighbours along the axis the n largest come first; empty without such a rule."""
+
+    def nbytes(self) -> int:
+        return self.inner.nbytes()
+
+    def decode(self) -> Tensor:
+        return self.inner.decode()
+
+    def refit(self, tensor: Tensor) -> "Spliced":
+        size = tensor.abs()
+        if self.pattern:
+            size = size.masked_fill(n_of_m(size, *self.pattern), torch.inf)
+        return replace(self, inner=Sparse.of(tensor, largest(size, len(self.inner.values))))
+
+
+@form("pruned")
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pruned:
+    """Another form, below which zeros stay zeros: its own zeros are the mask, which so costs nothing."""
+
+    inner: Stored
+
+    def nbytes(self) -> int:
+        return self.inner.nbytes()
+
+    def decode(self) -> Tensor:
+        return self.inner.decode()
+
+    def refit(self, tensor: Tensor) -> "Pruned":
+        return replace(self, inner=self.inner.refit(tensor.masked_fill(self._zeros.to(tensor.device), 0)))
+
+    @cached_property
+    def _zeros(self) -> Tensor:
+        return self.decode() == 0
+
+
+def keeps_zeros(stored: Stored | None) -> bool:
+    """Whether it is the form of a pruned tensor."""
+    return isinstance(stored, Sparse | Spliced | Pruned)
+
+
+def inherit_zeros(old: Stored | None, new: Stored) -> Stored:
+    """``new``, made to keep the zeros that it finds if ``old``, whose place it takes, did so.
+
+    Raises:
+        RecipeError: it has no zeros where ``old`` has them.
+    """
+    if old is None or not keeps_zeros(old) or keeps_zeros(new) or isinstance(new, Encoded):
+        return new
+    return pruned(new, old.decode() == 0)
+
+
+def pruned(stored: Stored, zeros: Tensor) -> Pruned:
+    """A form that was fitted to a tensor with such zeros, from now on with a mask.
+
+    Raises:
+        RecipeError: it does not decode to zeros there.
+    """
+    if stored.decode()[zeros].any():
+        kind = type(stored).__name__
+        raise RecipeError(f"pruned weights do not stay zero in the form '{kind}': it cannot be combined with 'prune'")
+    return Pruned(inner=stored)
+
+
+def largest(values: Tensor, count: int) -> Tensor:
+    """A mask of that many values, the largest; the same for the same values."""
+    chosen = values.flatten().topk(count, sorted=False).indices
+    return (
+        torch.zeros(values.numel(), dtype=torch.bool, device=values.device).index_fill(0, chosen, True).view_as(values)
+    )
+
+
+def n_of_m(values: Tensor, n: int, m: int, axis: int) -> Tensor:
+    """Mishra et al.: Accelerating Sparse Deep Neural Networks. arXiv:2104.08378, section 3: a mask of the ``n`` largest
+    among every ``m`` neighbours along an axis, whose size is a multiple of ``m``."""
+    groups = values.movedim(axis, -1).unflatten(-1, (-1, m))
+    keep = torch.zeros_like(groups, dtype=torch.bool).scatter_(-1, groups.topk(n).indices, True)
+    return keep.flatten(-2).movedim(-1, axis)
+
+
+def _places(bits: Tensor) -> Tensor:
+    return torch.arange(8, dtype=torch.uint8, device=bits.device)
