@@ -72,8 +72,8 @@ def rehearse(recipe: Recipe, data: DataModule, task: Task) -> list[Distiller]:
         known[name], artifact = trained.model, artifact if stage.student else trained
     for name, spec in recipe.compress.items():
         with _at(f"compress.{name}"):
-            for turn in range(1, spec.rounds + 1):
-                artifact = _hooked(spec, artifact, turn / spec.rounds, data, task)
+            for progress in sorted({1 / spec.rounds, 1.0}):
+                artifact = _hooked(spec, artifact, progress, data, task)
             if recovery := recipe.recovery(spec):
                 rehearsed.append(_rehearsed(recipe, data, task, trainable(artifact), known, recovery))
                 _, plans = rehearsed[-1].deployed()

@@ -1,7 +1,6 @@
 """Zeros that stay zeros: how pruned tensors are stored, and how later hooks and fine-tuning leave their masks alone."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from math import prod
 
 import torch
@@ -88,11 +87,8 @@ class Pruned:
         return self.inner.decode()
 
     def refit(self, tensor: Tensor) -> "Pruned":
-        return replace(self, inner=self.inner.refit(tensor.masked_fill(self._zeros.to(tensor.device), 0)))
-
-    @cached_property
-    def _zeros(self) -> Tensor:
-        return self.decode() == 0
+        zeros = (self.decode() == 0).to(tensor.device)
+        return replace(self, inner=self.inner.refit(tensor.masked_fill(zeros, 0)))
 
 
 def keeps_zeros(stored: Stored | None) -> bool:
@@ -125,10 +121,10 @@ def pruned(stored: Stored, zeros: Tensor) -> Pruned:
 
 def largest(values: Tensor, count: int) -> Tensor:
     """A mask of that many values, the largest; the same for the same values."""
-    chosen = values.flatten().topk(count, sorted=False).indices
-    return (
-        torch.zeros(values.numel(), dtype=torch.bool, device=values.device).index_fill(0, chosen, True).view_as(values)
-    )
+    flat = values.flatten()
+    mask = torch.zeros_like(flat, dtype=torch.bool)
+    mask[flat.topk(count, sorted=False).indices] = True
+    return mask.view_as(values)
 
 
 def n_of_m(values: Tensor, n: int, m: int, axis: int) -> Tensor:
