@@ -50,8 +50,8 @@ class Sparse:
 @form("spliced")
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Spliced:
-    """Guo, Yao & Chen: Dynamic Network Surgery for Efficient DNNs. arXiv:1608.04493, equation 3: a mask that is chosen
-    anew from whatever values it is fitted to, so that fine-tuning brings back what it needs.
+    """Guo, Yao & Chen: Dynamic Network Surgery for Efficient DNNs. arXiv:1608.04493: a mask that is chosen anew from
+    whatever values it is fitted to, so that fine-tuning brings back what it needs.
 
     Departs from the paper: as many values as before are kept, the largest, in place of two thresholds.
     """
@@ -128,8 +128,8 @@ def largest(values: Tensor, count: int) -> Tensor:
 
 
 def n_of_m(values: Tensor, n: int, m: int, axis: int) -> Tensor:
-    """Mishra et al.: Accelerating Sparse Deep Neural Networks. arXiv:2104.08378, section 3: a mask of the ``n`` largest
-    among every ``m`` neighbours along an axis, whose size is a multiple of ``m``."""
+    """Mishra et al.: Accelerating Sparse Deep Neural Networks. arXiv:2104.08378: a mask of the ``n`` largest among
+    every ``m`` neighbours along an axis, whose size is a multiple of ``m``."""
     groups = values.movedim(axis, -1).unflatten(-1, (-1, m))
     keep = torch.zeros_like(groups, dtype=torch.bool).scatter_(-1, groups.topk(n).indices, True)
     return keep.flatten(-2).movedim(-1, axis)

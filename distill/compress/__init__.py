@@ -8,5 +8,5 @@ hook = Registry(
     offers={"artifact", "calibration", "evaluate", "example", "progress", "task_loss"},
 )
 """``calibration`` is batches with labels, ``evaluate(model)`` the task's monitor on the validation split, ``example``
-one batch, ``progress`` which part of its rounds a hook has done with this one, ``task_loss(output, labels)`` the task's.
+one batch, ``progress`` what part of its rounds a hook has done with this one, ``task_loss(output, labels)`` the task's.
 """

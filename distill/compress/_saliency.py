@@ -20,12 +20,11 @@ def saliencies(
     """The saliency of every value of the named parameters, never negative.
 
     Args:
-        kind: one of four. ``magnitude``: |w|, Han et al., arXiv:1506.02626. ``lamp``: see `lamp`. ``taylor``: the first
-            order of what the loss would change by, |w dL/dw|, Molchanov et al., arXiv:1611.06440, equation 7, the mean
-            over batches. ``obd``: its second order at a minimum, h w^2 / 2, LeCun, Denker & Solla: Optimal Brain Damage
-            (1990), equation 5. The Hessian's diagonal h is that of the empirical Fisher matrix, the mean square of each
-            sample's own gradient: it needs no second derivatives and no assumption on the loss, is never negative, and
-            tends to the Hessian's as the network's answers tend to the labels.
+        kind: one of four. ``magnitude``: |w|, Han et al., arXiv:1506.02626. ``lamp``: see `lamp`. ``taylor``: what the
+            loss would change by to first order, |w dL/dw|, Molchanov et al., arXiv:1611.06440 and arXiv:1906.10771, the
+            mean over batches. ``obd``: the same to second order at a minimum, h w^2 / 2, LeCun, Denker & Solla: Optimal
+            Brain Damage (1990). The Hessian's diagonal h is that of the empirical Fisher matrix, the mean square of
+            each sample's own gradient: it needs no second derivatives and no particular loss, and is never negative.
         model: in eval mode.
         names: of its parameters.
         calibration: inputs with labels; only ``taylor`` and ``obd`` look at them.
@@ -52,8 +51,8 @@ def saliencies(
 
 
 def lamp(weight: Tensor) -> Tensor:
-    """Lee et al.: Layer-adaptive Sparsity for the Magnitude-based Pruning. arXiv:2010.07611, equation 4: each square,
-    relative to the sum of all squares in its layer that are not smaller.
+    """Lee et al.: Layer-adaptive Sparsity for the Magnitude-based Pruning. arXiv:2010.07611: each square, relative
+    to the sum of all squares in its layer that are not smaller.
 
     It does not depend on a layer's scale, and the largest weight of every layer has 1, the largest value there is.
     """

@@ -89,7 +89,7 @@ class TestSaliency:
 
     @settings(max_examples=50, deadline=None)
     @given(seed=st.integers(0, 999), size=st.integers(1, 12))
-    def test_lamp_is_equation_4(self, seed: int, size: int) -> None:
+    def test_lamp_is_its_definition(self, seed: int, size: int) -> None:
         weight = torch.randn(1, size, generator=torch.Generator().manual_seed(seed))
         squares = [w.item() ** 2 for w in weight[0].double()]
         expected = [square / sum(other for other in squares if other >= square) for square in squares]
