@@ -104,19 +104,10 @@ def inherit_zeros(old: Stored | None, new: Stored) -> Stored:
     """
     if old is None or not keeps_zeros(old) or keeps_zeros(new) or isinstance(new, Encoded):
         return new
-    return pruned(new, old.decode() == 0)
-
-
-def pruned(stored: Stored, zeros: Tensor) -> Pruned:
-    """A form that was fitted to a tensor with such zeros, from now on with a mask.
-
-    Raises:
-        RecipeError: it does not decode to zeros there.
-    """
-    if stored.decode()[zeros].any():
-        kind = type(stored).__name__
-        raise RecipeError(f"pruned weights do not stay zero in the form '{kind}': it cannot be combined with 'prune'")
-    return Pruned(inner=stored)
+    if new.decode()[old.decode() == 0].any():
+        kind = type(new).__name__
+        raise RecipeError(f"'{kind}' has other values in place of pruned weights: its hook cannot follow 'prune'")
+    return Pruned(inner=new)
 
 
 def largest(values: Tensor, count: int) -> Tensor:

@@ -20,7 +20,7 @@ from distill.compress import hook
 from distill.compress._layers import chosen, refuse_broken, refuse_encoded
 from distill.compress._saliency import Saliency, TaskLoss, saliencies
 from distill.errors import RecipeError
-from distill.sparse import Pruned, Sparse, Spliced, keeps_zeros, largest, n_of_m, pruned
+from distill.sparse import Pruned, Sparse, Spliced, keeps_zeros, largest, n_of_m
 from distill.stored import Stored
 
 log = logging.getLogger(__name__)
@@ -162,8 +162,11 @@ def _form(artifact: Artifact, name: str, mask: Tensor, rule: list[int], splice: 
         return Spliced(inner=sparse, pattern=rule) if splice else sparse
     if splice:
         raise RecipeError(f"splice needs values, but '{name}' is stored as codes: put 'prune' first, or splice: false")
-    codes = stored.inner if isinstance(stored, Pruned) else stored
-    return pruned(codes.refit(weight.masked_fill(~mask, 0)), ~mask)
+    codes = (stored.inner if isinstance(stored, Pruned) else stored).refit(weight.masked_fill(~mask, 0))
+    if codes.decode()[~mask].any():
+        kind = type(codes).__name__
+        raise RecipeError(f"'{name}' is stored as '{kind}', which cannot make them zero: put 'prune' before its hook")
+    return Pruned(inner=codes)
 
 
 def _explain(masks: Masks, unfit: Mapping[str, str]) -> None:

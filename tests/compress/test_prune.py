@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from distill.artifact import Artifact, open_artifact
+from distill.artifact import Artifact, open_artifact, store
 from distill.batch import Batch
 from distill.compress._saliency import lamp, saliencies
 from distill.compress.encode import encode
@@ -22,6 +22,7 @@ from distill.errors import RecipeError, TrainingError
 from distill.sparse import Pruned, Sparse, Spliced
 from distill.straight_through import settle, trainable
 from tests.compress import nets
+from tests.test_sparse import Ones
 
 
 def batches() -> list[Batch]:
@@ -227,6 +228,11 @@ class TestLater:
         assert all(isinstance(form, Pruned) for form in done.stored.values())
         assert 1 - fraction(kept(done)) >= 0.6 - 1e-3
         assert all(form.nbytes() == form.inner.nbytes() for form in done.stored.values())  # the mask is free
+
+    def test_codes_that_cannot_be_zero_are_refused(self) -> None:
+        artifact = store(nets.artifact(), {"head.weight": Ones(codes=torch.zeros(10, 12, dtype=torch.int8))})
+        with pytest.raises(RecipeError, match=r"'head\.weight' is stored as 'Ones', .* put 'prune' before its hook"):
+            prune(artifact, layers=["head"])
 
     def test_pruned_again_it_loses_more_and_gets_nothing_back(self) -> None:
         once = prune(nets.artifact(), sparsity=0.6)
