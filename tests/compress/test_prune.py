@@ -186,7 +186,7 @@ class TestPattern:
         assert masks["depthwise.weight"].all()
 
     def test_what_does_not_fit_is_said(self, caplog: pytest.LogCaptureFixture) -> None:
-        trains = tensor_train(nets.artifact(), lambda model: 1.0, max_error=0.6, layers=["head"])
+        trains = tensor_train(nets.artifact(), nets.anything, nets.calibration(), max_error=0.6, layers=["head"])
         with caplog.at_level(logging.DEBUG, "distill.compress.prune"):
             prune(trains, pattern="2:4")
         assert "prune: stem.weight: left as it is, input channels not a multiple of 4" in caplog.messages
@@ -243,8 +243,8 @@ class TestLater:
         assert all(torch.equal(mask, kept(once)[name]) for name, mask in kept(less).items())
 
     def test_factors_are_weights_too(self, caplog: pytest.LogCaptureFixture) -> None:
-        factors = svd(nets.artifact(), ratio=0.5, layers=["kernel"])
-        factors = tensor_train(factors, lambda model: 1.0, max_error=0.6, layers=["head"])
+        factors = svd(nets.artifact(), nets.anything, nets.calibration(), max_error=0.6, layers=["kernel"])
+        factors = tensor_train(factors, nets.anything, nets.calibration(), max_error=0.6, layers=["head"])
         with caplog.at_level(logging.DEBUG, "distill.compress.prune"):
             done = recovered(prune(factors, sparsity=0.5, layers=["kernel.*", "head"]))
         assert {"kernel.0.weight", "kernel.1.weight", "head.core0", "head.core1"} == set(done.stored)
@@ -261,8 +261,8 @@ class TestLater:
     def test_low_rank_comes_first(self) -> None:
         done = prune(nets.artifact(), layers=["kernel"])
         with pytest.raises(RecipeError, match="'svd' would fill the zeros of 'kernel': put it before 'prune'"):
-            svd(done)
-        assert svd(done, layers=["stem", "head"]).plans
+            svd(done, nets.anything, nets.calibration())
+        assert svd(done, nets.anything, nets.calibration(), max_error=0.6, layers=["stem", "head"]).plans
 
     def test_encode_packs_masks_without_codes(self, tmp_path: pytest.TempPathFactory) -> None:
         before = prune(nets.artifact(), sparsity=0.9)
