@@ -76,6 +76,7 @@ def rehearse(recipe: Recipe, data: DataModule, task: Task) -> list[Distiller]:
             "calibration": lambda: data.calibration(32),
             "evaluate": lambda: lambda model: 1.0,
             "example": lambda: data.calibration(8)[0],
+            "task_loss": lambda: task.loss,
         }
         with _at(f"compress.{name}"):
             artifact = call(hook.find(spec.name), spec, offers)

@@ -164,6 +164,7 @@ def apply_hook(
             "calibration": lambda: experiment.data.calibration(CALIBRATION_SAMPLES),
             "evaluate": lambda: experiment.evaluate,
             "example": lambda: experiment.example,
+            "task_loss": lambda: experiment.task.loss,
         }
         artifact = call(hook.find(spec.name), spec, offers)
         curve: Curve = []

@@ -2,4 +2,6 @@
 
 from distill.registry import Registry
 
-hook = Registry("compression hook", package=__name__, offers={"artifact", "calibration", "evaluate", "example"})
+hook = Registry(
+    "compression hook", package=__name__, offers={"artifact", "calibration", "evaluate", "example", "task_loss"}
+)
