@@ -18,10 +18,10 @@ NEAR = 0.99
 
 
 class Budget(NamedTuple):
-    """What to keep at most, and how much of it."""
+    """What to keep at most, and how much of it: a part up to 1, or a number."""
 
     of: Literal["channels", "params", "macs"]
-    share: float
+    amount: float
 
 
 class Sizes:
@@ -96,21 +96,22 @@ def choose(widths: Widths, sizes: Sizes, budget: Budget, scope: str) -> Channels
         return widths.fit([family.nearest(share) for family, share in near])
 
     if budget.of == "channels":
-        return without(round((1 - budget.share) * len(order)))[1]
+        return without(round((1 - budget.amount) * len(order)))[1]
 
-    def part(channels: Channels) -> float:
-        return sizes.cost(channels)[budget.of] / sizes.cost(sizes.whole)[budget.of]
+    whole = sizes.cost(sizes.whole)[budget.of]
+    limit = budget.amount * whole if budget.amount <= 1 else budget.amount
 
-    if (least := part(without(len(order))[1])) > budget.share:
+    def used(channels: Channels) -> float:
+        return sizes.cost(channels)[budget.of] / limit
+
+    if (least := used(without(len(order))[1])) > 1:
         raise RecipeError(
-            f"prune_channels cannot meet max_{budget.of}={budget.share}: with these layers, round_to and min_channels, "
-            f"{least:.3f} is the least"
+            f"prune_channels cannot meet max_{budget.of}={budget.amount}: with these layers, round_to and "
+            f"min_channels, {least * limit / whole:.3f} of them is the least"
         )
-    count = bisect_left(range(len(order)), True, key=lambda n: part(without(n)[1]) <= budget.share)
+    count = bisect_left(range(len(order)), True, key=lambda n: used(without(n)[1]) <= 1)
     levels, channels = without(count)
-    if scope == "layer":
-        return channels
-    return _filled(widths, levels, channels, shares(count), lambda some: part(some) / budget.share)
+    return channels if scope == "layer" else _filled(widths, levels, channels, shares(count), used)
 
 
 def _filled(

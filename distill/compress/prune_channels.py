@@ -51,8 +51,9 @@ def prune_channels(
         calibration: batches with labels, for ``taylor``; the first is also what the result is checked on.
         task_loss: of outputs and labels, for ``taylor``.
         ratio: the part of the channels to keep, above 0 and below 1.
-        max_params: instead of ``ratio``: the part of the network's parameters to keep, at most.
-        max_macs: instead of ``ratio``: the part of its multiply-accumulates to keep, at most.
+        max_params: instead of ``ratio``: the network's parameters afterwards, at most: a part of those before up to 1,
+            or their number.
+        max_macs: the same for its multiply-accumulates.
         saliency: which channels go first: those of small filters, those that matter least to the loss, or those that
             batch normalisation scales down. Channels that no batch normalisation scales stay with ``bn_scale``.
         scope: one ranking of all channels, or the same part of every layer.
@@ -103,15 +104,17 @@ def _budget(ratio: float, max_params: float | None, max_macs: float | None, roun
     given = {name: share for name, share in budgets.items() if share is not None} or {"ratio": ratio}
     if len(given) > 1:
         raise RecipeError(f"prune_channels meets one budget: max_params={max_params} or max_macs={max_macs}, not both")
-    ((name, share),) = given.items()
-    if not 0 < share < 1:
-        raise RecipeError(f"prune_channels keeps a part: 0 < {name} < 1, not {name}={share}")
+    ((name, amount),) = given.items()
+    if not amount > 0 or (name == "ratio" and amount >= 1):
+        raise RecipeError(
+            f"prune_channels keeps {'a part, 0 < ratio < 1' if name == 'ratio' else 'some'}: not {name}={amount}"
+        )
     if min(round_to, min_channels) < 1:
         raise RecipeError(
             f"prune_channels needs round_to and min_channels of 1 or more, not {round_to}, {min_channels}"
         )
     of: dict[str, Literal["channels", "params", "macs"]] = {"max_params": "params", "max_macs": "macs"}
-    return Budget(of.get(name, "channels"), share)
+    return Budget(of.get(name, "channels"), amount)
 
 
 def _refuse_stored(artifact: Artifact, followed: Mapping[str, nn.Module]) -> None:

@@ -22,6 +22,7 @@ from distill.compress.svd import svd
 from distill.errors import RecipeError
 from distill.taps import Taps
 from students import student
+from tests.compress import nets
 
 SMALL = {"small_images": True}
 NORMALISED: dict[str, dict[str, Any]] = {
@@ -177,6 +178,8 @@ def test_dead_channels_go_first_and_nobody_misses_them(name: str, settings: dict
 def test_a_budget_is_met_and_used(name: str, budget: str, scope: str) -> None:
     artifact, images = trained(name), batches()[0].inputs
     done = prune(artifact, scope=scope, **{budget: 0.5})
+    whole = {"max_macs": measure.macs(artifact.model, images), "max_params": measure.params(artifact.model)}[budget]
+    assert prune(artifact, scope=scope, **{budget: float(whole // 2)}).to_bytes() == done.to_bytes()
     costs = [
         measure.macs(model, images) if budget == "max_macs" else measure.params(model)
         for model in (artifact.model, done.model)
@@ -188,9 +191,9 @@ def test_a_budget_is_met_and_used(name: str, budget: str, scope: str) -> None:
 
 def test_a_budget_that_cannot_be_met_says_the_least_that_can() -> None:
     artifact = trained("resnet20")
-    with pytest.raises(RecipeError, match=r"cannot meet max_macs=0\.01: .* 0\.\d\d\d is the least") as refusal:
+    with pytest.raises(RecipeError, match=r"cannot meet max_macs=0\.01: .* 0\.\d\d\d of them is the least") as refusal:
         prune(artifact, max_macs=0.01)
-    least = float(str(refusal.value).split()[-4])
+    least = float(str(refusal.value).split()[-6])
     done = prune(artifact, max_macs=least + 0.001)
     assert set(widths(done.model).values()) == {8, 10}
     macs = [measure.macs(model, batches()[0].inputs) for model in (artifact.model, done.model)]
@@ -360,7 +363,7 @@ def test_a_network_that_cannot_be_followed_at_all_stays(caplog: pytest.LogCaptur
     with caplog.at_level(logging.INFO, logger="distill"):
         assert prune(artifact) is artifact
     assert "not followed: Choosy (ZeroDivisionError: float division by zero)" in caplog.text
-    with pytest.raises(RecipeError, match=r"cannot meet max_params=0\.5: .* 1\.000 is the least"):
+    with pytest.raises(RecipeError, match=r"cannot meet max_params=0\.5: .* 1\.000 of them is the least"):
         prune(artifact, max_params=0.5)
 
 
@@ -400,7 +403,8 @@ def test_stored_forms_come_after_it() -> None:
 
 
 def test_factors_of_other_hooks_get_narrower_too() -> None:
-    artifact, images = svd(Artifact(plain(3, 32, 32)), ratio=0.5), batches()[0].inputs
+    artifact = svd(Artifact(plain(3, 32, 32)), nets.anything, batches(), max_params=0.5)
+    images = batches()[0].inputs
     done = prune(artifact, max_params=0.5, round_to=2, min_channels=2)
     assert [plan.hook for plan in done.plans] == ["svd", "prune_channels"]
     assert measure.params(done.model) <= 0.5 * measure.params(artifact.model)
@@ -410,9 +414,10 @@ def test_factors_of_other_hooks_get_narrower_too() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"ratio": 0.0}, "0 < ratio < 1, not ratio=0.0"),
-        ({"max_macs": 1.0}, "0 < max_macs < 1, not max_macs=1.0"),
-        ({"max_params": float("nan")}, "0 < max_params < 1, not max_params=nan"),
+        ({"ratio": 0.0}, "0 < ratio < 1: not ratio=0.0"),
+        ({"ratio": 1.0}, "0 < ratio < 1: not ratio=1.0"),
+        ({"max_macs": 0.0}, "keeps some: not max_macs=0.0"),
+        ({"max_params": float("nan")}, "keeps some: not max_params=nan"),
         ({"max_macs": 0.5, "max_params": 0.5}, "meets one budget: max_params=0.5 or max_macs=0.5, not both"),
         ({"round_to": 0}, "needs round_to and min_channels of 1 or more, not 0, 8"),
         ({"layers": ["conv9"]}, "no layer to compress matches 'conv9'"),
