@@ -1,0 +1,128 @@
+"""How many channels to remove, and where, to meet a budget of parameters or multiply-accumulates."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Mapping
+from itertools import chain
+from typing import Any, Literal, NamedTuple
+
+from torch import Tensor, nn
+
+from distill import measure
+from distill.compress._channels import Channels, follow
+from distill.compress._narrow import sizes_of, weights_of
+from distill.compress._widths import Widths
+from distill.errors import RecipeError
+
+NEAR = 0.99
+"""A budget that is used up to this part is left at that."""
+
+
+class Budget(NamedTuple):
+    """What to keep at most, and how much of it: a part up to 1, or a number."""
+
+    of: Literal["channels", "params", "macs"]
+    amount: float
+
+
+class Sizes:
+    """What becomes of a network's channels, and what it costs, at any widths.
+
+    Args:
+        model: one of its own, in eval mode.
+        image: one.
+        paths: the layers whose channels are followed.
+    """
+
+    def __init__(self, model: nn.Module, image: Tensor, paths: Collection[str]) -> None:
+        self.model, self.image, self.paths = model, image, paths
+        self.whole = self._whole()
+        counted = self._counted(self.whole)
+        self.rest = {
+            "params": measure.params(model) - counted["params"],
+            "macs": measure.macs(model, image) - counted["macs"],
+        }
+
+    def _whole(self) -> Channels:
+        try:
+            return self.trace({})
+        except Exception as error:  # whatever a network does that cannot be done with zeros
+            return Channels({}, frozenset(), (), (f"{type(self.model).__name__} ({type(error).__name__}: {error})",))
+
+    def trace(self, outputs: Mapping[str, int]) -> Channels:
+        return follow(self.model, self.image, self.paths, outputs)
+
+    def plan(self, channels: Channels) -> dict[str, dict[str, Any]]:
+        """Layers that have other numbers of channels then."""
+        found = {}
+        for path, ends in channels.ends.items():
+            sizes = (len(ends.inputs), len(ends.outputs or ends.inputs))
+            if sizes != sizes_of(self.model.get_submodule(path)):
+                found[path] = dict(zip(("inputs", "outputs"), sizes, strict=True))
+        return found
+
+    def cost(self, channels: Channels) -> dict[str, int]:
+        """Parameters, and multiply-accumulates for one image."""
+        return {of: count + self.rest[of] for of, count in self._counted(channels).items()}
+
+    def _counted(self, channels: Channels) -> dict[str, int]:
+        """Of the layers that are followed."""
+        params = macs = 0
+        for path, ends in channels.ends.items():
+            weights, others = weights_of(self.model.get_submodule(path), len(ends.inputs), len(ends.outputs))
+            params, macs = params + weights + others, macs + weights * ends.positions
+        return {"params": params, "macs": macs}
+
+
+def choose(widths: Widths, sizes: Sizes, budget: Budget, scope: str) -> Channels:
+    """The channels that are left when as few are removed as the budget asks for.
+
+    Args:
+        scope: "global" removes the least salient of all channels, "layer" the same part of each family.
+
+    Raises:
+        RecipeError: the budget cannot be met; names the least that could.
+    """
+    order = [i for family in widths.families for atom in family.atoms for i in atom]
+    order.sort(key=lambda i: (widths.scores[i], i))
+
+    def shares(count: int) -> list[float]:
+        if scope == "layer":
+            return [1 - count / max(1, len(order))] * len(widths.families)
+        gone = set(order[:count])
+        return [1 - len(gone.intersection(chain(*family.atoms))) / family.size for family in widths.families]
+
+    def without(count: int) -> tuple[list[int], Channels]:
+        near = zip(widths.families, shares(count), strict=True)
+        return widths.fit([family.nearest(share) for family, share in near])
+
+    if budget.of == "channels":
+        return without(round((1 - budget.amount) * len(order)))[1]
+
+    whole = sizes.cost(sizes.whole)[budget.of]
+    limit = budget.amount * whole if budget.amount <= 1 else budget.amount
+
+    def used(channels: Channels) -> float:
+        return sizes.cost(channels)[budget.of] / limit
+
+    if (least := used(without(len(order))[1])) > 1:
+        raise RecipeError(
+            f"prune_channels cannot meet max_{budget.of}={budget.amount}: with these layers, round_to and "
+            f"min_channels, {least * limit / whole:.3f} of them is the least"
+        )
+    count = bisect_left(range(len(order)), True, key=lambda n: used(without(n)[1]) <= 1)
+    levels, channels = without(count)
+    return channels if scope == "layer" else _filled(widths, levels, channels, shares(count), used)
+
+
+def _filled(
+    widths: Widths, levels: list[int], channels: Channels, shares: list[float], used: Callable[[Channels], float]
+) -> Channels:
+    """The same with channels put back that the budget has room for, first where rounding took most."""
+    taken = [share - family.kept(level) for family, level, share in zip(widths.families, levels, shares, strict=True)]
+    for family in sorted(range(len(levels)), key=lambda f: -taken[f]):
+        while levels[family] and used(channels) < NEAR:
+            fuller = widths.fit([level - (f == family) for f, level in enumerate(levels)])
+            if used(fuller[1]) > 1:
+                break
+            levels, channels = fuller
+    return channels

@@ -1,0 +1,121 @@
+"""Layers with fewer channels: their shapes, and their values."""
+
+import copy
+from collections.abc import Mapping
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+Channelwise = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+Transposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+Narrowable = Channelwise | Convolution | Transposed | nn.Linear
+
+
+def depthwise(layer: nn.Module) -> bool:
+    """Whether each channel is filtered by itself."""
+    return isinstance(layer, Convolution) and layer.groups == layer.in_channels > 1
+
+
+def sizes_of(layer: nn.Module) -> tuple[int, int]:
+    """Input and output channels."""
+    if isinstance(layer, Channelwise):
+        return layer.num_features, layer.num_features
+    if isinstance(layer, nn.Linear):
+        return layer.in_features, layer.out_features
+    assert isinstance(layer, Convolution | Transposed)
+    return layer.in_channels, layer.out_channels
+
+
+def weights_of(layer: nn.Module, inputs: int, outputs: int) -> tuple[int, int]:
+    """How many weights it would multiply with, and how many other parameters it would have, with these channels."""
+    if isinstance(layer, Channelwise):
+        return 0, inputs * len(list(layer.parameters()))
+    per_output = 1 if depthwise(layer) else inputs // getattr(layer, "groups", 1)
+    kernel: tuple[int, ...] = getattr(layer, "kernel_size", ())
+    return outputs * per_output * prod(kernel), outputs if layer.bias is not None else 0
+
+
+def shape_after(layer: nn.Module, shape: torch.Size) -> tuple[int, ...]:
+    """Of the layer's result, but for the number of channels."""
+    if not isinstance(layer, Convolution | Transposed) or layer.padding == "same":
+        return shape
+    spans = [dilation * (size - 1) + 1 for dilation, size in zip(layer.dilation, layer.kernel_size, strict=True)]
+    paddings = (0,) * len(spans) if layer.padding == "valid" else tuple(map(int, layer.padding))
+    sizes = zip(shape[2:], spans, paddings, layer.stride, layer.output_padding, strict=True)
+    if isinstance(layer, Transposed):
+        return *shape[:2], *((n - 1) * stride - 2 * pad + span + more for n, span, pad, stride, more in sizes)
+    return *shape[:2], *((n + 2 * pad - span) // stride + 1 for n, span, pad, stride, _ in sizes)
+
+
+def resized(layer: nn.Module, inputs: int, outputs: int) -> nn.Module:
+    """A layer of these channels that is otherwise alike, with values that mean nothing."""
+    layer = copy.deepcopy(layer)
+    sizes: Mapping[str, tuple[int, ...]]
+    if isinstance(layer, Channelwise):
+        layer.num_features = inputs
+        sizes = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (inputs,))
+    elif isinstance(layer, nn.Linear):
+        layer.in_features, layer.out_features = inputs, outputs
+        sizes = {"weight": (outputs, inputs), "bias": (outputs,)}
+    else:
+        assert isinstance(layer, Convolution | Transposed)
+        layer.groups = inputs if depthwise(layer) else layer.groups
+        layer.in_channels, layer.out_channels = inputs, outputs
+        ends = (inputs, outputs) if isinstance(layer, Transposed) else (outputs, inputs)
+        sizes = {"weight": (ends[0], ends[1] // layer.groups, *layer.kernel_size), "bias": (outputs,)}
+    for name, size in sizes.items():
+        if (old := getattr(layer, name)) is not None:
+            new = old.new_empty(size)
+            setattr(layer, name, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
+    return layer
+
+
+@torch.no_grad()
+def fill(narrow: nn.Module, wide: nn.Module, inputs: Tensor, outputs: Tensor) -> None:
+    """Give ``narrow`` the values that ``wide`` has for these of its input and output channels."""
+    if isinstance(wide, Channelwise):
+        for name, value in wide.state_dict().items():
+            getattr(narrow, name).copy_(value[inputs] if value.dim() else value)
+        return
+    assert isinstance(wide, Convolution | Transposed | nn.Linear)
+    assert isinstance(narrow, Convolution | Transposed | nn.Linear)
+    if isinstance(wide, Transposed):
+        narrow.weight.copy_(wide.weight[inputs][:, outputs])
+    elif depthwise(wide):
+        narrow.weight.copy_(wide.weight[outputs])
+    else:
+        groups = getattr(wide, "groups", 1)
+        columns = (inputs % wide.weight.shape[1]).chunk(groups)  # a position within its group
+        rows = wide.weight[outputs].chunk(groups)
+        narrow.weight.copy_(torch.cat([row[:, column] for row, column in zip(rows, columns, strict=True)]))
+    if wide.bias is not None and narrow.bias is not None:
+        narrow.bias.copy_(wide.bias[outputs])
+
+
+@torch.no_grad()
+def silence(layer: nn.Module, inputs: Tensor, outputs: Tensor) -> None:
+    """Zero the weights of all channels but these: booleans, one for each input and output channel."""
+    if isinstance(layer, Channelwise):
+        for parameter in layer.parameters():
+            parameter.mul_(inputs)
+        return
+    assert isinstance(layer, Convolution | Transposed | nn.Linear)
+    weight = layer.weight.transpose(0, 1) if isinstance(layer, Transposed) else layer.weight
+    weight.mul_(outputs.reshape(-1, *[1] * (weight.dim() - 1)))
+    if not depthwise(layer):
+        grouped = weight.unflatten(0, (getattr(layer, "groups", 1), -1))  # (groups, out, in, ...)
+        grouped.mul_(inputs.reshape(len(grouped), 1, -1, *[1] * (weight.dim() - 2)))
+    if layer.bias is not None:
+        layer.bias.mul_(outputs)
+
+
+def per_input(layer: nn.Module, values: Tensor) -> Tensor:
+    """The sum over all values, shaped like the layer's weight, that belong to each of its input channels."""
+    if isinstance(layer, Transposed):
+        return values.flatten(1).sum(1)
+    grouped = (
+        values.flatten(1).unflatten(1, (values.shape[1], -1)).sum(2).unflatten(0, (getattr(layer, "groups", 1), -1))
+    )
+    return grouped.sum(1).flatten()

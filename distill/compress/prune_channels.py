@@ -1,0 +1,220 @@
+"""Li et al.: Pruning Filters for Efficient ConvNets. arXiv:1608.08710, sections 3.1 to 3.3; Molchanov et al.:
+arXiv:1906.10771 and Liu et al.: arXiv:1708.06519 for other saliencies.
+
+Filters go, with the channels they make, and what is left is a smaller ordinary network. Channels that additions,
+splits or shuffles bind to each other go together (see `_channels` and `_widths`).
+"""
+
+import copy
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from distill.artifact import Artifact, Plan, surgery
+from distill.batch import Batch
+from distill.compress import hook
+from distill.compress._budget import Budget, Sizes, choose
+from distill.compress._channel_scores import Saliency, Scores, bn_scales, magnitudes, taylor
+from distill.compress._channels import Channels
+from distill.compress._layers import chosen, exchange, refuse_broken, refuse_encoded
+from distill.compress._narrow import Channelwise, Narrowable, Transposed, fill, resized, silence, sizes_of
+from distill.compress._widths import Kept, Widths
+from distill.errors import RecipeError
+
+log = logging.getLogger(__name__)
+
+
+@hook("prune_channels")
+def prune_channels(
+    artifact: Artifact,
+    calibration: Sequence[Batch],
+    task_loss: Callable[[Any, Any], Tensor],
+    *,
+    ratio: float = 0.5,
+    max_params: float | None = None,
+    max_macs: float | None = None,
+    saliency: Saliency = "magnitude",
+    scope: Literal["global", "layer"] = "global",
+    round_to: int = 8,
+    min_channels: int = 8,
+    layers: list[str] | None = None,
+) -> Artifact:
+    """Fewer channels; those of the images and of the network's output stay.
+
+    Args:
+        artifact: what to compress.
+        calibration: batches with labels, for ``taylor``; the first is also what the result is checked on.
+        task_loss: of outputs and labels, for ``taylor``.
+        ratio: the part of the channels to keep, above 0 and below 1.
+        max_params: instead of ``ratio``: the network's parameters afterwards, at most: a part of those before up to 1,
+            or their number.
+        max_macs: the same for its multiply-accumulates.
+        saliency: which channels go first: those of small filters, those that matter least to the loss, or those that
+            batch normalisation scales down. Channels that no batch normalisation scales stay with ``bn_scale``.
+        scope: one ranking of all channels, or the same part of every layer.
+        round_to: layers that shrink keep a multiple of so many channels: runtimes are slow at odd numbers.
+        min_channels: layers keep at least so many.
+        layers: globs of module paths: only filters of these layers are removed, and only where all the layers that a
+            channel's removal narrows are among them; without any, of every layer.
+
+    Raises:
+        RecipeError: a setting is out of range, a glob matches nothing, a budget cannot be met, the artifact is
+            encoded, or the network moves its channels in a way that cannot be followed.
+        TrainingError: a weight holds values that are not finite.
+    """
+    budget = _budget(ratio, max_params, max_macs, round_to, min_channels)
+    refuse_encoded(artifact, "prune_channels")
+    followed, unfit = _followed(artifact.model)
+    _refuse_stored(artifact, followed)
+    allowed = set(
+        chosen([path for path, layer in followed.items() if not isinstance(layer, Channelwise)] + list(unfit), layers)
+    )
+    images = calibration[0].inputs[:4].to(next(artifact.model.parameters()).device)
+    sizes = Sizes(artifact.copy_model(), images[:1], followed)
+    scores = _scores(artifact, sizes.whole, saliency, calibration, task_loss)
+    widths = Widths(sizes.trace, sizes.whole, _removable(scores, sizes.whole, allowed), round_to, min_channels)
+    channels = choose(widths, sizes, budget, scope)
+    plan = sizes.plan(channels)
+    _explain(sizes, widths, channels, allowed, unfit)
+    if not plan:
+        return artifact
+    kept = widths.kept(channels)
+    model = apply(artifact.copy_model(), plan)
+    for path, positions in kept.items():
+        fill(model.get_submodule(path), artifact.model.get_submodule(path), *map(_index, positions))
+    _check(artifact, model, kept, images)
+    return artifact.with_model(model, Plan("prune_channels", plan))
+
+
+@surgery("prune_channels")
+def apply(model: nn.Module, layers: dict[str, dict[str, Any]]) -> nn.Module:
+    """Give layers so many channels."""
+    for path, spec in layers.items():
+        exchange(model, path, resized(model.get_submodule(path), spec["inputs"], spec["outputs"]))
+    return model
+
+
+def _budget(ratio: float, max_params: float | None, max_macs: float | None, round_to: int, min_channels: int) -> Budget:
+    budgets = {"max_params": max_params, "max_macs": max_macs}
+    given = {name: share for name, share in budgets.items() if share is not None} or {"ratio": ratio}
+    if len(given) > 1:
+        raise RecipeError(f"prune_channels meets one budget: max_params={max_params} or max_macs={max_macs}, not both")
+    ((name, amount),) = given.items()
+    if not amount > 0 or (name == "ratio" and amount >= 1):
+        raise RecipeError(
+            f"prune_channels keeps {'a part, 0 < ratio < 1' if name == 'ratio' else 'some'}: not {name}={amount}"
+        )
+    if min(round_to, min_channels) < 1:
+        raise RecipeError(
+            f"prune_channels needs round_to and min_channels of 1 or more, not {round_to}, {min_channels}"
+        )
+    of: dict[str, Literal["channels", "params", "macs"]] = {"max_params": "params", "max_macs": "macs"}
+    return Budget(of.get(name, "channels"), amount)
+
+
+def _refuse_stored(artifact: Artifact, followed: Mapping[str, nn.Module]) -> None:
+    """What is known of a weight, its zeros or its codes, would be lost with the weight's shape."""
+    for name in artifact.stored:
+        if name.rpartition(".")[0] in followed:
+            raise RecipeError(
+                f"'prune_channels' would undo how '{name}' is stored: put it before such hooks in compress"
+            )
+
+
+def _followed(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """Layers whose channels can be told apart; and why those of other convolutions and linear layers cannot."""
+    users: Counter[Tensor] = Counter(p for module in model.modules() for p in module.parameters(recurse=False))
+    fit: dict[str, nn.Module] = {}
+    unfit = {}
+    for path, layer in model.named_modules():
+        if not isinstance(layer, Narrowable):
+            continue
+        if not isinstance(layer, Channelwise):
+            refuse_broken("prune_channels", f"{path}.weight", layer.weight)
+        if type(layer) not in get_args(Narrowable):
+            unfit[path] = f"a {type(layer).__name__}"
+        elif any(users[parameter] > 1 for parameter in layer.parameters()):
+            unfit[path] = "shared weight"
+        elif isinstance(layer, Transposed) and layer.groups > 1:
+            unfit[path] = "transposed, in groups"
+        else:
+            fit[path] = layer
+    return fit, unfit
+
+
+def _scores(
+    artifact: Artifact,
+    whole: Channels,
+    saliency: Saliency,
+    calibration: Sequence[Batch],
+    task_loss: Callable[[Any, Any], Tensor],
+) -> Scores:
+    if saliency == "taylor":
+        return taylor(artifact.copy_model(), whole.ends, calibration, task_loss)
+    scores = (bn_scales if saliency == "bn_scale" else magnitudes)(artifact.model, whole.ends)
+    if whole.ends and not scores:
+        raise RecipeError(
+            "saliency=bn_scale needs batch normalisation, and this network has none; use magnitude or taylor"
+        )
+    return scores
+
+
+def _removable(scores: Scores, whole: Channels, allowed: Collection[str]) -> Scores:
+    """Those of channels that may go."""
+    makers: dict[int, set[str]] = {
+        i: {path for path, role, _ in places if role == "makes"} for i, places in whole.members().items()
+    }
+    return {i: score for i, score in scores.items() if i not in whole.pinned and set() < makers[i] <= set(allowed)}
+
+
+def _explain(
+    sizes: Sizes, widths: Widths, channels: Channels, allowed: Collection[str], unfit: Mapping[str, str]
+) -> None:
+    """Log one line for the result, and each layer by name with ``--debug``."""
+    whole = sizes.whole
+    made = {
+        path: (len(ends.outputs), len(channels.ends[path].outputs)) for path, ends in whole.ends.items() if ends.groups
+    }
+    narrowed = [path for path, (before, after) in made.items() if before != after]
+    for path in narrowed:
+        log.debug("prune_channels: %s: %d -> %d channels", path, *made[path])
+    left = {path: why for path, why in unfit.items() if path in allowed}
+    left |= {path: "too narrow, or bound to what stays" for path in made if path in allowed and path not in widths.free}
+    reasons = Counter(left.values())
+    for why in reasons:
+        log.debug("prune_channels: left as they are, %s: %s", why, ", ".join(p for p in left if left[p] == why))
+    before, after = sizes.cost(whole), sizes.cost(channels)
+    log.info(
+        "prune_channels: %d layers, %d -> %d channels, %d -> %d parameters, %d -> %d MACs%s%s",
+        len(narrowed),
+        *(sum(counts[k] for counts in made.values()) for k in (0, 1)),
+        *(before["params"], after["params"], before["macs"], after["macs"]),
+        "; left as they are: " + ", ".join(f"{n} ({why})" for why, n in reasons.items()) if reasons else "",
+        f"; not followed: {', '.join(whole.unknown)}" if whole.unknown else "",
+    )
+
+
+@torch.no_grad()
+def _check(artifact: Artifact, model: nn.Module, kept: Kept, images: Tensor) -> None:
+    """The smaller network computes what the whole one does when its removed channels are zero everywhere."""
+    whole = artifact.copy_model().double()
+    for path, positions in kept.items():
+        layer = whole.get_submodule(path)
+        masks = (torch.zeros(size, dtype=torch.bool) for size in sizes_of(layer))
+        silence(layer, *(mask.index_fill(0, _index(at), True) for mask, at in zip(masks, positions, strict=True)))
+    expected, found = (tree_leaves(network(images.double())) for network in (whole, copy.deepcopy(model).double()))
+    for one, other in zip(expected, found, strict=True):
+        if isinstance(one, Tensor) and not torch.allclose(one, other, rtol=0, atol=1e-9 * float(one.abs().max())):
+            raise RecipeError(
+                f"prune_channels cannot tell how {type(model).__name__} moves its channels: the smaller network "
+                "would compute something else; name layers that it may narrow in 'layers'"
+            )
+
+
+def _index(positions: list[int]) -> Tensor:
+    return torch.tensor(positions, dtype=torch.long)
