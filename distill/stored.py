@@ -31,41 +31,21 @@ class Stored(Protocol):
         """The same form, fitted to new values."""
 
 
-@form("quantized")
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Quantized:
-    """Krishnamoorthi: Quantizing deep convolutional networks. arXiv:1806.08342, section 2.2: symmetric integer codes
-    with one scale per slice.
+@runtime_checkable
+class Shared(Stored, Protocol):
+    """A form in which many positions have one value: training moves these values, and the codes stay.
 
-    Scales are bfloat16: a code times a scale is then exact in float32, the same on every machine, and no value is off
-    by more than half a scale.
+    Han, Mao & Dally: Deep Compression. arXiv:1510.00149, section 3.3.
     """
 
-    codes: Tensor
-    """int8, in the tensor's own shape; fewer bits are a matter of `encode`."""
-    scales: Tensor
-    """One per slice along ``axis``."""
-    axis: int
-    bits: int
+    common: bool
+    """Whether forms that hold equal values train them together."""
 
-    @classmethod
-    def fit(cls, tensor: Tensor, bits: int, axis: int = 0) -> "Quantized":
-        """The largest value of each slice becomes the largest code, 2**(bits - 1) - 1."""
-        largest = 2 ** (bits - 1) - 1
-        peaks = tensor.float().abs().movedim(axis, 0).reshape(tensor.shape[axis], -1).amax(1)
-        scales = (peaks / largest).bfloat16()
-        scales[scales < torch.finfo(scales.dtype).tiny] = 1  # a slice of zeros
-        codes = (tensor / _along(scales, axis, tensor.dim())).round().clamp(-largest, largest)
-        return cls(codes=codes.to(torch.int8), scales=scales, axis=axis, bits=bits)
+    def shared(self) -> Tensor:
+        """The values, float32."""
 
-    def nbytes(self) -> int:
-        return self.codes.nbytes + self.scales.nbytes
-
-    def decode(self) -> Tensor:
-        return self.codes.float() * _along(self.scales, self.axis, self.codes.dim())
-
-    def refit(self, tensor: Tensor) -> "Quantized":
-        return self.fit(tensor, self.bits, self.axis)
+    def with_shared(self, values: Tensor) -> "Shared":
+        """The same codes with other values; what it decodes to passes gradients on to ``values``."""
 
 
 @form("encoded")
@@ -98,6 +78,17 @@ class Encoded:
         raise RecipeError("coded tensors cannot be trained: put 'encode' last in compress, without finetune")
 
 
+def moved(stored: Any, device: torch.device) -> Any:
+    """The form with its tensors on that device."""
+    tensors = {f.name: value for f in fields(stored) if isinstance(value := getattr(stored, f.name), Tensor)}
+    inner = {f.name: value for f in fields(stored) if isinstance(value := getattr(stored, f.name), Stored)}
+    return replace(
+        stored,
+        **{name: tensor.to(device) for name, tensor in tensors.items()},
+        **{name: moved(form, device) for name, form in inner.items()},
+    )
+
+
 def to_record(stored: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A form as plain data and named tensors."""
     settings: dict[str, Any] = {"form": _name(type(stored))}
@@ -109,7 +100,7 @@ def to_record(stored: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
         elif isinstance(value, Stored):
             settings[field.name], inner = to_record(value)
             tensors |= {f"{field.name}.{part}": tensor for part, tensor in inner.items()}
-        else:
+        elif value is not None:  # what a form does without costs no bytes
             settings[field.name] = value
     return settings, tensors
 
@@ -129,7 +120,3 @@ def from_record(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> S
 def _name(kind: type) -> str:
     ours = (name for name in form.names() if form.find(name) is kind)
     return next(ours, f"{kind.__module__}:{kind.__qualname__}")
-
-
-def _along(scales: Tensor, axis: int, axes: int) -> Tensor:
-    return scales.float().reshape([-1 if a == axis else 1 for a in range(axes)])

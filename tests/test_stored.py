@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
+from distill.compress._quantized import Quantized
 from distill.errors import RecipeError
 from distill.packing import pack, raw, unpack
-from distill.stored import Encoded, Quantized, Stored, form, from_record, to_record
+from distill.stored import Encoded, Stored, form, from_record, to_record
 
 weights = arrays.arrays(
     "float32",
@@ -29,6 +30,39 @@ def test_no_value_is_off_by_more_than_half_a_scale(weight: Tensor, bits: int, da
     error = (fitted.decode().double() - weight.double()).abs()
     assert (error <= fitted.scales.double().reshape(shape) * 0.5000001).all()
     assert fitted.codes.abs().max() <= 2 ** (bits - 1) - 1
+
+
+grids = st.fixed_dictionaries(
+    {
+        "bits": st.integers(2, 8),
+        "axis": st.sampled_from([None, 0]),
+        "symmetric": st.booleans(),
+        "scale": st.sampled_from(["max", "mse"]),
+    }
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(weight=weights, grid=grids, group=st.sampled_from([None, 2, 3]))
+def test_every_grid_has_zero_and_keeps_what_it_decoded(
+    weight: Tensor, grid: dict[str, object], group: int | None
+) -> None:
+    fitted = Quantized.fit(weight, group=group if grid["axis"] == 0 else None, **grid)
+    assert (fitted.decode()[weight == 0] == 0).all()
+    assert torch.equal(fitted.with_steps(fitted.steps()).codes, fitted.codes)
+    low, high = fitted.limits()
+    assert ((fitted.steps() >= low) & (fitted.steps() <= high)).all()
+    assert (high - low).max() < 2 ** grid["bits"]
+    assert torch.equal(from_record(*to_record(fitted)).decode(), fitted.decode())
+    assert torch.equal(fitted.refit(fitted.decode()).decode(), fitted.decode())
+
+
+@settings(max_examples=100, deadline=None)
+@given(weight=weights, bits=st.integers(2, 8))
+def test_with_zero_points_no_value_is_off_by_more_than_a_scale(weight: Tensor, bits: int) -> None:
+    fitted = Quantized.fit(weight, bits, symmetric=False)
+    error = (fitted.decode().double() - weight.double()).abs().reshape(len(weight), -1)
+    assert (error <= fitted.scales.double()[:, None] * 1.01).all()
 
 
 @settings(max_examples=100, deadline=None)
@@ -49,6 +83,45 @@ def test_refit_keeps_the_form() -> None:
     first = Quantized.fit(torch.randn(4, 3, 2), bits=5, axis=1)
     again = first.refit(torch.randn(4, 3, 2))
     assert (again.bits, again.axis, again.scales.shape) == (5, 1, (3,))
+    grown = first.refit(first.decode() * 3)
+    torch.testing.assert_close(grown.decode(), first.decode() * 3, rtol=2**-7, atol=0.0)
+
+
+def test_refit_finds_a_scale_for_what_was_zero() -> None:
+    again = Quantized.fit(torch.zeros(2, 4), 4).refit(torch.tensor([[0.0] * 4, [1e-3, 2e-3, -3.5e-3, 7e-3]]))
+    assert again.codes.tolist() == [[0] * 4, [1, 2, -4, 7]]
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_mse_is_as_good_as_any_scale(symmetric: bool, bits: int) -> None:
+    weight = torch.randn(6, 200, generator=torch.Generator().manual_seed(bits))
+    fitted = Quantized.fit(weight, bits, symmetric=symmetric, scale="mse")
+    errors = (fitted.decode() - weight).square().sum(1)
+    least = torch.full((6,), float("inf"))
+    low, high = (1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1) if symmetric else (0, 2**bits - 1)
+    for zero in [0] if symmetric else range(high + 1):
+        for scale in torch.linspace(0.01, 4.0, 600).tolist():
+            steps = ((weight / scale).round() + zero).clamp(low, high) - zero
+            least = least.minimum((steps * scale - weight).square().sum(1))
+    assert (errors <= least * (1.01 if symmetric else 1.03)).all()
+
+
+def test_groups_lie_along_the_inputs_and_the_last_may_be_short() -> None:
+    weight = torch.tensor([[1.0, -0.5, 8.0, 4.0, 0.25], [2.0, 1.0, 0.0, 0.0, 16.0]])
+    fitted = Quantized.fit(weight, bits=2, group=2)
+    assert fitted.scales.tolist() == [1.0, 8.0, 0.25, 2.0, 1.0, 16.0]
+    assert fitted.codes.tolist() == [[1, 0, 1, 0, 1], [1, 0, 0, 0, 1]]
+    across = Quantized.fit(weight.T.contiguous(), bits=2, axis=1, group=2)
+    assert torch.equal(across.decode(), fitted.decode().T)
+
+
+def test_zero_has_the_same_code_whatever_the_zero_point() -> None:
+    fitted = Quantized.fit(torch.tensor([[0.0, 1.0, 3.0, 0.5], [0.0, -1.0, -3.0, 1.0]]), bits=8, symmetric=False)
+    assert fitted.codes[:, 0].tolist() == [0, 0]
+    assert fitted.zeros.tolist() == [0, 191]
+    assert fitted.steps()[0, 2] == 255
+    torch.testing.assert_close(fitted.decode()[:, 2], torch.tensor([3.0, -3.0]), rtol=5e-3, atol=0.0)
 
 
 def test_encoded_tensors_are_not_fitted() -> None:

@@ -6,10 +6,11 @@ from torch import nn
 
 from distill.artifact import Artifact
 from distill.codecs import codec
+from distill.compress._quantized import Quantized
 from distill.compress.encode import encode
 from distill.compress.quantize import quantize
 from distill.errors import RecipeError
-from distill.stored import Encoded, Quantized
+from distill.stored import Encoded
 from tests.compress import nets
 
 
@@ -25,7 +26,7 @@ def test_every_weight_has_codes_and_nothing_else_changes() -> None:
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_scales_belong_to_output_channels(bits: int) -> None:
-    done = quantize(nets.artifact(), bits=bits)
+    done = quantize(nets.artifact(), bits=bits, symmetric=True)
     for name, axis in (("stem.weight", 0), ("depthwise.weight", 0), ("up.weight", 1), ("head.weight", 0)):
         form = done.stored[name]
         assert isinstance(form, Quantized)
@@ -35,12 +36,48 @@ def test_scales_belong_to_output_channels(bits: int) -> None:
 
 def test_codes_are_a_quarter_of_the_weights() -> None:
     linear = nn.Linear(256, 128, bias=False)
-    assert sum(form.nbytes() for form in quantize(Artifact(linear)).stored.values()) == 256 * 128 + 2 * 128
+    assert sum(form.nbytes() for form in quantize(Artifact(linear)).stored.values()) == 256 * 128 + 3 * 128
 
 
 def test_quantizing_again_changes_nothing() -> None:
-    once = quantize(nets.artifact())
-    assert quantize(once).to_bytes() == once.to_bytes()
+    once = quantize(nets.artifact(), symmetric=True)
+    assert quantize(once, symmetric=True).to_bytes() == once.to_bytes()
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "channel", "group"])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_finer_scales_err_less(granularity: str, symmetric: bool) -> None:
+    artifact = nets.artifact()
+    weight = artifact.model.kernel.weight.data
+    weight *= torch.logspace(-1, 0, 12)[:, None, None, None]
+
+    def error(**settings: object) -> float:
+        form = quantize(artifact, bits=3, symmetric=symmetric, layers=["kernel"], **settings).stored["kernel.weight"]
+        return float((form.decode() - weight).norm())
+
+    assert error(granularity=granularity, scale="mse") < error(granularity=granularity, scale="max")
+    assert error(granularity="group", group_size=8) < error(granularity="channel") < error(granularity="tensor")
+
+
+def test_a_default_that_learns_needs_calibration_and_few_bits() -> None:
+    artifact, batches = nets.artifact(), nets.calibration()
+    by_default = {bits: quantize(artifact, batches, bits=bits, layers=["point"]).to_bytes() for bits in (4, 8)}
+    learned = quantize(artifact, batches, bits=4, rounding="adaround", scale="mse", layers=["point"])
+    assert by_default[4] == learned.to_bytes()
+    assert by_default[8] == quantize(artifact, layers=["point"]).to_bytes()
+    with pytest.raises(RecipeError, match="quantize needs calibration batches for mean_bits and adaround"):
+        quantize(artifact, rounding="adaround")
+
+
+@pytest.mark.parametrize(("asked", "possible"), [(1.9, 2), (8.5, 8)])
+def test_a_budget_that_cannot_be_met_names_the_nearest(asked: float, possible: int) -> None:
+    with pytest.raises(RecipeError, match=f"mean_bits={asked} cannot be, but {possible} can"):
+        quantize(nets.artifact(), nets.calibration(), mean_bits=asked)
+
+
+def test_a_group_is_at_least_one_value() -> None:
+    with pytest.raises(RecipeError, match="a group_size of at least 1, not 0"):
+        quantize(nets.artifact(), granularity="group", group_size=0)
 
 
 def test_bits_out_of_range() -> None:

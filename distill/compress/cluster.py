@@ -1,0 +1,156 @@
+"""Han, Mao & Dally: Deep Compression. arXiv:1510.00149, section 3: weight sharing by k-means.
+
+Departs from the paper: zeros, as pruning leaves them, have a code of their own and stay zero.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distill.artifact import Artifact
+from distill.compress import hook
+from distill.compress._weights import adopt, weights_of
+from distill.errors import RecipeError
+from distill.stored import form
+
+Bits = Literal[1, 2, 3, 4, 5, 6, 7, 8]
+Initialisation = Literal["linear", "density", "random"]
+ITERATIONS = 300
+
+
+@hook("cluster")
+def cluster(
+    artifact: Artifact,
+    *,
+    bits: Bits = 4,
+    initialisation: Initialisation = "linear",
+    shared: bool = False,
+    seed: int = 0,
+    layers: list[str] | None = None,
+) -> Artifact:
+    """A table of 2**bits values per weight, and a code for each position; `finetune` trains the tables.
+
+    Args:
+        artifact: what to compress.
+        bits: of each code. Below 8, bytes are saved only by `encode` after it: codes are kept one to a byte. No table
+            has more than half as many values as its weight.
+        initialisation: where k-means starts: evenly over the range (``linear``, so that the few large weights have
+            values near them), evenly over the weights (``density``), or at ``random`` weights.
+        shared: one table for all layers, in units of each layer's root mean square: many small layers cost less.
+        seed: of ``random``.
+        layers: globs of module paths; without any, every layer.
+
+    Raises:
+        RecipeError: ``bits`` is out of range, a glob matches nothing, or the artifact is encoded.
+        TrainingError: a weight holds values that are not finite.
+    """
+    if bits not in get_args(Bits):
+        raise RecipeError(f"cluster has codes of 1 to 8 bits, not {bits}")
+    weights = {name: weight.cpu() for name, weight in weights_of(artifact, "cluster", layers).items()}
+
+    start = initialisation, torch.Generator().manual_seed(seed)
+    if not shared:
+        stored = {
+            name: Clustered.near(weight, *_table(weight.flatten(), bits, *start)) for name, weight in weights.items()
+        }
+        return adopt("cluster", artifact, stored)
+    scales = {name: _rms(weight) for name, weight in weights.items()}
+    pool = torch.cat([(weight / scales[name].float()).flatten() for name, weight in weights.items()])
+    values, zero = _table(pool, bits, *start)
+    stored = {name: Clustered.near(weight, values, zero, scales[name]) for name, weight in weights.items()}
+    return adopt("cluster", artifact, stored)
+
+
+@form("clustered")
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Clustered:
+    """Codes into a table of values."""
+
+    codes: Tensor
+    """uint8, in the tensor's own shape."""
+    values: Tensor
+    """bfloat16, in ascending order until they are trained."""
+    scale: Tensor | None = None
+    """bfloat16: what values are multiplied by."""
+    zero: bool
+    """Whether code 0 is zero, and 1 the first value; else 0 is the first value."""
+    common: bool = False
+    """Whether forms that hold equal values train them together."""
+
+    @classmethod
+    def near(cls, tensor: Tensor, values: Tensor, zero: bool, scale: Tensor | None = None) -> "Clustered":
+        """The code of the nearest value at each position; where there is a code for zero, zeros have it."""
+        places = tensor if scale is None else tensor / scale.float()
+        ordered, order = values.float().sort()
+        codes = order[torch.bucketize(places, (ordered[1:] + ordered[:-1]) / 2)] + zero
+        codes = codes.masked_fill(tensor == 0, 0) if zero else codes
+        return cls(codes=codes.to(torch.uint8), values=values, scale=scale, zero=zero, common=scale is not None)
+
+    def nbytes(self) -> int:
+        return self.codes.nbytes + self.values.nbytes + (0 if self.scale is None else self.scale.nbytes)
+
+    def decode(self) -> Tensor:
+        table = F.pad(self.values.float(), (int(self.zero), 0))
+        decoded = table.index_select(0, self.codes.flatten().long()).view(self.codes.shape)
+        return decoded if self.scale is None else decoded * self.scale.float()
+
+    def refit(self, tensor: Tensor) -> "Clustered":
+        return self.near(tensor, self.values, self.zero, self.scale)
+
+    def shared(self) -> Tensor:
+        return self.values.float()
+
+    def with_shared(self, values: Tensor) -> "Clustered":
+        return replace(self, values=values.bfloat16())
+
+
+def k_means(values: Tensor, count: int, initialisation: Initialisation, generator: torch.Generator) -> Tensor:
+    """Lloyd's algorithm on a line, until nothing moves: clusters are intervals of the sorted values.
+
+    Args:
+        values: what to cluster.
+        count: of clusters.
+        initialisation: see `cluster`.
+        generator: for ``random``.
+
+    Returns:
+        The means, ascending; one whose cluster is empty stays where it was.
+    """
+    ordered = values.double().sort().values
+    sums = F.pad(ordered.cumsum(0), (1, 0))
+    if initialisation == "linear":
+        means = torch.linspace(float(ordered[0]), float(ordered[-1]), count, dtype=torch.float64)
+    elif initialisation == "density":
+        means = ordered[((torch.arange(count) + 0.5) / count * len(ordered)).long()]
+    else:
+        means = ordered[torch.randint(len(ordered), (count,), generator=generator)].sort().values
+    for _ in range(ITERATIONS):
+        inner = torch.searchsorted(ordered, (means[1:] + means[:-1]) / 2)
+        edges = F.pad(F.pad(inner, (1, 0)), (0, 1), value=len(ordered))
+        sizes = edges.diff()
+        moved = torch.where(sizes > 0, sums[edges].diff() / sizes, means)
+        if torch.equal(moved, means):
+            break
+        means = moved
+    return means
+
+
+def _table(
+    values: Tensor, bits: int, initialisation: Initialisation, generator: torch.Generator
+) -> tuple[Tensor, bool]:
+    """Means of the values that are not zero, and whether zero needs a code."""
+    present = values[values != 0]
+    zero = len(present) < len(values)
+    count = min(2**bits - zero, len(values) // 2)
+    if not len(present):
+        return torch.zeros(1, dtype=torch.bfloat16), zero
+    return k_means(present, max(1, count), initialisation, generator).bfloat16(), zero
+
+
+def _rms(weight: Tensor) -> Tensor:
+    """(1,) bfloat16"""
+    rms = weight.square().mean().sqrt()
+    return (rms if rms > 0 else torch.ones(())).bfloat16()[None]
