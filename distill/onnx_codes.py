@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
-MOVERS = frozenset(["Split", "Concat", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice"])
+MOVERS = frozenset(["MaxPool", "Split", "Concat", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice"])
 LARGEST = 2.0**30
 """A bias with larger codes stays as it is: int32 has to hold the sum that it is added to as well."""
 

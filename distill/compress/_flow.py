@@ -15,7 +15,7 @@ class Op(NamedTuple):
     """One call of a torch function on values, which are numbered; the image is 0."""
 
     name: str
-    """Without underscores: ``x + y`` is ``add``, ``x += y`` is ``iadd``, ``relu_`` is ``relu``."""
+    """Without underscores: ``x + y`` and ``x += y`` are ``add``, ``relu_`` is ``relu``."""
     module: str
     """Path of the module whose ``forward`` called it."""
     inputs: tuple[int, ...]

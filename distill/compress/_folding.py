@@ -5,6 +5,7 @@ arXiv:1712.05877, section 3.2, equation 14.
 """
 
 from collections.abc import Collection
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -51,15 +52,15 @@ def restructure(model: nn.Module, plan: Spec) -> nn.Module:
 
 
 @torch.no_grad()
-def fold(artifact: Artifact, patterns: list[str] | None, image: Tensor, *, even_out: bool) -> Plain:
+def fold(artifact: Artifact, patterns: list[str] | None, images: list[Tensor], *, even_out: bool) -> Plain:
     """The network that computes the same with fewer parts.
 
     Args:
         artifact: stays as it is.
         patterns: globs of the layers' paths.
-        image: what to run it on.
-        even_out: also equalise the channels of neighbouring layers; then ReLU6 modules between them become ReLUs
-            (Nagel et al. arXiv:1906.04721, section 5.1.1), which is the one thing that may change an output.
+        images: what to run it on.
+        even_out: also equalise the channels of neighbouring layers. A ReLU6 between them becomes a ReLU, as in Nagel et
+            al. arXiv:1906.04721, section 5.1.1, but only where no image reaches 6.
 
     Raises:
         RecipeError: a glob matches nothing, or the weight of a layer is codes already.
@@ -73,14 +74,16 @@ def fold(artifact: Artifact, patterns: list[str] | None, image: Tensor, *, even_
     layers, unchanged = factorable(replace(artifact, model=model), "int8", patterns, grouped=True)
     for path in layers:
         _refuse_codes(path, artifact.stored.get(f"{path}.weight"))
-    for path, norm in _norms(model, follow(model, image), layers).items():
+    for path, norm in _norms(model, follow(model, images[0][:1]), layers).items():
         batch_norm = model.get_submodule(norm)
         assert isinstance(batch_norm, BatchNorm)
         plan[path] = plan.get(path, {}) | {"norm": norm}
         restructure(model, {path: {"norm": norm}})
         _absorb(layer_at(model, path), batch_norm)
     if even_out:
-        found = pairs(model, follow(model, image), layers)
+        found = [
+            pair for pair in pairs(model, follow(model, images[0][:1]), layers) if not _cut(model, pair.clips, images)
+        ]
         plan |= (clips := {path: {"relu": True} for pair in found for path in pair.clips})
         equalize(restructure(model, clips), found)
     return Plain(model, plan, list(layers), unchanged)
@@ -98,6 +101,18 @@ def _norms(model: nn.Module, flow: Flow, layers: Collection[str]) -> dict[str, s
             if known and times[op.module] == times[norm] == 1:
                 norms[op.module] = norm
     return norms
+
+
+def _cut(model: nn.Module, clips: Collection[str], images: list[Tensor]) -> bool:
+    """Whether one of these ReLU6 modules ever cuts a value off at 6."""
+    reached: list[Tensor] = []
+    with ExitStack() as hooks:
+        for path in clips:
+            module = model.get_submodule(path)
+            hooks.enter_context(module.register_forward_hook(lambda _, __, output: reached.append(output.max())))
+        for batch in images if clips else []:
+            model(batch)
+    return any(float(value) >= 6 for value in reached)
 
 
 def _absorb(layer: Layer, norm: BatchNorm) -> None:

@@ -42,7 +42,7 @@ MOVES = frozenset(
 """Functions whose values are among those of their input, or 0."""
 CLIPS = frozenset(["relu", "relu6", "hardtanh", "clamp"])
 """Functions that a runtime does by cutting codes off."""
-SUMS = frozenset(["add", "iadd", "radd", "avg_pool2d", "adaptive_avg_pool2d"])
+SUMS = frozenset(["add", "avg_pool2d", "adaptive_avg_pool2d"])
 JOINS = frozenset(["cat", "concat", "concatenate"])
 
 
@@ -126,15 +126,20 @@ class Places:
         return value
 
     def _spots(self, value: int) -> tuple[Spot, ...]:
-        """Where to round: at its one reader, else where it leaves a module, else at those readers that are layers."""
+        """Where to round: where the one layer that reads it begins, else where a module ends, else where one begins
+        that all readers are in, else where the layers begin that read it, moved or not."""
         readers = self.readers.get(value, [])
-        inputs = {call.path for call in self.flow.calls if call.input == value and self.times[call.path] == 1}
-        layers = tuple(Spot(op.module, "input") for op in readers if self._is_layer(op) and op.module in inputs)
-        if len(readers) == len(layers) == 1:
-            return layers
-        for call in self.flow.calls:
-            if call.output == value and self.times[call.path] == 1 and call.path:
-                return (Spot(call.path, "output"),)
+        once = [call for call in self.flow.calls if call.path and self.times[call.path] == 1]
+        begins = [call.path for call in once if call.input == value]
+        ends = [call.path for call in once if call.output == value]
+        if len(readers) == 1 and self._is_layer(readers[0]) and readers[0].module in begins:
+            return (Spot(readers[0].module, "input"),)
+        if ends:
+            return (Spot(ends[0], "output"),)
+        for path in begins:
+            if all(f"{op.module}.".startswith(f"{path}.") for op in readers):
+                return (Spot(path, "input"),)
         if len(readers) == 1 and readers[0].name in MOVES and len(readers[0].outputs) == 1:
             return self._spots(readers[0].outputs[0])
-        return layers
+        layers = [call.path for call in once if call.path in self.layers and self._root(call.input) == value]
+        return tuple(Spot(path, "input") for path in layers)

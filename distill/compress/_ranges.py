@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -23,6 +24,10 @@ Method = Literal["minmax", "percentile", "entropy", "mse"]
 BINS = 2048
 CUTS = torch.linspace(1, 0.125, 106).tolist()
 """How much of the whole range the tried ones keep, on either side of 0; no less, that bins stay finer than steps."""
+
+
+UNTOLD = 1e-6
+"""How frequent `entropy` takes a value to be that a grid does not tell of: an outlier at an end with no neighbours."""
 
 
 class Histogram:
@@ -56,14 +61,20 @@ class Histogram:
             left_out = (1 - percentile / 100) / (2 if low < 0 < high else 1)
             low = float(centres[part > left_out][0]) if low < 0 else low
             high = float(centres[part >= 1 - left_out][0]) if high > 0 else high
-        elif method in ("mse", "entropy") and low < high:
-            cost = self._squared_error if method == "mse" else self._divergence
-            cut = min(CUTS, key=lambda cut: cost(Grid.over(cut * low, cut * high)))
-            low, high = cut * low, cut * high
+        elif method in ("mse", "entropy"):
+            grids = [Grid.over(cut * low, cut * high) for cut in CUTS]
+            costs = self._squared_errors(grids) if method == "mse" else [self._divergence(grid) for grid in grids]
+            return grids[int(np.argmin(costs))]
         return Grid.over(low, high)
 
     def _centres(self) -> Tensor:
         return self.low + (torch.arange(BINS, dtype=torch.float64) + 0.5) * (self.high - self.low) / BINS
+
+    def _squared_errors(self, grids: Sequence[Grid]) -> list[float]:
+        centres = self._centres()
+        scale, zero = (torch.tensor(part, dtype=torch.float64)[:, None] for part in zip(*grids, strict=True))
+        codes = (centres / scale + zero).round().clamp(0, LEVELS)
+        return ((codes - zero) * scale - centres).square().mul(self.counts).sum(1).tolist()
 
     def _without_zeros(self) -> Tensor:
         """The counts, where 0 is no more frequent than its neighbours: every grid has it, so it tells nothing."""
@@ -72,10 +83,6 @@ class Histogram:
         counts[zero] = 0
         counts[zero] = counts[max(zero - 1, 0) : zero + 2].max()
         return counts
-
-    def _squared_error(self, grid: Grid) -> float:
-        centres = self._centres()
-        return float((self.counts * (_codes(centres, grid).sub(grid.zero).mul(grid.scale) - centres).square()).sum())
 
     def _divergence(self, grid: Grid) -> float:
         """Of what the grid can tell of the distribution (each step's share, spread over the step's bins) from the
@@ -88,11 +95,11 @@ class Histogram:
         seen = kept.clone()
         seen[ends[0]] += counts[: ends[0]].sum()
         seen[ends[1]] += counts[ends[1] + 1 :].sum()
-        codes = _codes(centres, grid)
+        codes = (centres / grid.scale + grid.zero).round().clamp(0, LEVELS).long()
         share = torch.bincount(codes, kept, LEVELS + 1) / torch.bincount(codes, (kept > 0).double(), LEVELS + 1)
-        told = share[codes] * (kept > 0)
-        told, seen = told[seen > 0] / told[seen > 0].sum(), seen[seen > 0] / seen.sum()
-        return float((seen * (seen / told).log()).sum())  # infinite where only outliers would be at an end
+        told = torch.where(kept > 0, share[codes], 0)
+        told, seen = told[seen > 0] / told.sum(), seen[seen > 0] / seen.sum()
+        return float((seen * (seen / told.clamp(min=UNTOLD)).log()).sum())
 
 
 @torch.no_grad()
@@ -120,7 +127,3 @@ def _watching(model: nn.Module, spot: Spot, see: Callable[[Tensor], None]) -> Re
     if spot.end == "input":
         return module.register_forward_pre_hook(lambda _, values: see(values[0]))
     return module.register_forward_hook(lambda _, values, value: see(value))
-
-
-def _codes(values: Tensor, grid: Grid) -> Tensor:
-    return (values / grid.scale + grid.zero).round().clamp(0, LEVELS).long()

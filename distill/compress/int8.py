@@ -57,7 +57,8 @@ def int8(
             8 is for CPUs with VNNI instructions and for ARM, elsewhere such sums are cut off.
         ranges: how the range of an activation's codes is chosen, see `_ranges`.
         percentile: for ``ranges: percentile`` alone, the part of the values that is not cut off, in percent.
-        equalize: first even out the channels of neighbouring layers, for depthwise convolutions.
+        equalize: first even out the channels of neighbouring layers, for depthwise convolutions. Not where a ReLU6
+            between them cuts values off.
         bias_correction: take out of each layer's bias what rounding shifted its mean output by.
         max_drop: largest loss of ``evaluate``, before any fine-tuning: so many layers stay in float32, the most
             sensitive ones first, that it is met.
@@ -71,7 +72,7 @@ def int8(
     _check(bits, ranges, percentile, max_drop)
     refuse_encoded(artifact, "int8")
     images = _images(artifact, calibration)
-    plain = fold(artifact, layers, images[0][:1], even_out=equalize)
+    plain = fold(artifact, layers, images, even_out=equalize)
     rounding = Rounding(artifact, plain, images, bits, ranges, percentile, bias_correction)
     chosen = plain.layers
     result = rounding.of(chosen)

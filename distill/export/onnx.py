@@ -35,7 +35,7 @@ def onnx(
         samples: real images, on which the file is checked against PyTorch in ONNX Runtime.
         opset: version of the ONNX operators; None: the exporter's choice.
         tolerance: largest difference allowed on the samples, relative to the largest output; None: 0.001, or after
-            `int8` 0.1 and the same class for 98 % of the samples.
+            `int8` 0.1 and the same class for 95 % of the samples.
 
     Raises:
         ExportError: the network has no ONNX form, or its file computes something else.

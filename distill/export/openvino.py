@@ -34,7 +34,7 @@ def openvino(
         samples: real images, on which they are checked against PyTorch in OpenVINO.
         half: keep what float weights there are in 16 bits: half the bytes, computed with in 32.
         tolerance: largest difference allowed on the samples, relative to the largest output; None: 0.001, or after
-            `int8` 0.1 and the same class for 98 % of the samples.
+            `int8` 0.1 and the same class for 95 % of the samples.
 
     Raises:
         ExportError: OpenVINO is not installed, the network has no ONNX form, through which it goes, or the files
