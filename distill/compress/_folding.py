@@ -7,6 +7,7 @@ arXiv:1712.05877, section 3.2, equation 14.
 from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -81,9 +82,9 @@ def fold(artifact: Artifact, patterns: list[str] | None, images: list[Tensor], *
         restructure(model, {path: {"norm": norm}})
         _absorb(layer_at(model, path), batch_norm)
     if even_out:
-        found = [
-            pair for pair in pairs(model, follow(model, images[0][:1]), layers) if not _cut(model, pair.clips, images)
-        ]
+        found = pairs(model, follow(model, images[0][:1]), layers)
+        cut = _cut(model, {path for pair in found for path in pair.clips}, images)
+        found = [pair for pair in found if cut.isdisjoint(pair.clips)]
         plan |= (clips := {path: {"relu": True} for pair in found for path in pair.clips})
         equalize(restructure(model, clips), found)
     return Plain(model, plan, list(layers), unchanged)
@@ -103,16 +104,19 @@ def _norms(model: nn.Module, flow: Flow, layers: Collection[str]) -> dict[str, s
     return norms
 
 
-def _cut(model: nn.Module, clips: Collection[str], images: list[Tensor]) -> bool:
-    """Whether one of these ReLU6 modules ever cuts a value off at 6."""
-    reached: list[Tensor] = []
+def _cut(model: nn.Module, clips: Collection[str], images: list[Tensor]) -> set[str]:
+    """Those of the ReLU6 modules that cut values off at 6."""
+    reached: dict[str, float] = {}
+
+    def look(path: str, module: nn.Module, values: tuple[Tensor], output: Tensor) -> None:
+        reached[path] = max(reached.get(path, 0.0), float(output.max()))
+
     with ExitStack() as hooks:
         for path in clips:
-            module = model.get_submodule(path)
-            hooks.enter_context(module.register_forward_hook(lambda _, __, output: reached.append(output.max())))
+            hooks.enter_context(model.get_submodule(path).register_forward_hook(partial(look, path)))
         for batch in images if clips else []:
             model(batch)
-    return any(float(value) >= 6 for value in reached)
+    return {path for path, value in reached.items() if value >= 6}
 
 
 def _absorb(layer: Layer, norm: BatchNorm) -> None:
