@@ -64,6 +64,7 @@ def answers(network: bytes, weights: bytes, *, threads: int) -> Predict:
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,  # a thread bound to a core that is busy waits for milliseconds
         "INFERENCE_PRECISION_HINT": "f32",
     }
     compiled = core.compile_model(core.read_model(network, weights), "CPU", settings)

@@ -76,7 +76,7 @@ def test_batch_norms_stay_where_somebody_else_reads_what_they_read() -> None:
 
 def test_factors_become_plain_layers() -> None:
     artifact = tensor_train(svd(nets.artifact(), layers=["kernel"]), never, max_error=0.6, layers=["point", "head"])
-    done = int8(artifact, nets.batches(), never)
+    done = int8(artifact, nets.calibration(), never)
     assert {"kernel.0.weight", "kernel.1.weight", "point.0.weight", "head.weight"} & set(done.stored)
     assert not any(hasattr(module, "deploy") for module in done.model.modules())
 
@@ -262,7 +262,7 @@ def test_layers_that_run_twice_are_rounded_at_no_single_end() -> None:
 
 
 def test_training_moves_weights_on_their_grids_and_leaves_ranges() -> None:
-    artifact = int8(nets.artifact(), nets.batches(), never)
+    artifact = int8(nets.artifact(), nets.calibration(), never)
     model = trainable(artifact)
     assert torch.equal(model.eval()(nets.images()), artifact.model(nets.images()))
     done = settle(artifact, nets.train(model, steps=8))
@@ -273,7 +273,7 @@ def test_training_moves_weights_on_their_grids_and_leaves_ranges() -> None:
 
 
 def test_weights_that_left_their_codes_are_not_written() -> None:
-    model = int8(nets.artifact(), nets.batches(), never).copy_model()
+    model = int8(nets.artifact(), nets.calibration(), never).copy_model()
     with torch.no_grad():
         model.point.weight.mul_(1 + torch.rand(24, 12, 1, 1))
     with pytest.raises(ExportError, match="the weight of 'point' was changed after 'int8'"):
@@ -345,18 +345,18 @@ def test_activations_that_are_not_finite_are_refused() -> None:
 
 def test_weights_are_rounded_once() -> None:
     with pytest.raises(RecipeError, match="int8 rounds weights itself, but those of 'point' are codes already"):
-        int8(quantize(nets.artifact(), layers=["point"]), nets.batches(), never)
+        int8(quantize(nets.artifact(), layers=["point"]), nets.calibration(), never)
 
 
-@pytest.mark.parametrize("after", [svd, quantize, lambda artifact: int8(artifact, nets.batches(), never)])
+@pytest.mark.parametrize("after", [svd, quantize, lambda artifact: int8(artifact, nets.calibration(), never)])
 def test_only_encode_comes_after_it(after: Callable[[Artifact], Artifact]) -> None:
-    artifact = int8(nets.artifact(), nets.batches(), never)
+    artifact = int8(nets.artifact(), nets.calibration(), never)
     with pytest.raises(RecipeError, match="after 'int8' would take its weights off their codes"):
         after(artifact)
 
 
 def test_encode_loses_nothing(tmp_path: pytest.TempPathFactory) -> None:
-    artifact = int8(nets.artifact(), nets.batches(), never)
+    artifact = int8(nets.artifact(), nets.calibration(), never)
     encoded = encode(artifact)
     assert encoded.save(tmp_path / "student.safetensors") < artifact.nbytes()
     loaded = open_artifact(tmp_path / "student.safetensors", allow=nets.ALLOW).model
