@@ -55,7 +55,7 @@ def conclude(experiment: Experiment, made: Made, stages: Made, exported: Exports
     report.write(experiment.folder, summary)
     _track(experiment, steps, final["confusion"])
     console.print(report.table(summary))
-    console.print("latency: median in ONNX Runtime on one thread of this machine")
+    console.print("latency: median on one thread of this machine, in ONNX Runtime or in the runtime of an export")
     console.print(f"report: {experiment.folder / 'report.html'}")
     return steps
 
@@ -106,7 +106,7 @@ def _timed(experiment: Experiment, made: Made, exported: Exports) -> dict[str, d
                 by_structure[structure] = {}
         latencies[name] = by_structure[structure]
     for name, (_, file) in exported.items():
-        latencies[name] = {batch: timing.median for batch, timing in measure.file_latency(file.path, images).items()}
+        latencies[name] = {key: timing.median for key, timing in measure.timings(file.single(), images).items()}
     return latencies
 
 

@@ -102,11 +102,15 @@ def file_latency(
     seconds: float = 0.5,
 ) -> dict[str, Timing]:
     """Times an ONNX file, or its bytes, as `latency` does, for about ``seconds`` per batch size, with quartiles."""
-    runtime = onnx_file.session(file, threads=threads)
+    return timings(partial(onnx_file.answer, onnx_file.session(file, threads=threads)), example, batch_sizes, seconds)
+
+
+def timings(
+    run: Callable[[Tensor], Tensor], example: Tensor, batch_sizes: Sequence[int] = BATCH_SIZES, seconds: float = 0.5
+) -> dict[str, Timing]:
+    """Times whatever answers batches, as `file_latency` does."""
     batches = {size: example[torch.arange(size) % len(example)] for size in batch_sizes}
-    return {
-        f"batch{size}": _repeat(partial(onnx_file.answer, runtime, batch), seconds) for size, batch in batches.items()
-    }
+    return {f"batch{size}": _repeat(partial(run, batch), seconds) for size, batch in batches.items()}
 
 
 def _repeat(run: Callable[[], Any], seconds: float) -> Timing:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from distill import integer
 from distill.errors import ExportError
+from distill.onnx_codes import prefer_codes
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -42,10 +44,13 @@ def serialize(
             f"{type(model).__name__} holds {weights / 2**30:.1f} GiB of weights, but one ONNX file holds at most 2: "
             "compress it further, or export a smaller network"
         )
-    graph = _graph(deepcopy(model).cpu().eval(), example[:1].cpu(), opset)
+    copy = deepcopy(model).cpu().eval()
+    integer.write_codes(copy)
+    graph = _graph(copy, example[:1].cpu(), opset)
     written = next(entry.version for entry in graph.opset_import if not entry.domain)
     if opset not in (None, written):
         raise ExportError(f"opset {opset} cannot be written, but {written} can: set it to {written} or leave it out")
+    prefer_codes(graph.graph)
     _strip(graph)
     graph.metadata_props.extend(_entries(metadata or {}))
     return graph.SerializeToString()

@@ -12,6 +12,7 @@ from distill.artifact import Artifact, deployable
 from distill.compress import hook
 from distill.conclusion import conclude
 from distill.console import console
+from distill.evaluation import on_best_device
 from distill.experiment import Experiment
 from distill.export import exporter
 from distill.export._exported import Exported
@@ -172,13 +173,23 @@ def apply_hook(
         curve: Curve = []
         if stage:
             model, _, curve = experiment.train(trainable(artifact), stage, name, folder, listens)
-            artifact = settle(artifact, model)
+            artifact = no_worse(experiment, name, artifact, settle(artifact, model))
         return replace(artifact, history=(*before.artifact.history, before.step)), curve
 
     heard = experiment.heard(listens)
     training = [plain(recipe.optimizer), plain(recipe.schedule), recipe.trainer, heard] if stage else []
     step_key = key(before.key, plain(spec), progress, stage and plain(stage), training)
     return experiment.do(name, step_key, make)
+
+
+def no_worse(experiment: Experiment, name: str, before: Artifact, after: Artifact) -> Artifact:
+    """What fine-tuning made of an artifact, or the artifact if the validation split says that it was better."""
+    monitor = experiment.task.monitor
+    was, now = (experiment.validate(on_best_device(deployable(one.model))).get(monitor) for one in (before, after))
+    if was is None or now is None or now >= was:
+        return after
+    console.print(f"{name:<22} fine-tuning is undone: {monitor} was {was:.4f} before it and {now:.4f} after")
+    return before
 
 
 def export(experiment: Experiment, artifact: Artifact) -> dict[str, tuple[Step, Exported]]:
@@ -199,7 +210,7 @@ def export(experiment: Experiment, artifact: Artifact) -> dict[str, tuple[Step, 
                 step=f"export/{name}",
                 params=measure.params(artifact.model),
                 macs=measure.macs(small, experiment.example.inputs),
-                bytes=made.path.stat().st_size,
+                bytes=made.nbytes,
                 metrics=experiment.validate(made.predict),
                 latency_ms={},
                 seconds=time.perf_counter() - started,
@@ -207,7 +218,8 @@ def export(experiment: Experiment, artifact: Artifact) -> dict[str, tuple[Step, 
             made,
         )
         console.print(
-            f"[green]export/{name:<15}[/green] {made.path}, differs from the artifact by {made.difference:.1e}"
+            f"[green]export/{name:<15}[/green] {made.path}, differs from the artifact by {made.difference:.1e}, "
+            f"same class for {100 * made.agreement:.1f} %"
         )
     return done
 

@@ -31,8 +31,12 @@ def chosen(paths: Iterable[str], patterns: list[str] | None) -> list[str]:
     return [path for path in paths if any(fnmatchcase(path, pattern) for pattern in patterns)]
 
 
-def factorable(artifact: Artifact, hook: str, patterns: list[str] | None) -> tuple[dict[str, Layer], dict[str, str]]:
+def factorable(
+    artifact: Artifact, hook: str, patterns: list[str] | None, *, grouped: bool = False
+) -> tuple[dict[str, Layer], dict[str, str]]:
     """Plain convolutions and linear layers that nothing else shares weights with, by path; and why others are not.
+
+    Convolutions in groups are among them if ``grouped``.
 
     Raises:
         RecipeError: the artifact is encoded, a glob matches nothing, or a layer is pruned.
@@ -53,7 +57,7 @@ def factorable(artifact: Artifact, hook: str, patterns: list[str] | None) -> tup
             unfit[path] = f"a {type(layer).__name__}"
         elif users[layer.weight] > 1:
             unfit[path] = "shared weight"
-        elif isinstance(layer, nn.Conv2d) and layer.groups > 1:
+        elif isinstance(layer, nn.Conv2d) and layer.groups > 1 and not grouped:
             unfit[path] = "in groups"
         else:
             fit[path] = layer
@@ -61,9 +65,11 @@ def factorable(artifact: Artifact, hook: str, patterns: list[str] | None) -> tup
 
 
 def refuse_encoded(artifact: Artifact, hook: str) -> None:
-    """Hooks come before `encode`."""
+    """Hooks come before `encode`, and all but that one before `int8`."""
     if artifact.encoded:
         raise RecipeError(f"'{hook}' after 'encode' would undo it: put 'encode' last in compress")
+    if hook != "encode" and any(plan.hook == "int8" for plan in artifact.plans):
+        raise RecipeError(f"'{hook}' after 'int8' would take its weights off their codes: put 'int8' after '{hook}'")
 
 
 def refuse_broken(hook: str, name: str, weight: Tensor) -> None:

@@ -1,10 +1,22 @@
-"""What every exporter answers."""
+"""What every exporter answers, and how its file is checked against the network it was made from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from distill.artifact import Artifact, deployable
+from distill.batch import Batch
+from distill.errors import ExportError
+from distill.evaluation import Predict
+from distill.integer import is_integer
+
+TOLERANCE = 1e-3
+INTEGER_TOLERANCE = 0.1
+"""One sum that a runtime rounds the other way is one step of a grid, and later layers carry it on."""
+INTEGER_AGREEMENT = 0.95
 
 
 @dataclass(frozen=True)
@@ -12,7 +24,81 @@ class Exported:
     """A file that another runtime runs, checked against the network it was made from."""
 
     path: Path
-    predict: Callable[[Tensor], Tensor]
+    predict: Predict
     """The file's own output for a batch of inputs, computed by its runtime."""
     difference: float
     """Largest difference from PyTorch's output, relative to the largest output."""
+    agreement: float
+    """The part of the samples whose largest output is the same one."""
+    single: Callable[[], Predict]
+    """Another `predict`, on one thread: to time it."""
+    parts: tuple[Path, ...] = ()
+    """Further files that belong to it."""
+
+    @property
+    def nbytes(self) -> int:
+        """Of all files."""
+        return sum(path.stat().st_size for path in (self.path, *self.parts))
+
+
+def to_export(artifact: Artifact, samples: list[Batch], kind: str) -> nn.Module:
+    """The artifact's network in plain operators, if there are samples to check its file on.
+
+    Raises:
+        ExportError: there are none.
+    """
+    if not samples:
+        raise ExportError(f"an {kind} file is checked on real images, but there are none: give the data set a split")
+    return deployable(artifact.model).cpu().eval()
+
+
+@torch.inference_mode()
+def compared(
+    model: nn.Module, predict: Predict, samples: list[Batch], path: Path, setting: str, tolerance: float | None
+) -> tuple[float, float]:
+    """Difference and agreement of a file's answers, on every batch and on one image alone (any batch size must do).
+
+    Args:
+        model: what the file was made from.
+        predict: what the file answers.
+        samples: real images.
+        path: the file, for messages.
+        setting: where a recipe sets the tolerance, for messages.
+        tolerance: largest difference allowed; None: 0.001, or for layers on integers, which round, 0.1 and the same
+            class for 95 % of the samples.
+
+    Raises:
+        ExportError: the file computes something else.
+    """
+    pairs = [(model(inputs), predict(inputs)) for inputs in _batches(samples)]
+    difference, agreement = _difference(pairs), _agreement(pairs)
+    integers = tolerance is None and is_integer(model)
+    allowed = tolerance if tolerance is not None else INTEGER_TOLERANCE if integers else TOLERANCE
+    if difference <= allowed and (agreement >= INTEGER_AGREEMENT or not integers):
+        return difference, agreement
+    remedy = "on a CPU without VNNI instructions int8.bits is to be 7" if integers else "try another opset or runtime"
+    raise ExportError(
+        f"{path} differs from PyTorch by {difference:.2g} of the largest output, but tolerance is {allowed:g} "
+        f"(same class for {100 * agreement:.1f} %): {remedy}, or raise {setting} if that will do"
+    )
+
+
+def _difference(pairs: list[tuple[Tensor, Tensor]]) -> float:
+    """Largest |difference| over largest |output|."""
+    if any(ours.shape != theirs.shape for ours, theirs in pairs):
+        return float("inf")
+    worst = torch.stack([(ours - theirs).abs().max() for ours, theirs in pairs]).max()
+    scale = torch.stack([ours.abs().max() for ours, _ in pairs]).max()
+    return float(worst / scale) if worst != 0 else 0.0
+
+
+def _agreement(pairs: list[tuple[Tensor, Tensor]]) -> float:
+    if any(ours.shape != theirs.shape for ours, theirs in pairs):
+        return 0.0
+    same = torch.cat([(ours.flatten(1).argmax(1) == theirs.flatten(1).argmax(1)) for ours, theirs in pairs])
+    return float(same.float().mean())
+
+
+def _batches(samples: list[Batch]) -> Iterator[Tensor]:
+    yield samples[0].inputs[:1]
+    yield from (batch.inputs for batch in samples)

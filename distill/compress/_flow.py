@@ -1,0 +1,107 @@
+"""What a network computes from what, seen by running it once: in its modules, and in the functions between them."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+
+class Op(NamedTuple):
+    """One call of a torch function on values, which are numbered; the image is 0."""
+
+    name: str
+    """Without underscores: ``x + y`` and ``x += y`` are ``add``, ``relu_`` is ``relu``."""
+    module: str
+    """Path of the module whose ``forward`` called it."""
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+class Call(NamedTuple):
+    """One call of a module that takes a value and answers one."""
+
+    path: str
+    input: int
+    output: int
+
+
+class Flow(NamedTuple):
+    """All that happened, in order: a module's call is noted when it ends, so inner ones come first."""
+
+    ops: list[Op]
+    calls: list[Call]
+    result: int
+    """The value that the network answers."""
+
+    def readers(self) -> dict[int, list[Op]]:
+        """Value -> who reads it."""
+        readers: dict[int, list[Op]] = {}
+        for op in self.ops:
+            for value in dict.fromkeys(op.inputs):
+                readers.setdefault(value, []).append(op)
+        return readers
+
+    def times(self) -> Counter[str]:
+        """How often each module runs."""
+        return Counter(call.path for call in self.calls)
+
+
+@torch.no_grad()
+def follow(model: nn.Module, image: Tensor) -> Flow:
+    """Run ``model`` on ``image`` and write down what it does: whatever runs can be followed, no tracer is needed."""
+    notes = _Notes()
+    notes.number(image)
+    with notes.on_modules(model), notes:
+        result = model(image)
+    return Flow(notes.ops, notes.calls, notes.values[id(result)])
+
+
+class _Notes(TorchFunctionMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ops: list[Op] = []
+        self.calls: list[Call] = []
+        self.values: dict[int, int] = {}
+        self.alive: list[Tensor] = []  # an id is a tensor's own only as long as the tensor lives
+        self.running: list[tuple[str, int | None]] = []
+
+    def number(self, tensor: Tensor) -> int:
+        """A new number: what is computed in place is another value in the same tensor."""
+        self.values[id(tensor)] = len(self.alive)
+        self.alive.append(tensor)
+        return self.values[id(tensor)]
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        inputs = tuple(self.values[id(leaf)] for leaf in tree_leaves((args, kwargs)) if id(leaf) in self.values)
+        result = func(*args, **kwargs)
+        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        if inputs and made:
+            outputs = tuple(map(self.number, made))
+            self.ops.append(Op(func.__name__.strip("_"), self.running[-1][0], inputs, outputs))
+        return result
+
+    @contextmanager
+    def on_modules(self, model: nn.Module) -> Iterator[None]:
+        def begin(path: str, arguments: tuple[Any, ...]) -> None:
+            self.running.append((path, self.values.get(id(arguments[0])) if arguments else None))
+
+        def end(result: Any) -> None:
+            path, first = self.running.pop()
+            if first is not None and id(result) in self.values:
+                self.calls.append(Call(path, first, self.values[id(result)]))
+
+        handles = []
+        for path, module in model.named_modules():
+            handles.append(module.register_forward_pre_hook(lambda _, arguments, path=path: begin(path, arguments)))
+            handles.append(module.register_forward_hook(lambda _, arguments, result: end(result)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()

@@ -1,0 +1,142 @@
+"""A network in plain layers, its batch norms folded into them, before anything is rounded.
+
+Jacob et al.: Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference.
+arXiv:1712.05877, section 3.2, equation 14.
+"""
+
+from collections.abc import Collection
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from distill.artifact import Artifact
+from distill.compress._equalize import equalize, pairs
+from distill.compress._flow import Flow, follow
+from distill.compress._layers import Layer, exchange, factorable, layer_at
+from distill.compress._places import LAYERS
+from distill.errors import RecipeError
+
+Spec = dict[str, dict[str, Any]]
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
+
+
+class Plain(NamedTuple):
+    """What is left to be rounded."""
+
+    model: nn.Module
+    plan: Spec
+    """For `restructure`."""
+    layers: list[str]
+    """Paths of those that can run on integers."""
+    unchanged: dict[str, str]
+    """Why others cannot."""
+
+
+def restructure(model: nn.Module, plan: Spec) -> nn.Module:
+    """Put plain layers in place of factors, give layers the bias of the ``norm`` that goes, and make ReLU6 ReLU."""
+    for path, spec in plan.items():
+        if spec.get("deploy"):
+            exchange(model, path, model.get_submodule(path).deploy())  # type: ignore[operator]
+    for path, spec in plan.items():
+        if "norm" in spec:
+            layer = layer_at(model, path)
+            if layer.bias is None:
+                layer.bias = nn.Parameter(layer.weight.new_zeros(len(layer.weight)))
+            exchange(model, spec["norm"], nn.Identity())
+        if spec.get("relu"):
+            exchange(model, path, nn.ReLU())
+    return model
+
+
+@torch.no_grad()
+def fold(artifact: Artifact, patterns: list[str] | None, images: list[Tensor], *, even_out: bool) -> Plain:
+    """The network that computes the same with fewer parts.
+
+    Args:
+        artifact: stays as it is.
+        patterns: globs of the layers' paths.
+        images: what to run it on.
+        even_out: also equalise the channels of neighbouring layers. A ReLU6 between them becomes a ReLU, as in Nagel et
+            al. arXiv:1906.04721, section 5.1.1, but only where no image reaches 6.
+
+    Raises:
+        RecipeError: a glob matches nothing, or the weight of a layer is codes already.
+        TrainingError: a weight holds values that are not finite.
+    """
+    plan: Spec = {}
+    for path, module in artifact.model.named_modules():
+        if path and callable(getattr(module, "deploy", None)) and not any(path.startswith(f"{p}.") for p in plan):
+            plan[path] = {"deploy": True}
+    model = restructure(artifact.copy_model(), plan)
+    layers, unchanged = factorable(replace(artifact, model=model), "int8", patterns, grouped=True)
+    for path in layers:
+        _refuse_codes(path, artifact.stored.get(f"{path}.weight"))
+    for path, norm in _norms(model, follow(model, images[0][:1]), layers).items():
+        batch_norm = model.get_submodule(norm)
+        assert isinstance(batch_norm, BatchNorm)
+        plan[path] = plan.get(path, {}) | {"norm": norm}
+        restructure(model, {path: {"norm": norm}})
+        _absorb(layer_at(model, path), batch_norm)
+    if even_out:
+        found = pairs(model, follow(model, images[0][:1]), layers)
+        cut = _cut(model, {path for pair in found for path in pair.clips}, images)
+        found = [pair for pair in found if cut.isdisjoint(pair.clips)]
+        plan |= (clips := {path: {"relu": True} for pair in found for path in pair.clips})
+        equalize(restructure(model, clips), found)
+    return Plain(model, plan, list(layers), unchanged)
+
+
+def _norms(model: nn.Module, flow: Flow, layers: Collection[str]) -> dict[str, str]:
+    """Layer -> the batch norm that nothing but its output goes through, and its output nowhere else."""
+    readers, times, norms = flow.readers(), flow.times(), {}
+    for op in flow.ops:
+        following = readers.get(op.outputs[0], [])
+        if op.name in LAYERS and op.module in layers and [reader.name for reader in following] == ["batch_norm"]:
+            norm = following[0].module
+            batch_norm = model.get_submodule(norm)
+            known = isinstance(batch_norm, BatchNorm) and batch_norm.running_mean is not None
+            if known and times[op.module] == times[norm] == 1:
+                norms[op.module] = norm
+    return norms
+
+
+def _cut(model: nn.Module, clips: Collection[str], images: list[Tensor]) -> set[str]:
+    """Those of the ReLU6 modules that cut values off at 6."""
+    reached: dict[str, float] = {}
+
+    def look(path: str, module: nn.Module, values: tuple[Tensor], output: Tensor) -> None:
+        reached[path] = max(reached.get(path, 0.0), float(output.max()))
+
+    with ExitStack() as hooks:
+        for path in clips:
+            hooks.enter_context(model.get_submodule(path).register_forward_hook(partial(look, path)))
+        for batch in images if clips else []:
+            model(batch)
+    return {path for path, value in reached.items() if value >= 6}
+
+
+def _absorb(layer: Layer, norm: BatchNorm) -> None:
+    """Give the layer the values that make the batch norm after it superfluous."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert layer.bias is not None
+    factor = (norm.running_var + norm.eps).rsqrt()
+    factor = factor if norm.weight is None else factor * norm.weight
+    layer.weight.mul_(factor.reshape(-1, *[1] * (layer.weight.dim() - 1)))
+    layer.bias.sub_(norm.running_mean).mul_(factor)
+    if norm.bias is not None:
+        layer.bias.add_(norm.bias)
+
+
+def _refuse_codes(path: str, form: Any) -> None:
+    if hasattr(form, "codes"):
+        raise RecipeError(
+            f"int8 rounds weights itself, but those of '{path}' are codes already: take the hook that made them out "
+            "of compress, or leave its layers out of int8.layers"
+        )
+    if hasattr(form, "inner"):
+        _refuse_codes(path, form.inner)
