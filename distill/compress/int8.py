@@ -24,10 +24,10 @@ from distill.compress._flow import follow
 from distill.compress._folding import Plain, Spec, fold, restructure
 from distill.compress._layers import refuse_encoded
 from distill.compress._places import Places
+from distill.compress._quantized import Quantized
 from distill.compress._ranges import Method, histograms
 from distill.errors import RecipeError
 from distill.integer import Grid, QuantizesInput, QuantizesOutput, mark
-from distill.stored import Quantized
 
 log = logging.getLogger(__name__)
 
