@@ -39,18 +39,21 @@ def adaround(artifact: Artifact, stored: Mapping[str, Quantized], batches: Seque
     exact, coded = artifact.copy_model(), artifact.copy_model()
     weights, parameters = dict(exact.named_parameters()), dict(coded.named_parameters())
     learned: dict[str, Quantized] = {}
+    unseen = []
     for name, form in stored.items():
         users = [path for path, m in exact.named_modules() if _is_layer(m) and m.weight is weights[name]]
         seen = moments(exact, coded, users, batches) if users else None
         learned[name] = rounded(form, weights[name].detach(), seen) if seen else form
         with torch.no_grad():
             parameters[name].copy_(learned[name].decode())
-        log.debug("quantize: %s: %s", name, "learned rounding" if seen else "rounded to nearest: no layer of its own")
+        unseen += [] if seen else [name]
+    if unseen:
+        log.info("quantize: rounded to nearest, as no convolution or linear layer uses them: %s", ", ".join(unseen))
     return learned
 
 
 def _is_layer(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d | nn.Linear)
+    return type(module) in (nn.Conv2d, nn.Linear)  # what another class computes is not known
 
 
 def rounded(form: Quantized, weight: Tensor, seen: Moments) -> Quantized:

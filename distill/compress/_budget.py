@@ -111,7 +111,7 @@ def choose(widths: Widths, sizes: Sizes, budget: Budget, scope: str) -> Channels
         )
     count = bisect_left(range(len(order)), True, key=lambda n: used(without(n)[1]) <= 1)
     levels, channels = without(count)
-    return channels if scope == "layer" else _filled(widths, levels, channels, shares(count), used)
+    return _filled(widths, levels, channels, shares(count), used)
 
 
 def _filled(

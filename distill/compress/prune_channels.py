@@ -39,7 +39,7 @@ def prune_channels(
     max_params: float | None = None,
     max_macs: float | None = None,
     saliency: Saliency = "magnitude",
-    scope: Literal["global", "layer"] = "global",
+    scope: Literal["layer", "global"] = "layer",
     round_to: int = 8,
     min_channels: int = 8,
     layers: list[str] | None = None,
@@ -56,7 +56,7 @@ def prune_channels(
         max_macs: the same for its multiply-accumulates.
         saliency: which channels go first: those of small filters, those that matter least to the loss, or those that
             batch normalisation scales down. Channels that no batch normalisation scales stay with ``bn_scale``.
-        scope: one ranking of all channels, or the same part of every layer.
+        scope: the same part of every layer, but for rounding, or one ranking of all channels.
         round_to: layers that shrink keep a multiple of so many channels: runtimes are slow at odd numbers.
         min_channels: layers keep at least so many.
         layers: globs of module paths: only filters of these layers are removed, and only where all the layers that a

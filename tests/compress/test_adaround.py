@@ -123,7 +123,9 @@ def test_a_network_errs_less_and_to_the_same_bits() -> None:
     assert learned.model.tied.weight is learned.model.tied_too.weight
 
 
-def test_a_transposed_convolution_is_rounded_to_nearest() -> None:
+def test_a_transposed_convolution_is_rounded_to_nearest(caplog: pytest.LogCaptureFixture) -> None:
     artifact, batches = nets.artifact(), nets.calibration()
-    learned = quantize(artifact, batches, bits=3, layers=["up"])
+    with caplog.at_level("INFO", "distill.compress.quantize"):
+        learned = quantize(artifact, batches, bits=3, layers=["up"])
+    assert "rounded to nearest, as no convolution or linear layer uses them: up.weight" in caplog.text
     assert learned.to_bytes() == quantize(artifact, bits=3, scale="mse", layers=["up"]).to_bytes()
