@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from distill.errors import RecipeError
-from distill.stored import Encoded, Stored, form
+from distill.stored import Encoded, Shared, Stored, form
 
 
 @form("sparse")
@@ -91,6 +92,24 @@ class Pruned:
         return replace(self, inner=self.inner.refit(tensor.masked_fill(zeros, 0)))
 
 
+@form("pruned_shared")
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PrunedShared(Pruned):
+    """Another form in which positions share values: codes stay while the values are trained, and so do its zeros."""
+
+    inner: Any
+
+    @property
+    def common(self) -> bool:
+        return self.inner.common
+
+    def shared(self) -> Tensor:
+        return self.inner.shared()
+
+    def with_shared(self, values: Tensor) -> "PrunedShared":
+        return replace(self, inner=self.inner.with_shared(values))
+
+
 def keeps_zeros(stored: Stored | None) -> bool:
     """Whether it is the form of a pruned tensor."""
     return isinstance(stored, Sparse | Spliced | Pruned)
@@ -107,7 +126,7 @@ def inherit_zeros(old: Stored | None, new: Stored) -> Stored:
     if new.decode()[old.decode() == 0].any():
         kind = type(new).__name__
         raise RecipeError(f"'{kind}' has other values in place of pruned weights: its hook cannot follow 'prune'")
-    return Pruned(inner=new)
+    return PrunedShared(inner=new) if isinstance(new, Shared) else Pruned(inner=new)
 
 
 def largest(values: Tensor, count: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,10 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from distill.artifact import Artifact, store
+from distill.artifact import Artifact, open_artifact, store
+from distill.compress._quantized import Quantized
+from distill.compress.cluster import cluster
+from distill.compress.prune import prune
 from distill.errors import RecipeError
-from distill.sparse import Pruned, Sparse, Spliced, inherit_zeros, largest, n_of_m
-from distill.stored import Encoded, Quantized, Stored, from_record, to_record
+from distill.sparse import Pruned, PrunedShared, Sparse, Spliced, inherit_zeros, largest, n_of_m
+from distill.stored import Encoded, Stored, from_record, to_record
+from distill.straight_through import settle, trainable
 from tests.compress import nets
 
 shapes = st.lists(st.integers(1, 5), min_size=1, max_size=4)
@@ -149,3 +154,18 @@ def test_zeros_survive_surgery() -> None:
         assert isinstance(form, Sparse)
         assert torch.equal(form.mask(), weight != 0)
         assert 0 < form.mask().float().mean() < 1
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_zeros_stay_while_shared_values_are_trained(shared: bool, tmp_path: Path) -> None:
+    sparse = prune(nets.artifact(), sparsity=0.6, layers=["point", "kernel"])
+    before = cluster(sparse, shared=shared, layers=["point", "kernel"])
+    after = settle(before, nets.train(trainable(before), steps=30))
+    after.save(tmp_path / "student.safetensors")
+    after = open_artifact(tmp_path / "student.safetensors", allow=nets.ALLOW)
+    for name in ("point.weight", "kernel.weight"):
+        form = after.stored[name]
+        assert isinstance(form, PrunedShared)
+        assert torch.equal(form.inner.codes, before.stored[name].inner.codes)
+        assert not torch.equal(form.shared(), before.stored[name].shared())
+        assert (form.decode()[sparse.model.get_parameter(name) == 0] == 0).all()
