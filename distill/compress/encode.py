@@ -9,7 +9,7 @@ from distill.artifact import Artifact, store
 from distill.compress import hook
 from distill.compress._layers import refuse_encoded
 from distill.errors import RecipeError
-from distill.sparse import Pruned, keeps_zeros
+from distill.sparse import Pruned
 from distill.stored import Encoded
 
 
@@ -23,12 +23,12 @@ def encode(artifact: Artifact, *, codec: str = "ans") -> Artifact:
         codec: a name of `distill.codecs`.
 
     Raises:
-        RecipeError: nothing is stored as integer codes or as a mask, or there is no such codec.
+        RecipeError: nothing is stored in a compact form, or there is no such codec.
     """
     refuse_encoded(artifact, "encode")
     # What is coded is trained no more: its zeros need no mask.
     forms = {name: form.inner if isinstance(form, Pruned) else form for name, form in artifact.stored.items()}
     coded = {name: Encoded.of(form, codec) for name, form in forms.items() if hasattr(form, "codes")}
-    if not coded and not any(map(keeps_zeros, forms.values())):
+    if not forms:
         raise RecipeError("encode codes integers: put 'quantize' before it in compress")
     return replace(store(artifact, coded), encoded=True)
