@@ -16,7 +16,7 @@ Scores = dict[int, float]
 
 
 def magnitudes(model: nn.Module, ends: Mapping[str, Ends]) -> Scores:
-    """Li et al.: Pruning Filters for Efficient ConvNets. arXiv:1608.08710, section 3.1: the L1 norm of a filter.
+    """Li et al.: Pruning Filters for Efficient ConvNets. arXiv:1608.08710: the L1 norm of a filter.
 
     Relative to the layer's mean, so that layers compare; the mean over all layers that make the channel.
     """
@@ -32,7 +32,7 @@ def magnitudes(model: nn.Module, ends: Mapping[str, Ends]) -> Scores:
 
 
 def bn_scales(model: nn.Module, ends: Mapping[str, Ends]) -> Scores:
-    """Liu et al.: Learning Efficient Convolutional Networks through Network Slimming. arXiv:1708.06519, section 3.
+    """Liu et al.: Learning Efficient Convolutional Networks through Network Slimming. arXiv:1708.06519.
 
     Channels that no batch normalisation scales have no score.
     """
@@ -48,7 +48,7 @@ def bn_scales(model: nn.Module, ends: Mapping[str, Ends]) -> Scores:
 def taylor(
     model: nn.Module, ends: Mapping[str, Ends], batches: Sequence[Batch], loss: Callable[[Any, Any], Tensor]
 ) -> Scores:
-    """Molchanov et al.: Importance Estimation for Neural Network Pruning. arXiv:1906.10771, equation 8: the squared
+    """Molchanov et al.: Importance Estimation for Neural Network Pruning. arXiv:1906.10771: the squared
     first-order change of the loss, averaged over batches.
 
     The weights summed over are those that read a channel, in all layers that do: zeroing them is what its removal

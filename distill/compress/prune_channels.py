@@ -1,4 +1,4 @@
-"""Li et al.: Pruning Filters for Efficient ConvNets. arXiv:1608.08710, sections 3.1 to 3.3; Molchanov et al.:
+"""Li et al.: Pruning Filters for Efficient ConvNets. arXiv:1608.08710; Molchanov et al.:
 arXiv:1906.10771 and Liu et al.: arXiv:1708.06519 for other saliencies.
 
 Filters go, with the channels they make, and what is left is a smaller ordinary network. Channels that additions,

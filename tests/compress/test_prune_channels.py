@@ -243,7 +243,7 @@ FINE = {"round_to": 1, "min_channels": 1}
 
 
 def test_magnitude_removes_the_filters_of_least_l1_norm() -> None:
-    """Li et al., section 3.1; across layers relative to the layer's mean."""
+    """Li et al.; across layers relative to the layer's mean."""
     model = plain(3, 4, 6)
     with torch.no_grad():
         for layer, norms in ((model[0], [4.0, 1, 3, 8]), (model[3], [10.0, 2, 30, 6, 5, 7])):
@@ -269,7 +269,7 @@ def test_bn_scale_removes_what_normalisation_scales_least() -> None:
 
 
 def test_taylor_removes_what_changes_the_loss_least() -> None:
-    """Molchanov et al., equation 8, by central differences of a gate on each channel."""
+    """Molchanov et al., by central differences of a gate on each channel."""
     model = plain(3, 4, 6, norm=True)
     model(batches()[0].inputs)
     model = model.eval().double()
