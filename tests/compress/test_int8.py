@@ -75,10 +75,13 @@ def test_batch_norms_stay_where_somebody_else_reads_what_they_read() -> None:
 
 
 def test_factors_become_plain_layers() -> None:
-    artifact = tensor_train(svd(nets.artifact(), layers=["kernel"]), never, max_error=0.6, layers=["point", "head"])
-    done = int8(artifact, nets.calibration(), never)
-    assert {"kernel.0.weight", "kernel.1.weight", "point.0.weight", "head.weight"} & set(done.stored)
+    given = nets.anything, nets.calibration()
+    factorised = svd(nets.artifact(), *given, max_error=0.6, layers=["kernel"])
+    factorised = tensor_train(factorised, *given, max_error=0.6, layers=["point", "head"])
+    done = int8(factorised, nets.calibration(), never)
+    assert any(hasattr(module, "deploy") for module in factorised.model.modules())
     assert not any(hasattr(module, "deploy") for module in done.model.modules())
+    assert {path.split(".")[0] for path in done.stored} == {"stem", "depthwise", "point", "kernel", "head"}
 
 
 class Chain(nn.Module):
@@ -348,7 +351,14 @@ def test_weights_are_rounded_once() -> None:
         int8(quantize(nets.artifact(), layers=["point"]), nets.calibration(), never)
 
 
-@pytest.mark.parametrize("after", [svd, quantize, lambda artifact: int8(artifact, nets.calibration(), never)])
+@pytest.mark.parametrize(
+    "after",
+    [
+        lambda artifact: svd(artifact, nets.anything, nets.calibration(), max_error=0.5),
+        quantize,
+        lambda artifact: int8(artifact, nets.calibration(), never),
+    ],
+)
 def test_only_encode_comes_after_it(after: Callable[[Artifact], Artifact]) -> None:
     artifact = int8(nets.artifact(), nets.calibration(), never)
     with pytest.raises(RecipeError, match="after 'int8' would take its weights off their codes"):
