@@ -28,6 +28,7 @@ from distill.compress._quantized import Quantized
 from distill.compress._ranges import Method, histograms
 from distill.errors import RecipeError
 from distill.integer import Grid, QuantizesInput, QuantizesOutput, mark
+from distill.stored import form
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,15 @@ def apply(model: nn.Module, layers: Spec) -> nn.Module:
     return model
 
 
+@form("peaked")
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Peaked(Quantized):
+    """Codes of which the largest of each slice is the largest there is: a file's scales follow from weights alone."""
+
+    def refit(self, tensor: Tensor) -> "Quantized":
+        return self.fit(tensor, self.bits, self.axis)
+
+
 @dataclass(frozen=True)
 class Rounding:
     """Puts layers of one network on integers."""
@@ -130,7 +140,7 @@ class Rounding:
         model.load_state_dict(self.plain.model.state_dict())
         values = {name: parameter.detach() for name, parameter in model.named_parameters()}
         done = self.artifact.with_model(model, Plan("int8", plan))
-        return store(done, {name: Quantized.fit(values[name], self.bits) for name in map("{}.weight".format, paths)})
+        return store(done, {name: Peaked.fit(values[name], self.bits) for name in map("{}.weight".format, paths)})
 
     @torch.no_grad()
     def by_sensitivity(self) -> list[str]:
