@@ -106,15 +106,16 @@ def _components(tree: DictConfig) -> Iterator[tuple[DictConfig, str, Registry, t
     for key in _mapping(tree, "teachers"):
         yield tree.teachers, key, student, TeacherNetwork
     stages = list(_mapping(tree, "stages").values())
-    for key, node in _mapping(tree, "compress").items():
-        stages += [node.finetune] if isinstance(node, DictConfig) and node.get("finetune") else []
-        yield tree.compress, key, hook, Hook
+    hooks = _mapping(tree, "compress")
+    stages += [node.finetune for node in hooks.values() if isinstance(node, DictConfig) and node.get("finetune")]
     for stage in stages:
         for key in _mapping(stage, "losses"):
             yield stage.losses, key, loss, Loss
         for key in ("student", "peer"):
             if stage.get(key) is not None:
                 yield stage, key, student, Network
+    for key in hooks:  # after what is inside them
+        yield tree.compress, key, hook, Hook
     for key in _mapping(tree, "export"):
         yield tree.export, key, exporter, Component
 

@@ -1,0 +1,144 @@
+"""What a choice of ranks is worth: accuracy of factorised networks, without any training after it.
+
+    python -m benchmarks.ranks [--networks resnet20 mobilenet_v2 ...] [--hooks svd tensor_train ...] [--seeds 3]
+
+Trains each network on a part of Fashion-MNIST, then factorises it to several sizes: with the same part of every layer
+(``uniform``), and with ranks chosen for the whole network by errors of weights (``none``), of layers' outputs
+(``inputs``) and of the network's output (``outputs``). Trained networks are kept in ``OUTPUT``. Prints a
+Markdown table.
+"""
+
+import argparse
+import statistics
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from torch import nn
+
+from distill.artifact import Artifact, deployable
+from distill.batch import Batch
+from distill.compress import _matrices, cp, hook, tensor_train, tucker
+from distill.compress._factorise import factorise
+from distill.compress._goal import Choice, Goal, Menus
+from distill.console import console, quiet_libraries
+from distill.evaluation import on_best_device, score
+from distill.experiment import Experiment
+from distill.measure import macs
+from distill.recipe import load
+from distill.run import CALIBRATION_SAMPLES, train_teachers
+
+RECIPE = "fashion_mnist/resnet20_shufflenet"
+NETWORKS = {
+    "resnet20": "{name: resnet20, epochs: 5}",
+    "mobilenet_v2": "{name: mobilenet_v2, width: 0.5, small_images: true, epochs: 5}",
+    "shufflenet_v2": "{name: shufflenet_v2, width: 0.5, small_images: true, epochs: 5}",
+}
+PARTS = (0.75, 0.5, 0.4, 0.3)
+TEST = 2_560
+"""Images to judge by, the first of the test split."""
+CHOICES = ("uniform", "none", "inputs", "outputs")
+KINDS = {
+    "svd": (lambda site, felt: _matrices.Cut(site, felt, "spatial"), _matrices.pair),
+    "tensor_train": (tensor_train.factors, tensor_train.TensorTrain),
+    "tucker": (tucker.factors, tucker.build),
+    "cp": (cp.factors, cp.build),
+}
+
+
+@dataclass(frozen=True)
+class Uniform(Goal):
+    """The same part of every layer, the largest with which the network is small enough."""
+
+    def choose(self, menus: Menus, total: dict[str, int], judge: object) -> Choice:
+        low, high, best = 0.0, 1.0, {}
+        saved = (1 - self.max_params) * total["params"]
+        for _ in range(20):
+            part = (low + high) / 2
+            choice = {
+                path: max(fit, key=lambda option: option.params)
+                for path, menu in menus.items()
+                if (fit := [option for option in menu.options if option.params <= part * menu.dense.params])
+            }
+            if sum(menus[path].dense.params - option.params for path, option in choice.items()) >= saved:
+                low, best = part, choice
+            else:
+                high = part
+        return best
+
+
+def smaller(kind: str, artifact: Artifact, batches: list[Batch], part: float, choice: str) -> Artifact:
+    """The artifact with so large a part of its parameters."""
+    if choice == "uniform":
+        return factorise(kind, artifact, no_judge, batches, Uniform(max_params=part), "none", None, *KINDS[kind])
+    return hook.find(kind)(artifact, no_judge, batches, max_params=part, weighting=choice)
+
+
+def no_judge(model: nn.Module) -> float:
+    raise AssertionError("a budget needs no judge")
+
+
+def measured(network: str, kinds: list[str], settings: list[str]) -> dict[tuple[str, float, str], tuple[float, float]]:
+    """Test accuracy in percent, and the part of MACs that is left, by hook, part of parameters and choice of ranks."""
+    recipe = load(RECIPE, [*settings, "tracking.mode=disabled", f"teacher={NETWORKS[network]}"])
+    with Experiment.open(recipe) as experiment:
+        artifact = train_teachers(experiment)["teacher"].artifact
+        batches = experiment.data.calibration(CALIBRATION_SAMPLES)
+        batch_size = experiment.data.batch_size
+        test = list(islice(experiment.data.test_dataloader(), TEST // batch_size))
+
+        def judge(made: Artifact) -> tuple[float, float]:
+            plain = deployable(made.model)
+            left = macs(plain, batches[0].inputs) / macs(artifact.model, batches[0].inputs)
+            return 100 * score(on_best_device(plain), test, experiment.task.metrics)["accuracy"], left
+
+        found = {("dense", 1.0, choice): judge(artifact) for choice in CHOICES[:1]}
+        for kind in kinds:
+            for part in PARTS:
+                for choice in CHOICES:
+                    found[kind, part, choice] = judge(smaller(kind, artifact, batches, part, choice))
+        return found
+
+
+def main() -> None:
+    """Train, factorise, judge, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--hooks", nargs="+", default=["svd", "tensor_train"], choices=KINDS)
+    parser.add_argument("--limit", type=int, default=10_000, help="images to train on and to validate with")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=Path("runs"))
+    options = parser.parse_args()
+    quiet_libraries()
+    console.quiet = True
+    say(f"| network | hook | parameters | MACs ({CHOICES[-1]}) | {', % | '.join(CHOICES)}, % |")
+    say("|---" * (4 + len(CHOICES)) + "|")
+    for network in options.networks:
+        rows = defaultdict(list)
+        for seed in range(options.seeds):
+            settings = [f"seed={seed}", f"output={options.output}", f"data.limit={options.limit}"]
+            for key, value in measured(network, options.hooks, settings).items():
+                rows[key].append(value)
+        say(f"| {network} | dense | 1 | 1 | {spread(rows['dense', 1.0, CHOICES[0]])} |" + " |" * (len(CHOICES) - 1))
+        for kind in options.hooks:
+            for part in PARTS:
+                some = [rows[kind, part, choice] for choice in CHOICES]
+                left = statistics.mean(left for _, left in some[-1])
+                say(f"| {network} | {kind} | {part} | {left:.2f} | {' | '.join(map(spread, some))} |")
+
+
+def spread(values: list[tuple[float, float]]) -> str:
+    accuracies = [accuracy for accuracy, _ in values]
+    deviation = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
+    return f"{statistics.mean(accuracies):.2f}{deviation}"
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
