@@ -14,6 +14,7 @@ import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import islice
+from math import isnan
 from pathlib import Path
 
 from torch import nn
@@ -24,6 +25,7 @@ from distill.compress import _matrices, cp, hook, tensor_train, tucker
 from distill.compress._factorise import factorise
 from distill.compress._goal import Choice, Goal, Menus
 from distill.console import console, quiet_libraries
+from distill.errors import RecipeError
 from distill.evaluation import on_best_device, score
 from distill.experiment import Experiment
 from distill.measure import macs
@@ -66,6 +68,8 @@ class Uniform(Goal):
                 low, best = part, choice
             else:
                 high = part
+        if not best:
+            raise RecipeError("no part is small enough")
         return best
 
 
@@ -98,7 +102,10 @@ def measured(network: str, kinds: list[str], settings: list[str]) -> dict[tuple[
         for kind in kinds:
             for part in PARTS:
                 for choice in CHOICES:
-                    found[kind, part, choice] = judge(smaller(kind, artifact, batches, part, choice))
+                    try:
+                        found[kind, part, choice] = judge(smaller(kind, artifact, batches, part, choice))
+                    except RecipeError:  # small layers have no option that is a so small part of them
+                        found[kind, part, choice] = (float("nan"), float("nan"))
         return found
 
 
@@ -131,6 +138,8 @@ def main() -> None:
 
 def spread(values: list[tuple[float, float]]) -> str:
     accuracies = [accuracy for accuracy, _ in values]
+    if any(map(isnan, accuracies)):
+        return "none"
     deviation = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
     return f"{statistics.mean(accuracies):.2f}{deviation}"
 
