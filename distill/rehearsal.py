@@ -20,6 +20,7 @@ from distill.data import DataModule
 from distill.distiller import Distiller
 from distill.ensemble import together
 from distill.errors import RecipeError
+from distill.export import refuse_missing
 from distill.inputs import OWN, own_inputs
 from distill.registry import call
 from distill.schema import Hook, Network, Recipe, Stage, TeacherNetwork
@@ -57,9 +58,12 @@ def rehearse(recipe: Recipe, data: DataModule, task: Task) -> list[Distiller]:
         Every stage and every training after a hook, on networks that nobody trained.
 
     Raises:
+        ExportError: an export whose runtime is not installed.
         RecipeError: a network that does not fit the data, a tap that does not exist, feature maps that a loss cannot
             compare, a hook that cannot follow the one before it.
     """
+    for spec in recipe.export.values():
+        refuse_missing(spec.name)
     known = {name: _fitting(name, spec, data, recipe.seed).model for name, spec in recipe.all_teachers().items()}
     artifact = _fitting("student", recipe.student, data, recipe.seed)
     rehearsed = []

@@ -40,7 +40,7 @@ def openvino(
         ExportError: OpenVINO is not installed, the network has no ONNX form, through which it goes, or the files
             compute something else.
     """
-    runtime = _runtime()
+    runtime = installed()
     model = to_export(artifact, samples, "OpenVINO")
     network = runtime.Core().read_model(onnx_file.serialize(model, samples[0].inputs))
     path, weights = folder / "student.xml", folder / "student.bin"
@@ -60,7 +60,7 @@ def openvino(
 
 def answers(network: bytes, weights: bytes, *, threads: int) -> Predict:
     """What OpenVINO answers on the CPU, float layers computed in 32 bits."""
-    core = _runtime().Core()
+    core = installed().Core()
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
@@ -77,7 +77,12 @@ def answers(network: bytes, weights: bytes, *, threads: int) -> Predict:
     return answer
 
 
-def _runtime() -> Any:
+def installed() -> Any:
+    """OpenVINO, if it is installed.
+
+    Raises:
+        ExportError: it is not; says how to get it.
+    """
     try:
         import openvino
     except ImportError as error:

@@ -17,7 +17,7 @@ from distill.artifact import Artifact
 from distill.batch import Batch
 from distill.compress.int8 import int8
 from distill.errors import ExportError
-from distill.export import exporter
+from distill.export import exporter, refuse_missing
 from distill.export._exported import Exported
 from distill.onnx_codes import prefer_codes
 from tests.compress.test_int8 import Joined
@@ -160,3 +160,6 @@ def test_without_openvino_it_says_how_to_get_it(
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ExportError, match="pip install openvino"):
         exporter.find("openvino")(artifact, tmp_path, samples())
+    with pytest.raises(ExportError, match="pip install openvino"):
+        refuse_missing("openvino")  # before anything is trained
+    refuse_missing("onnx")
