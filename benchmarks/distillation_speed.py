@@ -39,6 +39,7 @@ MOBILENET = Work(
 )
 REVIEW = replace(RESNET, loss="reviewkd")
 WORKS = [replace(work, loads=loads) for work in (RESNET, SHUFFLENET, MOBILENET) for loads in (False, True)] + [REVIEW]
+WORKS += [replace(SHUFFLENET, loads=loads, compiled=True) for loads in (False, True)]
 SWITCHES = {"none": {"channels_last": False}, "channels_last": {}, "channels_last, compile": {"compiled": True}}
 BF16 = {"channels_last, bf16-mixed": {"precision": "bf16-mixed"}}
 
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rows", type=int, nargs="+", help="of the first table alone, from 0")
     parser.add_argument("--peak", choices=["ours", "cached", "bare", "torchdistill"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     quiet_libraries()
@@ -66,7 +68,10 @@ def main() -> None:
             ways[options.peak](replace(RESNET, steps=1))
             say(peak_mb())
             return
-        throughput(ways, [replace(work, steps=options.steps) for work in WORKS], options.rounds)
+        works = [replace(work, steps=options.steps) for work in WORKS]
+        throughput(ways, [works[row] for row in options.rows or range(len(works))], options.rounds)
+        if options.rows:
+            return
         switches([replace(work, steps=options.steps) for work in (RESNET, SHUFFLENET)], options.rounds)
         memory(list(ways), options.threads)
 
@@ -79,7 +84,8 @@ def throughput(ways: Mapping[str, Way], works: Iterable[Work], rounds: int) -> N
     for work in works:
         ways["cached"](work)  # fills it
         runs = interleaved({name: (way, work) for name, way in ways.items()}, rounds)
-        cells = [f"{work.teacher} -> {work.student}", work.loss, "loaded" if work.loads else "ready"]
+        compiled = " (ours compiled)" if work.compiled else ""
+        cells = [f"{work.teacher} -> {work.student}{compiled}", work.loss, "loaded" if work.loads else "ready"]
         cells += [f"{work.batch * work.steps / median(seconds):.0f}" for seconds in map(times, runs.values())]
         cells += [faster(runs["ours"], runs[than]) for than in ("bare", "torchdistill")]
         cells += [faster(runs["cached"], runs["bare"]), f"{forward_cost(work):.1f}"]
