@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.batch import Batch
 from distill.compress._layers import Layer
+from distill.compress._output_error import patches
 from distill.errors import RecipeError
 
 Weighting = Literal["none", "inputs", "outputs"]
@@ -175,14 +175,10 @@ def _mean(moments: list[Tensor]) -> Tensor | None:
 
 def _input_moments(layer: Layer, given: Tensor) -> Tensor:
     """Of patches, or of channels where patches are too large; averaged over positions and images."""
-    if isinstance(layer, nn.Linear):
-        rows = given.flatten(0, -2)
-    elif layer.weight[0].numel() > PATCH:
+    if isinstance(layer, nn.Conv2d) and layer.weight[0].numel() > PATCH:
         rows = given.movedim(1, -1).flatten(0, -2)
     else:
-        padding = (0, 0) if isinstance(layer.padding, str) else layer.padding
-        geometry = {"dilation": layer.dilation, "padding": padding, "stride": layer.stride}
-        rows = F.unfold(given, layer.kernel_size, **geometry).mT.flatten(0, 1)
+        rows = patches(layer, given)[0].mT
     rows = rows[:: max(1, len(rows) // ROWS)].double()
     return rows.T @ rows / len(rows)
 

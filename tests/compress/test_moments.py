@@ -48,6 +48,24 @@ def test_the_predicted_loss_is_the_change_of_the_networks_output() -> None:
     torch.testing.assert_close(predicted, changed, rtol=20 * DAMPING, atol=0)
 
 
+@pytest.mark.parametrize(
+    "geometry",
+    [{}, {"padding": "same", "dilation": 2}, {"padding": 2, "padding_mode": "reflect"}, {"stride": 2, "padding": 1}],
+    ids=str,
+)
+def test_the_error_of_a_layers_output_is_what_its_images_show(geometry: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 4, 3, bias=False, **geometry)
+    images = batch(16, 3, 9, 8)
+    (site,) = sites(conv, {"": conv}, images.inputs).values()
+    cut = Cut(site, felt(conv, {"": conv}, [images], "inputs")[""], "channel")
+    change = torch.randn_like(conv.weight)
+    predicted = (cut.rows.root @ change.flatten(1).T.double()).square().sum()
+    with torch.no_grad():
+        conv.weight.copy_(change)
+    torch.testing.assert_close(predicted, conv(images.inputs).square().sum(1).mean().double(), rtol=0.01, atol=0)
+
+
 @pytest.mark.parametrize("kept", [(True, True), (True, False), (False, False)])
 def test_parts_of_a_patch(kept: tuple[bool, bool]) -> None:
     model = small()
