@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from distill import measure
 from distill.compress._channels import Channels, follow
-from distill.compress._narrow import sizes_of, weights_of
+from distill.compress._narrow import costs_of, sizes_of
 from distill.compress._widths import Widths
 from distill.errors import RecipeError
 
@@ -68,7 +68,7 @@ class Sizes:
         """Of the layers that are followed."""
         params = macs = 0
         for path, ends in channels.ends.items():
-            weights, others = weights_of(self.model.get_submodule(path), len(ends.inputs), len(ends.outputs))
+            weights, others = costs_of(self.model.get_submodule(path), len(ends.inputs), len(ends.outputs))
             params, macs = params + weights + others, macs + weights * ends.positions
         return {"params": params, "macs": macs}
 

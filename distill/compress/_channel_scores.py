@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from distill.batch import Batch
 from distill.compress._channels import Ends
-from distill.compress._narrow import Channelwise, Transposed, per_input
+from distill.compress._layers import Transposed
+from distill.compress._narrow import Channelwise, per_input
 
 Saliency = Literal["magnitude", "taylor", "bn_scale"]
 Scores = dict[int, float]

@@ -14,6 +14,7 @@ from distill.registry import did_you_mean
 from distill.sparse import keeps_zeros
 
 Layer = nn.Conv2d | nn.Linear
+Transposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 
 
 def chosen(paths: Iterable[str], patterns: list[str] | None) -> list[str]:

@@ -7,9 +7,10 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from distill.compress._layers import Transposed
+
 Channelwise = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
-Transposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 Narrowable = Channelwise | Convolution | Transposed | nn.Linear
 
 
@@ -28,7 +29,7 @@ def sizes_of(layer: nn.Module) -> tuple[int, int]:
     return layer.in_channels, layer.out_channels
 
 
-def weights_of(layer: nn.Module, inputs: int, outputs: int) -> tuple[int, int]:
+def costs_of(layer: nn.Module, inputs: int, outputs: int) -> tuple[int, int]:
     """How many weights it would multiply with, and how many other parameters it would have, with these channels."""
     if isinstance(layer, Channelwise):
         return 0, inputs * len(list(layer.parameters()))

@@ -5,13 +5,11 @@ from collections.abc import Mapping
 from math import prod
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill.artifact import Artifact, store
-from distill.compress._layers import chosen, refuse_broken, refuse_encoded
+from distill.compress._layers import Transposed, chosen, refuse_broken, refuse_encoded
 from distill.stored import Stored
-
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def weights_of(artifact: Artifact, hook: str, patterns: list[str] | None) -> dict[str, Tensor]:
@@ -32,7 +30,7 @@ def weights_of(artifact: Artifact, hook: str, patterns: list[str] | None) -> dic
 
 def channels_of(artifact: Artifact, name: str) -> int:
     """The axis of a weight that has one entry for each output channel."""
-    return 1 if isinstance(artifact.model.get_submodule(name.rpartition(".")[0]), TRANSPOSED) else 0
+    return 1 if isinstance(artifact.model.get_submodule(name.rpartition(".")[0]), Transposed) else 0
 
 
 def adopt(hook: str, artifact: Artifact, stored: Mapping[str, Stored]) -> Artifact:

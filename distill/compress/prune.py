@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from distill.artifact import Artifact, store
 from distill.batch import Batch
 from distill.compress import hook
-from distill.compress._layers import chosen, refuse_broken, refuse_encoded
+from distill.compress._layers import Transposed, refuse_broken
 from distill.compress._saliency import Saliency, TaskLoss, saliencies
+from distill.compress._weights import weights_of
 from distill.errors import RecipeError
 from distill.sparse import Pruned, Sparse, Spliced, keeps_zeros, largest, n_of_m
 from distill.stored import Stored
@@ -71,8 +72,7 @@ def prune(
     """
     if not 0 <= floor < 1 or not 0 < sparsity <= 1 - floor:
         raise RecipeError(f"prune needs 0 <= floor < 1, 0 < sparsity <= 1 - floor; not {floor} and {sparsity}")
-    refuse_encoded(artifact, "prune")
-    weights = _weights(artifact, layers)
+    weights = weights_of(artifact, "prune", layers)
     rules, unfit = _rules(artifact.model, weights, pattern)
     scores = saliencies(saliency, artifact.copy_model(), list(rules), calibration, task_loss)
     gone = {name: _zeros(artifact.stored.get(name), weights[name]) for name in rules}
@@ -88,16 +88,6 @@ def prune(
     masks = {name: mask & ~gone[name] for name, mask in masks.items()}
     _explain(masks, unfit)
     return store(artifact, {name: _form(artifact, name, mask, rules[name], splice) for name, mask in masks.items()})
-
-
-def _weights(artifact: Artifact, layers: list[str] | None) -> dict[str, Tensor]:
-    """The parameters that may be pruned."""
-    weights = {name: p.detach() for name, p in artifact.model.named_parameters() if p.dim() > 1}
-    paths = set(chosen(dict.fromkeys(name.rpartition(".")[0] for name in weights), layers))
-    weights = {name: weight for name, weight in weights.items() if name.rpartition(".")[0] in paths}
-    for name, weight in weights.items():
-        refuse_broken("prune", name, weight)
-    return weights
 
 
 def _rules(
@@ -124,7 +114,7 @@ def _rules(
 
 def _inputs(module: nn.Module) -> int | None:
     """The axis of a layer's weight that belongs to its input channels."""
-    if isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+    if isinstance(module, Transposed):
         return 0
     return 1 if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) else None
 

@@ -21,8 +21,8 @@ from distill.compress import hook
 from distill.compress._budget import Budget, Sizes, choose
 from distill.compress._channel_scores import Saliency, Scores, bn_scales, magnitudes, taylor
 from distill.compress._channels import Channels
-from distill.compress._layers import chosen, exchange, refuse_broken, refuse_encoded
-from distill.compress._narrow import Channelwise, Narrowable, Transposed, fill, resized, silence, sizes_of
+from distill.compress._layers import Transposed, chosen, exchange, refuse_broken, refuse_encoded
+from distill.compress._narrow import Channelwise, Narrowable, fill, resized, silence, sizes_of
 from distill.compress._widths import Kept, Widths
 from distill.errors import RecipeError
 
