@@ -8,25 +8,26 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import nn
 
 from distill import networks
 from distill.artifact import Artifact
-from distill.compress import hook
 from distill.data import DataModule
 from distill.distiller import Distiller
 from distill.ensemble import together
 from distill.errors import RecipeError
 from distill.export import refuse_missing
+from distill.hooking import hooked
 from distill.inputs import OWN, own_inputs
-from distill.registry import call
-from distill.schema import Hook, Network, Recipe, Stage, TeacherNetwork
+from distill.schema import Network, Recipe, Stage, TeacherNetwork
 from distill.straight_through import trainable
 from distill.tasks import Task
 from distill.teacher import Teacher
+
+SAMPLES = 32
+"""Images that hooks are tried on."""
 
 
 @contextmanager
@@ -77,7 +78,9 @@ def rehearse(recipe: Recipe, data: DataModule, task: Task) -> list[Distiller]:
     for name, spec in recipe.compress.items():
         with _at(f"compress.{name}"):
             for progress in sorted({1 / spec.rounds, 1.0}):
-                artifact = _hooked(spec, artifact, progress, data, task)
+                artifact = hooked(
+                    spec, artifact, data, task, evaluate=lambda model: 1.0, samples=SAMPLES, progress=progress
+                )
             if recovery := recipe.recovery(spec):
                 rehearsed.append(_rehearsed(recipe, data, task, trainable(artifact), known, recovery))
                 _, plans = rehearsed[-1].deployed()
@@ -92,18 +95,6 @@ def _rehearsed(
     models = {name: copy.deepcopy(known[name]) for name in recipe.teachers_of(stage)}
     teacher = together(models, recipe.teachers_of(stage)) if models else None
     return build_distiller(recipe, data, task, student, teacher, stage)
-
-
-def _hooked(spec: Hook, artifact: Artifact, progress: float, data: DataModule, task: Task) -> Artifact:
-    offers: dict[str, Callable[[], Any]] = {
-        "artifact": lambda: artifact,
-        "calibration": lambda: data.calibration(32),
-        "evaluate": lambda: lambda model: 1.0,
-        "example": lambda: data.calibration(8)[0],
-        "progress": lambda: progress,
-        "task_loss": lambda: task.loss,
-    }
-    return call(hook.find(spec.name), spec, offers)
 
 
 def build_distiller(

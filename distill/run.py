@@ -2,20 +2,19 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from distill import measure
 from distill.artifact import Artifact, deployable
-from distill.compress import hook
 from distill.conclusion import conclude
 from distill.console import console
 from distill.evaluation import on_best_device
 from distill.experiment import Experiment
 from distill.export import exporter
 from distill.export._exported import Exported
+from distill.hooking import hooked
 from distill.measure import Step
 from distill.recipe import plain
 from distill.registry import call
@@ -161,15 +160,15 @@ def apply_hook(
     listens = {name: teachers[name] for name in recipe.teachers_of(stage)} if stage and stage.losses else {}
 
     def make(folder: Path) -> tuple[Artifact, Curve]:
-        offers: dict[str, Callable[[], Any]] = {
-            "artifact": lambda: before.artifact,
-            "calibration": lambda: experiment.data.calibration(CALIBRATION_SAMPLES),
-            "evaluate": lambda: experiment.evaluate,
-            "example": lambda: experiment.example,
-            "progress": lambda: progress,
-            "task_loss": lambda: experiment.task.loss,
-        }
-        artifact = call(hook.find(spec.name), spec, offers)
+        artifact = hooked(
+            spec,
+            before.artifact,
+            experiment.data,
+            experiment.task,
+            evaluate=experiment.evaluate,
+            samples=CALIBRATION_SAMPLES,
+            progress=progress,
+        )
         curve: Curve = []
         if stage:
             model, _, curve = experiment.train(trainable(artifact), stage, name, folder, listens)
