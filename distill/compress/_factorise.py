@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from distill import measure
-from distill.artifact import Artifact, Plan, deployable
+from distill.artifact import Artifact, Plan, deployable, surgery
 from distill.batch import Batch
-from distill.compress import _probe
-from distill.compress._goal import Choice, Goal, Menu, Option
+from distill.compress import _probe, hook
+from distill.compress._goal import Aim, Choice, Goal, Menu, Option
 from distill.compress._layers import Change, Layer, exchange, explain, factorable, layer_at
 from distill.compress._moments import Felt, Site, Weighting, felt, sites
 from distill.errors import RecipeError
@@ -38,64 +38,103 @@ class Factors(Protocol):
         """Give what was built for that option its values, all but the bias."""
 
 
+Ways = Callable[[Site, Felt], Factors | str]
+"""All factorisations that a layer may become, or why it may not."""
+
+
+def factorisation(name: str, ways: Ways, build: Build) -> Callable[..., Artifact]:
+    """The hook, and the surgery, of a way to factorise layers that has no settings of its own.
+
+    Args:
+        name: of both.
+        ways: what may become of a layer; its docstring and its file are the hook's.
+        build: makes it.
+    """
+
+    def factorised(
+        artifact: Artifact,
+        evaluate: Judge,
+        calibration: Sequence[Batch],
+        *,
+        max_error: float | None = None,
+        max_params: float | None = None,
+        max_macs: float | None = None,
+        max_drop: float | None = None,
+        aim: Aim = "size",
+        weighting: Weighting = "outputs",
+        layers: list[str] | None = None,
+    ) -> Artifact:
+        goal = Goal(max_error, max_params, max_macs, max_drop, aim)
+        return factorise(name, artifact, evaluate, calibration, goal, weighting, layers, ways, build)
+
+    factorised.__name__, factorised.__module__, factorised.__doc__ = name, ways.__module__, ways.__doc__
+    surgery(name)(lambda model, layers: rebuild(model, layers, build))
+    return hook(name)(factorised)
+
+
 def factorise(
-    hook: str,
+    name: str,
     artifact: Artifact,
     evaluate: Judge,
     calibration: Sequence[Batch],
     goal: Goal,
     weighting: Weighting,
     layers: list[str] | None,
-    factors: Callable[[Site, Felt], Factors | str],
+    ways: Ways,
     build: Build,
 ) -> Artifact:
     """The artifact with factors in place of those layers that they make smaller, or faster.
 
     Args:
-        hook: its name, for messages and for the plan.
+        name: of the hook, for messages and for the plan.
         artifact: what to compress.
         evaluate: the task's monitor on the validation split, higher is better.
         calibration: a few batches.
         goal: what decides ranks.
         weighting: which errors count.
         layers: globs of module paths; without any, every layer.
-        factors: what may become of a layer, or why nothing may.
+        ways: what may become of a layer.
         build: makes it.
 
     Raises:
         RecipeError: a budget that cannot be met, a glob that matches nothing, or the artifact is encoded.
         TrainingError: a weight holds values that are not finite.
     """
-    fit, unchanged = factorable(artifact, hook, layers)
+    fit, unchanged = factorable(artifact, name, layers)
     if not calibration:
-        raise RecipeError(f"{hook} looks at images to choose ranks, but the data set has none to look at")
+        raise RecipeError(f"{name} looks at images to choose ranks, but the data set has none to look at")
     images = calibration[0].inputs
     where = sites(artifact.model, fit, images)
-    unchanged |= dict.fromkeys(fit.keys() - where.keys(), "not used, or at several sizes")
     feeling = felt(artifact.model, {path: site.layer for path, site in where.items()}, calibration, weighting)
-    possible = {path: factors(site, feeling[path]) for path, site in where.items()}
-    unchanged |= {path: why for path, why in possible.items() if isinstance(why, str)}
+    possible = {path: ways(site, feeling[path]) for path, site in where.items()}
     made = {path: some for path, some in possible.items() if not isinstance(some, str)}
     menus = {path: menu(where[path], some, weighting, goal, build) for path, some in made.items()}
-    better = "would get no smaller" if goal.aim == "size" else "would get no faster"
-
-    def become(choice: Choice) -> Artifact:
-        if not choice:
-            return artifact
-        plan = {path: dict(option.spec) for path, option in choice.items()}
-        model = rebuild(artifact.copy_model(), plan, build)
-        for path, spec in plan.items():
-            _fill(model.get_submodule(path), layer_at(artifact.model, path), made[path], spec)
-        return artifact.with_model(model, Plan(hook, plan))
-
     total = {"params": measure.params(artifact.model), "macs": measure.macs(deployable(artifact.model), images)}
     choice = goal.choose(
-        {path: menu for path, menu in menus.items() if menu.options}, total, lambda c: evaluate(become(c).model)
+        {path: menu for path, menu in menus.items() if menu.options},
+        total,
+        lambda choice: evaluate(_carried_out(name, artifact, choice, made, build).model),
     )
+    unchanged |= dict.fromkeys(fit.keys() - where.keys(), "not used, or at several sizes")
+    unchanged |= {path: why for path, why in possible.items() if isinstance(why, str)}
+    better = "would get no smaller" if goal.aim == "size" else "would get no faster"
     unchanged |= dict.fromkeys(made.keys() - choice.keys(), better)
     changed = {path: _change(where[path], option) for path, option in choice.items()}
-    explain(hook, changed, {path: unchanged[path] for path, _ in artifact.model.named_modules() if path in unchanged})
-    return become(choice)
+    explain(name, changed, {path: unchanged[path] for path, _ in artifact.model.named_modules() if path in unchanged})
+    return _carried_out(name, artifact, choice, made, build)
+
+
+def _carried_out(
+    name: str, artifact: Artifact, choice: Choice, factors: Mapping[str, Factors], build: Build
+) -> Artifact:
+    """The artifact with the chosen options in place of layers."""
+    if not choice:
+        return artifact
+    plan = {path: dict(option.spec) for path, option in choice.items()}
+    model = rebuild(artifact.copy_model(), plan, build)
+    for path, spec in plan.items():
+        _fill(model.get_submodule(path), layer_at(artifact.model, path), factors[path], spec)
+    return artifact.with_model(model, Plan(name, plan))
 
 
 def rebuild(model: nn.Module, plan: Mapping[str, Mapping[str, Any]], build: Build) -> nn.Module:

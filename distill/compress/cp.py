@@ -6,21 +6,18 @@ non-linear least squares, with a little ridge against factors that grow and canc
 section 2); ranks follow from one number for the network. A 1 x 1 convolution and a linear layer are matrices.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from distill.artifact import Artifact, surgery
-from distill.batch import Batch
-from distill.compress import hook
-from distill.compress._factorise import Factors, factorise, rebuild
-from distill.compress._goal import Aim, Goal, Option
+from distill.compress._factorise import Factors, factorisation
+from distill.compress._goal import Option
 from distill.compress._layers import Layer
 from distill.compress._matrices import Cut, pair, part
-from distill.compress._moments import Felt, Site, Weighting
+from distill.compress._moments import Felt, Site
 
 PARTS = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4)
 """Of the layer's parameters: the sizes that are tried."""
@@ -29,37 +26,12 @@ RIDGE = 1e-6
 """Of the mean diagonal of each least squares problem."""
 
 
-@hook("cp")
-def cp(
-    artifact: Artifact,
-    evaluate: Callable[[nn.Module], float],
-    calibration: list[Batch],
-    *,
-    max_error: float | None = None,
-    max_params: float | None = None,
-    max_macs: float | None = None,
-    max_drop: float | None = None,
-    aim: Aim = "size",
-    weighting: Weighting = "outputs",
-    layers: list[str] | None = None,
-) -> Artifact:
+def factors(site: Site, felt: Felt) -> Factors:
     """Convolutions as sums of separable ones; a layer that would not get smaller, or faster, stays as it is.
 
     Settings are those of `svd`.
     """
-    goal = Goal(max_error, max_params, max_macs, max_drop, aim)
-    return factorise("cp", artifact, evaluate, calibration, goal, weighting, layers, factors, build)
-
-
-def factors(site: Site, felt: Felt) -> Factors:
-    """What may become of a layer."""
     return Separable(site, felt) if site.kernel != (1, 1) else Cut(site, felt, "channel")
-
-
-@surgery("cp")
-def apply(model: nn.Module, layers: dict[str, dict[str, Any]]) -> nn.Module:
-    """Put four layers, or two, in place of each one."""
-    return rebuild(model, layers, build)
 
 
 def build(layer: Layer, spec: Mapping[str, Any]) -> nn.Module:
@@ -74,6 +46,9 @@ def build(layer: Layer, spec: Mapping[str, Any]) -> nn.Module:
         part(layer, rank, rank, False, (False, True), groups=rank),
         part(layer, rank, layer.out_channels, layer.bias is not None, (False, False)),
     )
+
+
+cp = factorisation("cp", factors, build)
 
 
 class Separable:

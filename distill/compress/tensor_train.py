@@ -5,7 +5,7 @@ Departs from the papers: modes are ordered inputs first (see `_trains`), so that
 and may be faster than the dense one, not only smaller; and nobody chooses ranks or shapes, both follow from one number.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,53 +14,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from distill.artifact import Artifact, surgery
-from distill.batch import Batch
-from distill.compress import hook
-from distill.compress._factorise import factorise, rebuild
-from distill.compress._goal import Aim, Goal, Option
+from distill.compress._factorise import factorisation
+from distill.compress._goal import Option
 from distill.compress._layers import Layer
 from distill.compress._matrices import left_singular
-from distill.compress._moments import Felt, Site, Weighting
+from distill.compress._moments import Felt, Site
 from distill.compress._trains import Shape, Trains, contract, decompose, dense
 
 LEVELS = 24
 """Error bounds tried of each layer."""
 
 
-@hook("tensor_train")
-def tensor_train(
-    artifact: Artifact,
-    evaluate: Callable[[nn.Module], float],
-    calibration: list[Batch],
-    *,
-    max_error: float | None = None,
-    max_params: float | None = None,
-    max_macs: float | None = None,
-    max_drop: float | None = None,
-    aim: Aim = "size",
-    weighting: Weighting = "outputs",
-    layers: list[str] | None = None,
-) -> Artifact:
+def factors(site: Site, felt: Felt) -> "LayerTrains | str":
     """Convolutions and linear layers as tensor trains of two to five cores; a layer that would not get smaller, or
     faster, stays as it is.
 
     Settings are those of `svd`.
     """
-    goal = Goal(max_error, max_params, max_macs, max_drop, aim)
-    return factorise("tensor_train", artifact, evaluate, calibration, goal, weighting, layers, factors, TensorTrain)
-
-
-def factors(site: Site, felt: Felt) -> "LayerTrains | str":
-    """What may become of a layer, or why nothing may."""
     mode = site.layer.padding_mode if isinstance(site.layer, nn.Conv2d) else "zeros"
     return LayerTrains(site, felt) if mode == "zeros" else f"{mode} padding"
-
-
-@surgery("tensor_train")
-def apply(model: nn.Module, layers: dict[str, dict[str, Any]]) -> nn.Module:
-    """Put trains of the given shapes in place of layers."""
-    return rebuild(model, layers, TensorTrain)
 
 
 class TensorTrain(nn.Module):
@@ -133,6 +105,9 @@ class TensorTrain(nn.Module):
         for position, weight in enumerate(weights):
             geometry = self.geometry if position == moves or self.geometry is None else {}
             yield weight, self.bias if position == len(weights) - 1 else None, geometry
+
+
+tensor_train = factorisation("tensor_train", factors, TensorTrain)
 
 
 def shape_of(spec: Mapping[str, Any]) -> Shape:

@@ -6,58 +6,30 @@ paper: ranks follow from one number for the network, not from variational Bayes;
 are felt. A 1 x 1 convolution and a linear layer are matrices, whose Tucker form is a product of two.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from distill.artifact import Artifact, surgery
-from distill.batch import Batch
-from distill.compress import hook
-from distill.compress._factorise import Factors, factorise, rebuild
-from distill.compress._goal import Aim, Goal, Option
+from distill.compress._factorise import Factors, factorisation
+from distill.compress._goal import Option
 from distill.compress._layers import Layer
 from distill.compress._matrices import Cut, pair, part
-from distill.compress._moments import Felt, Site, Weighting
+from distill.compress._moments import Felt, Site
 
 GRID = 16
 """Ranks tried of each mode."""
 
 
-@hook("tucker")
-def tucker(
-    artifact: Artifact,
-    evaluate: Callable[[nn.Module], float],
-    calibration: list[Batch],
-    *,
-    max_error: float | None = None,
-    max_params: float | None = None,
-    max_macs: float | None = None,
-    max_drop: float | None = None,
-    aim: Aim = "size",
-    weighting: Weighting = "outputs",
-    layers: list[str] | None = None,
-) -> Artifact:
+def factors(site: Site, felt: Felt) -> Factors:
     """Convolutions between fewer channels; a layer that would not get smaller, or faster, stays as it is.
 
     Settings and errors are those of `svd`. The error that ``max_error`` bounds is not computed but bounded itself:
     what both cuts of the higher-order singular value decomposition leave out, in sum.
     """
-    goal = Goal(max_error, max_params, max_macs, max_drop, aim)
-    return factorise("tucker", artifact, evaluate, calibration, goal, weighting, layers, factors, build)
-
-
-def factors(site: Site, felt: Felt) -> Factors:
-    """What may become of a layer."""
     return Tucker2(site, felt) if site.kernel != (1, 1) else Cut(site, felt, "channel")
-
-
-@surgery("tucker")
-def apply(model: nn.Module, layers: dict[str, dict[str, Any]]) -> nn.Module:
-    """Put three layers, or two, in place of each one."""
-    return rebuild(model, layers, build)
 
 
 def build(layer: Layer, spec: Mapping[str, Any]) -> nn.Module:
@@ -71,6 +43,9 @@ def build(layer: Layer, spec: Mapping[str, Any]) -> nn.Module:
         part(layer, first, last, False, (True, True)),
         part(layer, last, layer.out_channels, layer.bias is not None, (False, False)),
     )
+
+
+tucker = factorisation("tucker", factors, build)
 
 
 class Tucker2:
