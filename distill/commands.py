@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from rich.markup import escape
 from rich.table import Table
 
 from distill import measure, onnx_file, recipe
@@ -107,7 +108,7 @@ def list_(options: Namespace) -> None:
     else:
         for name in registry.names():
             component = registry.find(name)
-            table.add_row(name, _settings(component), _source(component))
+            table.add_row(name, escape(_settings(component)), escape(_source(component)))  # list[str] is no markup
     console.print(table)
 
 
