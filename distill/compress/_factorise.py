@@ -152,7 +152,7 @@ def menu(site: Site, factors: Factors, weighting: Weighting, goal: Goal, build: 
     importance = factors.importance if weighting == "outputs" else 1.0
     if goal.aim == "size":
         return Menu(dense, tuple(o for o in options if o.params < dense.params), importance)
-    eights = [option for option in options if not any(rank % 8 for rank in option.spec["ranks"])]
+    eights = [option for option in options if not any(n % 8 for n in option.widths or option.spec["ranks"])]
     options = eights or options
     options = options[:: -(-len(options) // TIMED)] if options else options
     before = _probe.seconds(site.layer, site.inputs)
