@@ -11,12 +11,7 @@ are timed, interleaved, in ONNX Runtime and OpenVINO; ``--no-race`` leaves that 
 
 import argparse
 import json
-import os
-import statistics
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +19,7 @@ from pathlib import Path
 from torch import nn
 
 from benchmarks import _race
+from benchmarks._jobs import at_once, say, spread
 from distill.artifact import deployable, open_artifact
 from distill.batch import Batch
 from distill.console import console, quiet_libraries
@@ -123,10 +119,16 @@ def settings(output: Path, seed: int) -> list[str]:
 
 def teacher(output: Path) -> tuple[Path, Measured]:
     """The weights of the teacher, trained here if they are not there, and what it is."""
-    with Experiment.open(load(RECIPE, settings(output, 0))) as experiment:
-        done = train_teachers(experiment)["teacher"]
-        weights = experiment.folder / "teacher" / NETWORK
-        return weights, Measured(test(experiment, done.artifact.model), *_size(done.step), str(weights))
+    file = output / "compression" / "teacher.json"
+    if not file.exists():
+        with Experiment.open(load(RECIPE, settings(output, 0))) as experiment:
+            done = train_teachers(experiment)["teacher"]
+            weights = experiment.folder / "teacher" / NETWORK
+            measured = Measured(test(experiment, done.artifact.model), *_size(done.step), str(weights))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(asdict(measured)))
+    measured = Measured(**json.loads(file.read_text()))
+    return Path(measured.artifact), measured
 
 
 @contextmanager
@@ -211,29 +213,6 @@ def timed(options: argparse.Namespace, student: str, samples: list[Batch]) -> No
     say(f"\n{student}, milliseconds (times as fast as fp32)\n")
     for line in _race.lines(_race.race(files, samples[0].inputs), "fp32"):
         say(line)
-
-
-def spread(values: Sequence[float]) -> str:
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{deviation}"
-
-
-def say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
-def at_once(work: Mapping[str, list[str]], folder: Path, jobs: int, module: str) -> None:
-    """Run a benchmark on parts of its work, so many at a time, each on one thread and with a log of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    def run(name: str) -> None:
-        with (folder / f"{name}.log").open("w") as log:
-            subprocess.run([sys.executable, "-m", module, *work[name]], env=environment, stdout=log, stderr=log)
-
-    with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(run, work))
 
 
 def main() -> None:

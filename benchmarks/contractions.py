@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import _race
-from benchmarks.compression import STUDENTS, WAYS, calibration, results, say, spread
+from benchmarks._jobs import say, spread
+from benchmarks.compression import STUDENTS, WAYS, calibration, results
 from distill.artifact import Artifact, open_artifact
 from distill.batch import Batch
 from distill.compress.tensor_train import TensorTrain

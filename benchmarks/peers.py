@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import _race
-from benchmarks.compression import STUDENTS, Measured, at_once, calibration, opened, results, say, spread, teacher, test
+from benchmarks._jobs import at_once, say, spread
+from benchmarks.compression import STUDENTS, Measured, calibration, opened, results, teacher, test
 from distill import measure, onnx_file
 from distill.artifact import open_artifact
 from distill.batch import Batch
