@@ -155,9 +155,8 @@ def _masks(scores: Mapping[str, Tensor], ranges: Ranges, sparsity: float) -> dic
 
 def _form(artifact: Artifact, name: str, mask: Tensor, splice: bool, last: bool) -> Stored:
     weight, old = artifact.model.get_parameter(name).detach().cpu(), artifact.stored.get(name)
-    sparse: Stored = Sparse.of(weight, mask.cpu())
-    if splice:
-        sparse = Spliced(inner=sparse, pattern=[])
+    kept = Sparse.of(weight, mask.cpu())
+    sparse = Spliced(inner=kept, pattern=[]) if splice else kept
     if last:
         return sparse
     return Restorable(inner=sparse, before=old.before if isinstance(old, Restorable) else weight)

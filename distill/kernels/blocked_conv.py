@@ -56,6 +56,8 @@ class BlockedConv2d(nn.Module):
 
     Args:
         geometry: of the convolution.
+        weight: as `pack_weight` gives it.
+        bias: (out_channels), or None.
 
     Raises:
         ValueError: it has groups.
@@ -86,7 +88,7 @@ class BlockedConv2d(nn.Module):
                 f"images have {inputs.shape[1]} blocks of {inputs.shape[4]} channels, but must have "
                 f"{g.in_channels // block_of(g.in_channels)} of {block_of(g.in_channels)}: see pack"
             )
-        if not _native.runs(inputs, self.weight):
+        if not _native.runs(inputs, self.weight) or not g.takes(found, *inputs.shape[2:4]):
             weight = unpack_weight(self.weight)
             return pack(F.conv2d(unpack(inputs), weight, self.bias, g.stride, g.padding, g.dilation))
         images, _, height, width, in_block = inputs.shape

@@ -75,6 +75,10 @@ class Geometry:
         )
         return above, across
 
+    def takes(self, channels: int, height: int, width: int) -> bool:
+        """Whether there is an output for images of that size."""
+        return channels == self.in_channels and min(self.output_size(height, width)) > 0
+
     def macs(self, height: int, width: int) -> int:
         """Multiply-accumulates for one image of that size; those with padding count, as published figures have it."""
         return self.weights * prod(self.output_size(height, width))

@@ -89,15 +89,14 @@ class SparseConv2d(nn.Module):
         return FLOAT * self._padded_size(height, width)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        if not _native.runs(inputs, self.values):
-            g = self.geometry
+        g = self.geometry
+        if not _native.runs(inputs, self.values) or inputs.dim() != 4 or not g.takes(*inputs.shape[1:]):
             return F.conv2d(inputs, self.dense_weight(), self.bias, g.stride, g.padding, g.dilation, g.groups)
         images, _, height, width = inputs.shape
-        above, across = self.geometry.output_size(height, width)
-        output = inputs.new_empty(images, self.geometry.out_channels, above, across)
+        output = inputs.new_empty(images, g.out_channels, *g.output_size(height, width))
         padded = inputs.new_empty(self._padded_size(height, width))
         phase_height, phase_width = self._phase(height, width)
-        shape = self.geometry.shape(
+        shape = g.shape(
             images, height, width, phase_height=phase_height, phase_width=phase_width, threads=torch.get_num_threads()
         )
         offsets = self._stretched(height, width)

@@ -9,21 +9,15 @@ from torch.profiler import ProfilerActivity, profile
 
 from distill.kernels import BlockedConv2d, Geometry, blocked_conv, pack, unpack
 from distill.kernels.blocked_conv import pack_weight, unpack_weight
+from tests.kernels.shapes import convolutions, images_for
 
 CHANNELS = st.sampled_from([1, 3, 8, 16, 24, 32])
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_it_is_the_plain_convolution(data: st.DataObject, way: str) -> None:
-    pair = st.tuples(st.integers(1, 3), st.integers(1, 3))
-    kernel, stride, dilation = (data.draw(pair) for _ in range(3))
-    padding = data.draw(st.tuples(st.integers(0, 3), st.integers(0, 3)))
-    size = [d * (k - 1) + data.draw(st.integers(1, 32)) for d, k in zip(dilation, kernel, strict=True)]
-    bias = data.draw(st.booleans())
-    torch.manual_seed(0)
-    conv = nn.Conv2d(data.draw(CHANNELS), data.draw(CHANNELS), kernel, stride, padding, dilation, bias=bias)
-    images = torch.randn(2, conv.in_channels, *size)
+@given(conv=convolutions(CHANNELS, CHANNELS), extra=st.tuples(st.integers(0, 31), st.integers(0, 31)))
+def test_it_is_the_plain_convolution(conv: nn.Conv2d, extra: tuple[int, int], way: str) -> None:
+    images = images_for(conv, extra)
     with torch.no_grad():
         expected, found = conv(images), unpack(BlockedConv2d.from_dense(conv)(pack(images)))
     assert (found - expected).norm() <= 1e-4 * expected.norm()
@@ -85,3 +79,5 @@ def test_what_does_not_fit_is_refused() -> None:
     layer = BlockedConv2d.from_dense(nn.Conv2d(32, 16, 3))
     with pytest.raises(ValueError, match="images have 1 blocks of 16 channels, but must have 2 of 16: see pack"):
         layer(pack(torch.randn(1, 16, 5, 5)))
+    with pytest.raises(RuntimeError, match="Kernel size can't be greater than actual input size"), torch.no_grad():
+        layer(pack(torch.randn(1, 32, 5, 2)))

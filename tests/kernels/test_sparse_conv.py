@@ -11,6 +11,7 @@ from torch import nn
 
 from distill.artifact import deployable
 from distill.kernels import SparseConv2d
+from tests.kernels.shapes import convolutions, images_for
 
 
 def thinned(conv: nn.Conv2d, density: float, seed: int = 0) -> nn.Conv2d:
@@ -41,15 +42,9 @@ def test_it_is_the_dense_convolution(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_it_is_the_dense_convolution_of_any_shape(data: st.DataObject, way: str) -> None:
-    pair = st.tuples(st.integers(1, 3), st.integers(1, 3))
-    kernel, stride, dilation = (data.draw(pair) for _ in range(3))
-    padding = data.draw(st.tuples(st.integers(0, 3), st.integers(0, 3)))
-    size = [d * (k - 1) + data.draw(st.integers(1, 40)) for d, k in zip(dilation, kernel, strict=True)]
-    torch.manual_seed(0)
-    conv = thinned(nn.Conv2d(3, 5, kernel, stride, padding, dilation, bias=data.draw(st.booleans())), 0.4)
-    assert differ(conv, torch.randn(1, 3, *size)) <= 1e-5
+@given(conv=convolutions(st.just(3), st.just(5)), extra=st.tuples(st.integers(0, 39), st.integers(0, 39)))
+def test_it_is_the_dense_convolution_of_any_shape(conv: nn.Conv2d, extra: tuple[int, int], way: str) -> None:
+    assert differ(thinned(conv, 0.4), images_for(conv, extra)) <= 1e-5
 
 
 def test_every_non_zero_is_multiplied_once_for_every_output_position(way: str) -> None:
@@ -117,3 +112,13 @@ def test_it_becomes_dense_again_for_other_runtimes(way: str) -> None:
 def test_other_padding_is_refused(settings: dict[str, object], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         SparseConv2d.from_dense(nn.Conv2d(2, 2, **{"kernel_size": 3, **settings}))
+
+
+@pytest.mark.parametrize(
+    ("shape", "complaint"), [((1, 3, 6, 6), "to have 2 channels, but got 3"), ((1, 2, 2, 6), "Kernel size can't be")]
+)
+def test_images_that_do_not_fit_are_refused_as_by_a_dense_layer(
+    shape: tuple[int, ...], complaint: str, way: str
+) -> None:
+    with pytest.raises(RuntimeError, match=complaint), torch.no_grad():
+        SparseConv2d.from_dense(nn.Conv2d(2, 2, 3))(torch.zeros(shape))
