@@ -17,6 +17,8 @@ from tests.compress import nets
 every_hook = pytest.mark.parametrize("name", hook.names())
 AFTER = {"encode": ["quantize"]}
 """What a hook needs before it."""
+SETTINGS = {"guided_sparsity": {"bandwidth": 1e12}}
+"""Without which a hook finds nothing to do in so small a network."""
 READERS = {"prune_channels": {"kernel.weight"}}
 """What else changes when 'point' does."""
 
@@ -30,7 +32,7 @@ def apply(name: str, artifact: Artifact, **settings: object) -> Artifact:
         "progress": 1.0,
         "task_loss": cross_entropy,
     }
-    return component(*(offered[need] for need in supplied(component)), **settings)
+    return component(*(offered[need] for need in supplied(component)), **{**settings, **SETTINGS.get(name, {})})
 
 
 def prepared(name: str) -> Artifact:
