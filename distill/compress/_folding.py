@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from distill.artifact import Artifact
+from distill.artifact import Artifact, exchange
 from distill.compress._equalize import equalize, pairs
 from distill.compress._flow import Flow, follow
-from distill.compress._layers import Layer, exchange, factorable, layer_at
+from distill.compress._layers import Layer, factorable, layer_at
 from distill.compress._places import LAYERS
 from distill.errors import RecipeError
 

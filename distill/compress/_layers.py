@@ -14,7 +14,6 @@ from distill.registry import did_you_mean
 from distill.sparse import keeps_zeros
 
 Layer = nn.Conv2d | nn.Linear
-Transposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 
 
 def chosen(paths: Iterable[str], patterns: list[str] | None) -> list[str]:
@@ -84,15 +83,6 @@ def layer_at(model: nn.Module, path: str) -> Layer:
     layer = model.get_submodule(path)
     assert isinstance(layer, nn.Conv2d | nn.Linear)
     return layer
-
-
-def exchange(model: nn.Module, path: str, new: nn.Module) -> None:
-    """Put ``new`` wherever the model uses the module at ``path``."""
-    old = model.get_submodule(path)
-    for module in list(model.modules()):
-        for name, child in module._modules.items():
-            if child is old:
-                setattr(module, name, new)
 
 
 def rank_within(spectrum: Tensor, tolerance: float) -> int:

@@ -10,10 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import lcm
 
-from distill.compress._channels import Channels, Place
-
-Kept = dict[str, tuple[list[int], list[int]]]
-"""Module path -> positions of the input and output channels that are kept, in the order in which they come to lie."""
+from distill.widths.channels import Channels, Place
+from distill.widths.narrow import Kept
 
 
 @dataclass(frozen=True)
