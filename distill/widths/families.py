@@ -163,6 +163,12 @@ class Widths:
         return tuple(dict.fromkeys(levels))
 
 
+def contains(wide: Channels, narrow: Channels) -> bool:
+    """Whether every channel of one network has a place in the other."""
+    room = _alike(wide.members())
+    return all(len(ids) <= len(room.get(places, [])) for places, ids in _alike(narrow.members()).items())
+
+
 def _alike(members: Mapping[int, tuple[Place, ...]]) -> dict[tuple[Place, ...], list[int]]:
     """Ids in order, by where they are."""
     found: dict[tuple[Place, ...], list[int]] = {}
