@@ -83,8 +83,8 @@ class Widths:
             match |= zip(narrow, sorted(wide[: len(narrow)]), strict=True)
         return {
             path: (
-                _positions([match[i] for i in ends.inputs], self.whole.ends[path].inputs),
-                _positions([match[i] for i in ends.outputs], self.whole.ends[path].outputs),
+                positions([match[i] for i in ends.inputs], self.whole.ends[path].inputs),
+                positions([match[i] for i in ends.outputs], self.whole.ends[path].outputs),
             )
             for path, ends in channels.ends.items()
         }
@@ -177,7 +177,7 @@ def _alike(members: Mapping[int, tuple[Place, ...]]) -> dict[tuple[Place, ...], 
     return found
 
 
-def _positions(ids: Iterable[int], among: Iterable[int]) -> list[int]:
+def positions(ids: Iterable[int], among: Iterable[int]) -> list[int]:
     """Where ids are; one that comes again is where it comes again."""
     where: dict[int, list[int]] = defaultdict(list)
     for position, i in enumerate(among):
