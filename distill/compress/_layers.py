@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from distill.artifact import Artifact
 from distill.errors import RecipeError, TrainingError
 from distill.registry import did_you_mean
 from distill.sparse import keeps_zeros
+from distill.widths.nested import weights
 
 Layer = nn.Conv2d | nn.Linear
 
@@ -76,6 +77,19 @@ def refuse_broken(hook: str, name: str, weight: Tensor) -> None:
     """A weight that is not a number would spoil whatever a hook makes of it."""
     if broken := int((~weight.isfinite()).sum()):
         raise TrainingError(f"{hook}: {broken} of {weight.numel()} values of '{name}' are not finite: train it again")
+
+
+def refuse_broken_weights(hook: str, model: nn.Module) -> None:
+    """The same of all convolutions and linear layers."""
+    for name, weight in weights(model):
+        refuse_broken(hook, name, weight)
+
+
+def refuse_stored(hook: str, artifact: Artifact, paths: Collection[str]) -> None:
+    """What is known of a weight, its zeros or its codes, would be lost with the weight's shape."""
+    for name in artifact.stored:
+        if name.rpartition(".")[0] in paths:
+            raise RecipeError(f"'{hook}' would undo how '{name}' is stored: put it before such hooks in compress")
 
 
 def layer_at(model: nn.Module, path: str) -> Layer:

@@ -19,15 +19,13 @@ from distill.artifact import Artifact, Plan, surgery
 from distill.batch import Batch
 from distill.compress import hook
 from distill.compress._channel_scores import Saliency, Scores, bn_scales, magnitudes, taylor
-from distill.compress._layers import chosen, refuse_broken, refuse_encoded
+from distill.compress._layers import chosen, refuse_broken_weights, refuse_encoded, refuse_stored
 from distill.errors import RecipeError
 from distill.widths.channels import Channels
 from distill.widths.families import Widths
 from distill.widths.narrow import (
     Channelwise,
-    Convolution,
     Kept,
-    Transposed,
     mask_of,
     narrowed,
     rebuilt,
@@ -79,11 +77,9 @@ def prune_channels(
     """
     budget = _budget(ratio, max_params, max_macs, round_to, min_channels)
     refuse_encoded(artifact, "prune_channels")
-    for path, layer in artifact.model.named_modules():
-        if isinstance(layer, Convolution | Transposed | nn.Linear):
-            refuse_broken("prune_channels", f"{path}.weight", layer.weight)
+    refuse_broken_weights("prune_channels", artifact.model)
     fit, unfit = followed(artifact.model)
-    _refuse_stored(artifact, fit)
+    refuse_stored("prune_channels", artifact, fit)
     allowed = set(
         chosen(
             [path for path, layer in fit.items() if not isinstance(layer, Channelwise)] + list(unfit),
@@ -127,15 +123,6 @@ def _budget(ratio: float, max_params: float | None, max_macs: float | None, roun
         )
     of: dict[str, Literal["channels", "params", "macs"]] = {"max_params": "params", "max_macs": "macs"}
     return Budget(of.get(name, "channels"), amount)
-
-
-def _refuse_stored(artifact: Artifact, followed: Mapping[str, nn.Module]) -> None:
-    """What is known of a weight, its zeros or its codes, would be lost with the weight's shape."""
-    for name in artifact.stored:
-        if name.rpartition(".")[0] in followed:
-            raise RecipeError(
-                f"'prune_channels' would undo how '{name}' is stored: put it before such hooks in compress"
-            )
 
 
 def _scores(
