@@ -5,7 +5,7 @@ Batch normalisation is folded in, which changes nothing. Pooling and local respo
 convolution takes over their stride: that computes something else, and has to be learned again with ``finetune`` from
 the network as it was. Activations stay: runtimes do them within the convolution. Departs from the paper: the
 convolution learns again from the weights that it had, not from random ones, at the learning rate of all others; layers
-are learned all at once; and the branches of Inception modules stay.
+are learned at once, unless a recipe has the hook several times, with other ``layers``; Inception's branches stay.
 """
 
 import logging

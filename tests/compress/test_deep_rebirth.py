@@ -14,6 +14,7 @@ from distill.batch import Batch
 from distill.compress.deep_rebirth import deep_rebirth
 from distill.straight_through import settle, trainable
 from students import student
+from tests.compress import nets
 
 GONE = (nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.LocalResponseNorm)
 
@@ -110,15 +111,6 @@ def test_what_others_need_stays() -> None:
     assert deep_rebirth(before, batches(3, 16, 16)) is before
 
 
-def striped(count: int = 256) -> Batch:
-    """Four classes, by where the image is bright."""
-    labels = torch.arange(count) % 4
-    images = torch.randn(count, 1, 16, 16)
-    for label in range(4):
-        images[labels == label, :, 4 * label : 4 * label + 4] += 0.7
-    return Batch(images, labels, torch.arange(count))
-
-
 def fitted(model: nn.Module, images: Tensor, aim: Tensor, steps: int) -> nn.Module:
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=0.01)
     loss = F.cross_entropy if aim.dim() == 1 else F.mse_loss
@@ -135,7 +127,7 @@ def test_distillation_from_the_network_as_it_was_recovers_it() -> None:
         *(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)),
         *(nn.Flatten(), nn.Linear(128, 4)),
     )
-    train, test = striped(), striped()
+    train, test = nets.striped(), nets.striped()
     before = Artifact(fitted(model, train.inputs, train.labels, 25))
     merged = deep_rebirth(before, [train])
     assert left(merged.model) == []

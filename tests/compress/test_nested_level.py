@@ -16,6 +16,7 @@ from distill.errors import RecipeError
 from distill.losses.nestednet import NestedNet, masked
 from distill.widths.nested import Nest
 from students import student
+from tests.compress import nets
 from tests.nets import ConvNet
 
 NETWORKS = ("resnet20", "wrn_16_1", "mobilenet_v1")
@@ -115,15 +116,6 @@ def test_the_value_is_the_mean_over_all_levels_and_leaves_statistics_alone() -> 
     assert all(torch.equal(value, statistics[name]) for name, value in model.named_buffers())
 
 
-def striped(count: int = 256) -> Batch:
-    """Four classes, by where the image is bright."""
-    labels = torch.arange(count) % 4
-    images = torch.randn(count, 1, 16, 16)
-    for label in range(4):
-        images[labels == label, :, 4 * label : 4 * label + 4] += 0.7
-    return Batch(images, labels, torch.arange(count))
-
-
 def trained(model: nn.Module, data: Batch, *, levels: list[float]) -> nn.Module:
     loss = NestedNet(model, levels=levels) if levels else None
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=0.01)
@@ -141,7 +133,7 @@ def accuracy(model: nn.Module, data: Batch) -> float:
 
 
 def test_levels_are_about_as_good_as_networks_of_their_size() -> None:
-    train, test = striped(), striped()
+    train, test = nets.striped(), nets.striped()
     nested = Artifact(trained(ConvNet(num_classes=4, width=8), train, levels=[0.25, 0.5]))
     for level, width in ((0.25, 2), (0.5, 4)):
         small = nested_level(nested, [train], level=level).model
