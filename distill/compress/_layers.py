@@ -12,7 +12,7 @@ from distill.artifact import Artifact
 from distill.errors import RecipeError, TrainingError
 from distill.registry import did_you_mean
 from distill.sparse import keeps_zeros
-from distill.widths.nested import weights
+from distill.widths.narrow import weights
 
 Layer = nn.Conv2d | nn.Linear
 

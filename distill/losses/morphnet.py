@@ -8,7 +8,6 @@ paper begins anew, and the value is relative to the whole network's cost, so tha
 Where a shuffle binds channels to each other, living ones may go beside dead ones, and there may be no wider network.
 """
 
-import copy
 from typing import Any, Literal
 
 import torch
@@ -20,7 +19,7 @@ from distill.losses import loss
 from distill.widths.channels import CONSTANT, Channels
 from distill.widths.families import Family, Widths
 from distill.widths.narrow import Channelwise, Transposed, costs_of, narrowed, rebuilt
-from distill.widths.sizes import Budget, Sizes, choose, followed
+from distill.widths.sizes import Budget, Sizes, choose, followed, followed_copy
 from distill.widths.wider import widened, widest
 
 
@@ -65,14 +64,14 @@ class MorphNet(nn.Module):
         self, student: Float[Tensor, "batch classes"], inputs: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, ""]:
         if self.prices is None:
-            self.prices = Prices(sizes_like(self.network[0], inputs[:1]), self.settings[0])
+            self.prices = Prices(followed_copy(self.network[0], inputs[:1]), self.settings[0])
         return self.prices.regulariser(self.network[0], self.settings[2])
 
     def deploy(self, student: nn.Module, path: str) -> tuple[nn.Module, Plan]:
         """The student without dead channels, and as much wider as the budget allows; it computes what that one does.
 
         Args:
-            student: is changed.
+            student: stays as it is.
             path: of its tap.
 
         Raises:
@@ -80,7 +79,7 @@ class MorphNet(nn.Module):
         """
         assert self.prices is not None, "a stage begins with a try of its losses"
         device = next(student.parameters()).device
-        sizes = sizes_like(student, self.prices.image)
+        sizes = followed_copy(student, self.prices.image)
         strengths = self.prices.strengths(sizes.model)
         of, budget, threshold, round_to = self.settings
         limit = budget * sizes.cost(sizes.whole)[of] if budget <= 1 else budget
@@ -100,12 +99,6 @@ class MorphNet(nn.Module):
 def apply(model: nn.Module, layers: dict[str, dict[str, Any]]) -> nn.Module:
     """Give layers so many channels."""
     return rebuilt(model, layers)
-
-
-def sizes_like(model: nn.Module, image: Tensor) -> Sizes:
-    """Of a copy that evaluates on the CPU."""
-    model = copy.deepcopy(model).cpu().eval()
-    return Sizes(model, image.detach().cpu().contiguous(), followed(model)[0])
 
 
 def _level(family: Family, strengths: dict[int, float], threshold: float) -> int:

@@ -6,8 +6,6 @@ beforehand but follows from their place or their size in every step, levels have
 of one, and layer scheduling is left out. Batch statistics are the whole network's; `nested_level` finds a level's own.
 """
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -16,7 +14,7 @@ from torch.func import functional_call
 
 from distill.losses import loss
 from distill.widths.nested import Masks, Nest, largest_masks, leading_masks
-from distill.widths.sizes import Sizes, followed
+from distill.widths.sizes import followed_copy
 
 
 @loss("nestednet")
@@ -61,8 +59,7 @@ class NestedNet(nn.Module):
         if self.nest == "connections":
             return [largest_masks(model, level) for level in self.levels]
         if not self.fixed:
-            still = copy.deepcopy(model).cpu().eval()
-            sizes = Sizes(still, inputs[:1].detach().cpu().contiguous(), followed(still)[0])
+            sizes = followed_copy(model, inputs[:1])
             self.fixed = [leading_masks(sizes, level) for level in self.levels]
         self.fixed = [{name: mask.to(inputs.device) for name, mask in masks.items()} for masks in self.fixed]
         return self.fixed

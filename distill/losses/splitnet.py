@@ -20,7 +20,7 @@ from distill.losses import loss
 from distill.widths.channels import CONSTANT
 from distill.widths.families import positions
 from distill.widths.narrow import fill
-from distill.widths.sizes import Sizes, followed
+from distill.widths.sizes import followed, followed_copy
 
 Split = nn.Conv2d | nn.Linear
 Assigned = Float[Tensor, "groups channels"]
@@ -93,7 +93,7 @@ class SplitNet(nn.Module):
         """The tree: channels of a group lie side by side, and no weight leads out of a group.
 
         Args:
-            student: is changed.
+            student: stays as it is.
             path: of its tap.
 
         Raises:
@@ -115,9 +115,8 @@ class SplitNet(nn.Module):
 
     def _look(self, image: Tensor) -> None:
         """Find the channels that the layers share."""
-        model = copy.deepcopy(self.network[0]).cpu().eval()
-        self.image = image.detach().cpu().contiguous()
-        self.whole = Sizes(model, self.image, followed(model)[0]).whole
+        sizes = followed_copy(self.network[0], image)
+        self.image, self.whole = sizes.image, sizes.whole
         finest: list[int] = []
         for path, groups in self.groups.items():
             if path not in self.whole.ends or CONSTANT in self.whole.ends[path].inputs:

@@ -1,7 +1,7 @@
 """Layers with fewer channels: their shapes, and their values."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Any
 
@@ -22,6 +22,13 @@ Kept = Mapping[str, tuple[list[int], list[int]]]
 def depthwise(layer: nn.Module) -> bool:
     """Whether each channel is filtered by itself."""
     return isinstance(layer, Convolution) and layer.groups == layer.in_channels > 1
+
+
+def weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Those of convolutions and linear layers, by parameter name."""
+    for path, layer in model.named_modules():
+        if isinstance(layer, Convolution | Transposed | nn.Linear):
+            yield f"{path}.weight", layer.weight
 
 
 def sizes_of(layer: nn.Module) -> tuple[int, int]:

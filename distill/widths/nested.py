@@ -4,7 +4,6 @@ Kim, Ahn & Oh: NestedNet: Learning Nested Sparse Structures in Deep Neural Netwo
 """
 
 import copy
-from collections.abc import Iterator
 from math import ceil
 from typing import Literal
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from distill.widths.channels import CONSTANT, Channels
 from distill.widths.families import Widths
-from distill.widths.narrow import Channelwise, Convolution, Kept, Transposed, mask_of, silence, sizes_of
+from distill.widths.narrow import Channelwise, Kept, mask_of, silence, sizes_of, weights
 from distill.widths.sizes import Sizes
 
 Nest = Literal["channels", "connections"]
@@ -54,10 +53,3 @@ def largest_masks(model: nn.Module, level: float) -> Masks:
         count = ceil(level * sizes.numel())
         masks[name] = sizes >= sizes.flatten().kthvalue(sizes.numel() - count + 1).values
     return masks
-
-
-def weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Those of convolutions and linear layers, by parameter name."""
-    for path, layer in model.named_modules():
-        if isinstance(layer, Convolution | Transposed | nn.Linear):
-            yield f"{path}.weight", layer.weight

@@ -1,5 +1,6 @@
 """What a network costs at any widths, and how many channels to remove, and where, to meet a budget."""
 
+import copy
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
@@ -91,6 +92,12 @@ class Sizes:
             weights, others = costs_of(self.model.get_submodule(path), len(ends.inputs), len(ends.outputs))
             params, macs = params + weights + others, macs + weights * ends.positions
         return {"params": params, "macs": macs}
+
+
+def followed_copy(model: nn.Module, image: Tensor) -> Sizes:
+    """Of a copy that evaluates on the CPU."""
+    model = copy.deepcopy(model).cpu().eval()
+    return Sizes(model, image.detach().cpu().contiguous(), followed(model)[0])
 
 
 def choose(widths: Widths, sizes: Sizes, budget: Budget, scope: str) -> Channels:
