@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from distill import measure
-from distill.artifact import Artifact, Plan, deployable, surgery
+from distill.artifact import Artifact, Plan, deployable, exchange, surgery
 from distill.batch import Batch
 from distill.compress import _probe, hook
 from distill.compress._goal import Aim, Choice, Goal, Menu, Option
-from distill.compress._layers import Change, Layer, exchange, explain, factorable, layer_at
+from distill.compress._layers import Change, Layer, explain, factorable, layer_at
 from distill.compress._moments import Felt, Site, Weighting, felt, sites
 from distill.errors import RecipeError
 
