@@ -119,7 +119,22 @@ SHUFFLENET_V2 = [
     ("shufflenet_v2", SMALL | C100 | {"width": 2.0}, 32, 5_549_896, None),
 ]
 
+IGCNET = [
+    ("igcnet", {"depth": 20}, 32, 155_962, None),
+    ("igcnet", {"depth": 38}, 32, 317_242, None),
+    ("igcnet", {"depth": 62}, 32, 532_282, None),
+    ("igcnet", {"depth": 98}, 32, 854_842, None),
+    ("igcnet", {"primary": 4, "secondary": 8}, 32, 277_546, None),
+    ("igcnet18", {}, 224, 12_251_240, 1_945.0),
+    ("igcnet18", {"primary": 16, "secondary": 16}, 224, 13_528_296, 2_266.0),
+    ("igcnet18", {"primary": 100, "secondary": 2, "doubles": "primary"}, 224, 8_637_900, 1_265.0),
+    ("igcv2", C100 | {"width": 416}, 32, 650_308, None),
+    ("igcv2", C100 | {"width": 256}, 32, 400_228, None),
+    ("igcv2", C100 | {"width": 144}, 32, 225_172, None),
+]
+
 ROWS = CIFAR + LENET + RESNET + SQUEEZENET + MOBILENET_V1 + MOBILENET_V2 + SHUFFLENET_V1 + SHUFFLENET_V2
+ROWS += IGCNET
 
 
 @pytest.mark.parametrize(("name", "settings", "size", "params", "macs"), ROWS)
