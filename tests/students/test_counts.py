@@ -133,8 +133,22 @@ IGCNET = [
     ("igcv2", C100 | {"width": 144}, 32, 225_172, None),
 ]
 
+# The MACs of the connections that exist; X-MobileNet with a dense first 1x1 convolution.
+GATHERED = {"gathered": True}
+XNET = [
+    ("x_densenet", GATHERED | {"growth": 24}, 32, 350_218 + 2_016, 144.7),
+    ("x_densenet", {"growth": 24, "expander": 1}, 32, 690_346, 288.1),
+    ("x_densenet", {"growth": 36, "expander": 1}, 32, 1_542_682, None),
+    ("x_densenet", {"growth": 48, "expander": 1}, 32, 2_733_130, None),
+    ("x_densenet", {"growth": 60, "expander": 1}, 32, 4_261_690, None),
+    ("x_mobilenet", GATHERED | {"expander": 2}, 224, 939_400, 85.27),
+    ("x_mobilenet", GATHERED | {"expander": 4}, 224, 743_304, 53.16),
+    ("x_mobilenet", GATHERED | {"expander": 8}, 224, 645_256, 37.10),
+    ("x_mobilenet", GATHERED | {"expander": 16}, 224, 596_232, 29.07),
+]
+
 ROWS = CIFAR + LENET + RESNET + SQUEEZENET + MOBILENET_V1 + MOBILENET_V2 + SHUFFLENET_V1 + SHUFFLENET_V2
-ROWS += IGCNET
+ROWS += IGCNET + XNET
 
 
 @pytest.mark.parametrize(("name", "settings", "size", "params", "macs"), ROWS)
