@@ -7,6 +7,8 @@ Where a convolution widens, the authors' DenseNet code leaves fewer connections 
 it is one in E throughout: so the counts come out as published.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -61,13 +63,13 @@ class XConv2d(nn.Module):
         nn.init.normal_(self.weight, std=(2 / (per_input * kernel_size**2)) ** 0.5)  # as `he_normal` does
 
     def forward(self, x: Tensor) -> Tensor:
-        geometry = {"stride": self.stride, "padding": self.kernel_size // 2}
+        convolved = partial(F.conv2d, stride=self.stride, padding=self.kernel_size // 2)
         if not self.gathered:
-            return F.conv2d(x, self.kernel(), **geometry)
+            return convolved(x, self.kernel())
         drawn = self.drawn.long().flatten()
         if self.inputs > self.outputs:
-            return F.conv2d(x.index_select(1, drawn), self.weight, groups=self.outputs, **geometry)
-        products = F.conv2d(x, self.weight.flatten(0, 1).unsqueeze(1), groups=self.inputs, **geometry)
+            return convolved(x.index_select(1, drawn), self.weight, groups=self.outputs)
+        products = convolved(x, self.weight.flatten(0, 1).unsqueeze(1), groups=self.inputs)
         sums = products.new_zeros(len(x), self.outputs, *products.shape[2:])
         return sums.index_add(1, drawn, products)
 

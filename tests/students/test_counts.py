@@ -147,8 +147,11 @@ XNET = [
     ("x_mobilenet", GATHERED | {"expander": 16}, 224, 596_232, 29.07),
 ]
 
+# MobileNetV2 and 8 scores for each channel at both ends of 17 convolutions.
+FLGC = [("flgc_mobilenet_v2", SMALL | C10, 32, 2_236_682 + 8 * 8_640, None)]
+
 ROWS = CIFAR + LENET + RESNET + SQUEEZENET + MOBILENET_V1 + MOBILENET_V2 + SHUFFLENET_V1 + SHUFFLENET_V2
-ROWS += IGCNET + XNET
+ROWS += IGCNET + XNET + FLGC
 
 
 @pytest.mark.parametrize(("name", "settings", "size", "params", "macs"), ROWS)
