@@ -114,8 +114,8 @@ def igcnet18(
         num_classes: size of the output.
         primary: L, the groups of the 3x3 convolutions in the first stage.
         secondary: M, the groups of the 1x1 convolutions in the first stage.
-        doubles: which of the two doubles with the channels of every stage. The 3x3 convolutions' groups then double in
-            the first stage, too: they are one channel wide wherever channels double.
+        doubles: which of the two doubles, and channels with it, from stage to stage. If it is ``primary``, the first
+            convolution has half of the first stage's channels.
         small_images: the first convolution is 3x3 with stride 1 and no pooling follows it.
         channels: of the input.
 

@@ -12,6 +12,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 from torchvision.models import DenseNet as TorchvisionDenseNet
 
 from students import student
@@ -22,8 +23,8 @@ from students.mobilenet import mobilenet_v1
 class XConv2d(nn.Module):
     """A convolution of few connections: each channel of its narrower end draws D distinct ones of the wider end.
 
-    The wider end's channels have as many on average, each its own number. What was drawn is a buffer, kept with the
-    weights, of which there are only those of connections.
+    How many connections a channel of the wider end has is left to chance. What was drawn is a buffer, kept with the
+    weights; of these there are only those of connections.
 
     Args:
         inputs: channels in.
@@ -85,8 +86,14 @@ class XConv2d(nn.Module):
         """The same function as a plain convolution, or as it is if it gathers."""
         if self.gathered:
             return self
-        conv = nn.Conv2d(
-            self.inputs, self.outputs, self.kernel_size, self.stride, padding=self.kernel_size // 2, bias=False
+        conv = skip_init(
+            nn.Conv2d,
+            self.inputs,
+            self.outputs,
+            self.kernel_size,
+            self.stride,
+            padding=self.kernel_size // 2,
+            bias=False,
         )
         conv.weight = nn.Parameter(self.kernel().contiguous())
         return conv
