@@ -119,7 +119,39 @@ SHUFFLENET_V2 = [
     ("shufflenet_v2", SMALL | C100 | {"width": 2.0}, 32, 5_549_896, None),
 ]
 
+IGCNET = [
+    ("igcnet", {"depth": 20}, 32, 155_962, None),
+    ("igcnet", {"depth": 38}, 32, 317_242, None),
+    ("igcnet", {"depth": 62}, 32, 532_282, None),
+    ("igcnet", {"depth": 98}, 32, 854_842, None),
+    ("igcnet", {"primary": 4, "secondary": 8}, 32, 277_546, None),
+    ("igcnet18", {}, 224, 12_251_240, 1_945.0),
+    ("igcnet18", {"primary": 16, "secondary": 16}, 224, 13_528_296, 2_266.0),
+    ("igcnet18", {"primary": 100, "secondary": 2, "doubles": "primary"}, 224, 8_637_900, 1_265.0),
+    ("igcv2", C100 | {"width": 416}, 32, 650_308, None),
+    ("igcv2", C100 | {"width": 256}, 32, 400_228, None),
+    ("igcv2", C100 | {"width": 144}, 32, 225_172, None),
+]
+
+# The MACs of the connections that exist; X-MobileNet with a dense first 1x1 convolution.
+GATHERED = {"gathered": True}
+XNET = [
+    ("x_densenet", GATHERED | {"growth": 24}, 32, 350_218 + 2_016, 144.7),
+    ("x_densenet", {"growth": 24, "expander": 1}, 32, 690_346, 288.1),
+    ("x_densenet", {"growth": 36, "expander": 1}, 32, 1_542_682, None),
+    ("x_densenet", {"growth": 48, "expander": 1}, 32, 2_733_130, None),
+    ("x_densenet", {"growth": 60, "expander": 1}, 32, 4_261_690, None),
+    ("x_mobilenet", GATHERED | {"expander": 2}, 224, 939_400, 85.27),
+    ("x_mobilenet", GATHERED | {"expander": 4}, 224, 743_304, 53.16),
+    ("x_mobilenet", GATHERED | {"expander": 8}, 224, 645_256, 37.10),
+    ("x_mobilenet", GATHERED | {"expander": 16}, 224, 596_232, 29.07),
+]
+
+# MobileNetV2 and 8 scores for each channel at both ends of 17 convolutions.
+FLGC = [("flgc_mobilenet_v2", SMALL | C10, 32, 2_236_682 + 8 * 8_640, None)]
+
 ROWS = CIFAR + LENET + RESNET + SQUEEZENET + MOBILENET_V1 + MOBILENET_V2 + SHUFFLENET_V1 + SHUFFLENET_V2
+ROWS += IGCNET + XNET + FLGC
 
 
 @pytest.mark.parametrize(("name", "settings", "size", "params", "macs"), ROWS)
