@@ -166,6 +166,9 @@ def _nin(num_classes: int, width: float, batch_norm: bool, channels: int, *, squ
         if number < len(NIN):
             pool = nn.MaxPool2d if number == 1 else nn.AvgPool2d
             layers |= {f"pool{number}": pool(3, stride=2, ceil_mode=True), f"dropout{number}": nn.Dropout()}
-    layers["classifier"] = CompositeConv2d(inputs, {(1, 1): num_classes}, gain=1.0)
-    layers |= {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}
+    layers |= {
+        "classifier": nn.Conv2d(inputs, num_classes, 1),
+        "avgpool": nn.AdaptiveAvgPool2d(1),
+        "flatten": nn.Flatten(),
+    }
     return Network(layers, stages=("stage1", "stage2", "stage3"))
