@@ -149,11 +149,11 @@ def lcnn_alexnet(
         ValueError: a dictionary without words, or a push below 0.
     """
     build = partial(lookup, push=push)
-    if small_images:
-        stem, pool = build(channels, 64, 3, first, padding=1), nn.Identity()
-    else:
-        stem, pool = build(channels, 64, 11, first, stride=4, padding=2), nn.MaxPool2d(3, stride=2)
-    layers: dict[str, nn.Module] = {"stage1": _layer(stem, 64), "pool1": pool}
+    size, stride, padding = (3, 1, 1) if small_images else (11, 4, 2)
+    layers: dict[str, nn.Module] = {
+        "stage1": _layer(build(channels, 64, size, first, stride=stride, padding=padding), 64),
+        "pool1": nn.Identity() if small_images else nn.MaxPool2d(3, stride=2),
+    }
     inputs = 64
     for number, convolutions in enumerate(ALEXNET, start=2):
         stage = layers[f"stage{number}"] = nn.Sequential()

@@ -10,7 +10,6 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.vgg import cfgs
 
 from students import student
 from students._blocks import Network, initialised, require
@@ -19,6 +18,9 @@ Filters = Mapping[tuple[int, int], int]
 """Height and width -> number of filters."""
 
 Variant = Literal["gmp", "gmp-lr", "gmp-lr-2x", "gmp-lr-join", "gmp-lr-join-wfull", "gmp-sf"]
+
+VGG11 = ((64,), (128,), (256, 256), (512, 512), (512, 512))
+"""Output channels, stage by stage."""
 
 NIN = ((5, (192, 160, 96)), (5, (192, 192, 192)), (3, (192, 192)))
 """Kernel and output channels, stage by stage; all but the first convolution of a stage are 1x1, and so is the last."""
@@ -38,13 +40,14 @@ class CompositeConv2d(nn.Module):
 
     def __init__(self, inputs: int, filters: Filters, *, gain: float = 2.0) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(
-            nn.Conv2d(inputs, count, size, padding=(size[0] // 2, size[1] // 2)) for size, count in filters.items()
-        )
         variance = gain / sum(height * width * count for (height, width), count in filters.items())
-        for branch in self.branches:
+        self.branches = nn.ModuleList()
+        for (height, width), count in filters.items():
+            branch = nn.Conv2d(inputs, count, (height, width), padding=(height // 2, width // 2))
             nn.init.normal_(branch.weight, std=math.sqrt(variance))
-            nn.init.zeros_(branch.bias)
+            if branch.bias is not None:
+                nn.init.zeros_(branch.bias)
+            self.branches.append(branch)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([branch(x) for branch in self.branches], dim=1)
@@ -82,15 +85,16 @@ def vgg11_low_rank(
     if not 0 <= full <= 1:
         raise ValueError(f"full is {full}, but must be a part of the filters, from 0 to 1")
     layers: dict[str, nn.Module] = {}
-    inputs, stage = channels, 1
-    for item in cfgs["A"][:-1]:  # the last pooling gives way to the global one
-        if item == "M":
-            layers[f"pool{stage}"] = nn.Identity() if small_images and stage == 1 else nn.MaxPool2d(2)
-            stage += 1
-            continue
-        convolutions = [{(3, 3): int(item)}] if stage == 1 else _convolutions(variant, int(item), full)
-        layers.setdefault(f"stage{stage}", nn.Sequential()).extend(_layer(inputs, convolutions))
-        inputs = sum(convolutions[-1].values())
+    inputs = channels
+    for number, widths in enumerate(VGG11, start=1):
+        stage = nn.Sequential()
+        for outputs in widths:
+            convolutions = _convolutions(variant if number > 1 else "gmp", outputs, full)
+            stage.extend(_layer(inputs, convolutions))
+            inputs = sum(convolutions[-1].values())
+        layers[f"stage{number}"] = stage
+        if number < len(VGG11):  # the last pooling gives way to the global one
+            layers[f"pool{number}"] = nn.Identity() if small_images and number == 1 else nn.MaxPool2d(2)
     classifier = initialised(_classifier(inputs, num_classes), classifier_std=0.01)
     layers |= {"maxpool": nn.AdaptiveMaxPool2d(1), "flatten": nn.Flatten(), "classifier": classifier}
     return Network(layers, stages=("stage2", "stage3", "stage4", "stage5"))
