@@ -1,4 +1,4 @@
-"""Wang et al.: Learning Versatile Filters for Efficient Convolutional Neural Networks (NeurIPS 2018), sections 2 and 3.
+"""Wang et al.: Learning Versatile Filters for Efficient Convolutional Neural Networks. NeurIPS (2018), sections 2, 3.
 
 One stored filter, the primary, does the work of several: its nested centre crops are filters too, and so is each of
 them at other places along the input's channels. The authors' code (huawei-noah/Versatile-Filters) stores ``delta``
