@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from distill import measure
-from distill.artifact import Artifact, Plan, surgery
+from distill.artifact import Artifact, Plan, exchange, surgery
 from distill.compress import hook
-from distill.compress._layers import chosen, exchange, factorable, refuse_broken
+from distill.compress._layers import chosen, factorable, refuse_broken
 from distill.errors import RecipeError
 from distill.sparse import keeps_zeros
 from students.flgc import GroupedConv, LearnedGroupConv
