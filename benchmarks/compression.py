@@ -99,6 +99,10 @@ WAYS: dict[str, Callable[[Student], str]] = {
 }
 
 
+UNTIMED = {"prune", "int8, trained", "4 bits"}
+"""Ways that change values, not what is computed: they run as ``fp32`` and ``int8`` do."""
+
+
 @dataclass(frozen=True)
 class Measured:
     """One network."""
@@ -208,7 +212,8 @@ def calibration() -> list[Batch]:
 
 def timed(options: argparse.Namespace, student: str, samples: list[Batch]) -> None:
     """The networks of seed 0 against each other."""
-    found = {way: Path(one[0].artifact) for way in options.ways if (one := results(options, student, way))}
+    ways = [way for way in options.ways if way not in UNTIMED]
+    found = {way: Path(one[0].artifact) for way in ways if (one := results(options, student, way))}
     files = {way: _race.exported(open_artifact(file), samples) for way, file in found.items()}
     say(f"\n{student}, milliseconds (times as fast as fp32)\n")
     for line in _race.lines(_race.race(files, samples[0].inputs), "fp32"):
