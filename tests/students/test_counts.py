@@ -119,7 +119,21 @@ SHUFFLENET_V2 = [
     ("shufflenet_v2", SMALL | C100 | {"width": 2.0}, 32, 5_549_896, None),
 ]
 
+SHIFT_RESNET = [
+    (f"shift_resnet{depth}", {"expansion": expansion}, 32, params, None)
+    for depth, counts in {
+        20: {1: 34_906, 3: 95_642, 6: 186_746, 9: 277_850},
+        56: {1: 102_106, 3: 294_554, 6: 583_226, 9: 871_898},
+        110: {1: 202_906, 3: 592_922, 6: 1_177_946, 9: 1_762_970},
+    }.items()
+    for expansion, params in counts.items()
+] + [
+    ("shift_resnet20", {}, 32, 95_642, 16.433792),
+    ("shift_resnet56", {"num_classes": 100}, 32, 294_554 + 90 * 65, None),
+]
+
 ROWS = CIFAR + LENET + RESNET + SQUEEZENET + MOBILENET_V1 + MOBILENET_V2 + SHUFFLENET_V1 + SHUFFLENET_V2
+ROWS += SHIFT_RESNET
 
 
 @pytest.mark.parametrize(("name", "settings", "size", "params", "macs"), ROWS)
