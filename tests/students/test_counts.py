@@ -132,8 +132,16 @@ SHIFT_RESNET = [
     ("shift_resnet56", {"num_classes": 100}, 32, 294_554 + 90 * 65, None),
 ]
 
+# Counted without the two offsets of each channel that is shifted.
+FE_NET = [
+    ("fe_net", {"width": 1.0}, 224, 3_524_544 + 2 * 5_344, 299.68),
+    ("fe_net", {"width": 1.375}, 224, 5_987_790 + 2 * 7_348, 563.70),
+    ("fe_net", {"width": 1.0, "expands": "outputs"}, 224, 3_918_304 + 2 * 5_344, 410.46),
+    ("fe_net", {"width": 1.375, "expands": "outputs"}, 224, 6_730_774 + 2 * 7_348, 773.16),
+]
+
 ROWS = CIFAR + LENET + RESNET + SQUEEZENET + MOBILENET_V1 + MOBILENET_V2 + SHUFFLENET_V1 + SHUFFLENET_V2
-ROWS += SHIFT_RESNET
+ROWS += SHIFT_RESNET + FE_NET
 
 
 @pytest.mark.parametrize(("name", "settings", "size", "params", "macs"), ROWS)
