@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import students
 from distill.onnx_file import answer, serialize, session
 from students.lccl import Gated, GatedBlock, Saving, saving, skip
+from tests.nets import settled
 
 
 def conv(inputs: int = 6, outputs: int = 8, stride: int = 1, **settings: object) -> nn.Conv2d:
@@ -54,9 +55,8 @@ def test_computing_kept_pixels_only_changes_nothing(make: Callable[[], nn.Conv2d
 
 def test_a_whole_network_skips_and_answers_the_same() -> None:
     torch.manual_seed(0)
-    network, images = students.lccl_resnet20(), torch.randn(2, 3, 16, 16)
-    network(images)  # moves the running statistics
-    network.eval()
+    images = torch.randn(2, 3, 16, 16)
+    network = settled(students.lccl_resnet20(), images)
     with torch.no_grad():
         expected = network(images)
         assert macs(skip(network), images) < macs(skip(network, on=False), images)
@@ -130,7 +130,8 @@ def test_other_convolutions_are_refused(settings: dict[str, object]) -> None:
 
 def test_it_computes_the_same_in_onnx() -> None:
     torch.manual_seed(0)
-    network, images = students.lccl_resnet20(num_classes=7), torch.randn(3, 3, 16, 16)
+    images = torch.randn(3, 3, 16, 16)
+    network = settled(students.lccl_resnet20(num_classes=7), images)
     with torch.no_grad():
         found = answer(session(serialize(network, images)), images)
-        torch.testing.assert_close(found, network.eval()(images), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found, network(images), rtol=1e-4, atol=1e-4)
