@@ -1,5 +1,5 @@
 """Chen et al.: All You Need is a Few Shifts: Designing Efficient Convolutional Neural Networks for Image
-Classification. arXiv:1903.05285: the sparse shift layer (section 3.2) and FE-Net (section 4).
+Classification. arXiv:1903.05285: the sparse shift layer and FE-Net.
 
 Widths inside the blocks are multiples of a block's inputs, which gives the MACs of the paper (301 M and 563 M); the
 authors' code (hikvision-research/SparseShiftLayer) multiplies its outputs, which is ``expands="outputs"``. That code
@@ -28,7 +28,7 @@ class SparseShift(nn.Module):
     """Moves each channel by an offset of its own that is learned; zeros come in.
 
     It computes with offsets that are rounded, so after training it is a plain shift. An offset learns as if the channel
-    had been interpolated bilinearly at the offset itself (equations 5 and 6).
+    had been interpolated bilinearly at the offset itself.
 
     Args:
         channels: of the input.
@@ -112,7 +112,7 @@ class Bottleneck(nn.Module):
 
 
 class FeatureBlock(nn.Module):
-    """Channels that are computed on again and again, ever more of them: the paper's FE-block (figure 5).
+    """Channels that are computed on again and again, ever more of them: the paper's FE-block.
 
     The last of ``splits`` groups goes through a bottleneck, then together with the group before it through another one,
     and so on; at last all channels go through ``end``.

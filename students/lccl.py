@@ -18,7 +18,7 @@ from students.wide_resnet import Block, preactivated
 
 
 class Gated(nn.Module):
-    """A convolution times a gate of 0 and above for each pixel: conv(x) * ReLU(BN(1x1 convolution of x)) (section 3).
+    """A convolution times a gate of 0 and above for each pixel: conv(x) * ReLU(BN(1x1 convolution of x)).
 
     The gate adds as many parameters as ``conv`` has inputs, and two. After training, pixels whose gate is 0 can be left
     out: see `skip`.
@@ -36,7 +36,9 @@ class Gated(nn.Module):
             raise ValueError("only a convolution without groups and dilation, padded with a number of zeros, is gated")
         self.conv = conv
         self.gate = nn.Sequential(
-            nn.Conv2d(conv.in_channels, 1, 1, conv.stride, bias=False), nn.BatchNorm2d(1), nn.ReLU()
+            nn.Conv2d(conv.in_channels, 1, 1, (conv.stride[0], conv.stride[1]), bias=False),
+            nn.BatchNorm2d(1),
+            nn.ReLU(),
         )
         self.skips = False
 
@@ -49,6 +51,7 @@ class Gated(nn.Module):
     def _at_kept_pixels(self, x: Tensor, gate: Tensor) -> Tensor:
         """The same product, as one matrix multiplication of the windows around pixels whose gate is above 0."""
         image, row, column = gate[:, 0].nonzero(as_tuple=True)
+        assert not isinstance(self.conv.padding, str)
         (height, width), (down, right), (top, left) = self.conv.kernel_size, self.conv.stride, self.conv.padding
         pixels = F.pad(x, [left, left, top, top]).permute(0, 2, 3, 1)
         rows = (row * down)[:, None] + torch.arange(height, device=x.device)
@@ -120,15 +123,18 @@ def _note(gates: dict[nn.Module, Tensor], gate: nn.Module, _: tuple[Tensor, ...]
 class GatedBlock(Block):
     """A pre-activation block, both of its 3x3 convolutions gated."""
 
-    conv1: nn.Module
-    conv2: nn.Module
-
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__(inputs, outputs, stride)
-        self.conv1, self.conv2 = Gated(self.conv1), Gated(self.conv2)
+        self.set_submodule("conv1", Gated(self.conv1))
+        self.set_submodule("conv2", Gated(self.conv2))
 
 
 @student("lccl_resnet20")
 def lccl_resnet20(*, num_classes: int = 10, channels: int = 3) -> nn.Module:
     """A pre-activation ResNet-20 for images of about 32x32 whose blocks compute nothing where a gate is zero."""
-    return preactivated(GatedBlock, blocks=3, width=1, num_classes=num_classes, channels=channels)
+    network = preactivated(GatedBlock, blocks=3, width=1, num_classes=num_classes, channels=channels)
+    for name, parameter in network.named_parameters():
+        if name.endswith("gate.0.weight"):
+            # Before batch norms have statistics, gates of usual size would square activations again and again.
+            nn.init.normal_(parameter, std=0.01)
+    return network

@@ -18,7 +18,7 @@ from students._blocks import Network, head, initialised, residual_stages, stem
 
 
 class Shift(nn.Module):
-    """Moves each channel by one offset of a k x k window; zeros come in. No parameters, no MACs (section 3.2).
+    """Moves each channel by one offset of a k x k window; zeros come in. No parameters, no MACs.
 
     The channels are as many equal groups as the window has offsets; what is left over stays where it is. A convolution
     after it can mix the groups, so their order does not matter.
@@ -62,7 +62,7 @@ def grid(kernel_size: int, dilation: int = 1) -> list[tuple[int, int]]:
 
 
 class Block(nn.Module):
-    """Convolution, shift, convolution, both 1x1: the paper's CSC module (section 3.3).
+    """Convolution, shift, convolution, both 1x1: the paper's CSC module.
 
     Args:
         inputs: channels.
