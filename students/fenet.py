@@ -90,8 +90,11 @@ def moved(x: Tensor, offsets: Tensor) -> Tensor:
     rows = torch.arange(height, device=x.device) + dy[:, None]
     columns = torch.arange(width, device=x.device) + dx[:, None]
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None]
-    pixels = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None]
-    found = x.flatten(2).gather(2, pixels.flatten(1).expand(x.shape[0], -1, -1))
+    start = rows.clamp(0, height - 1)[:, :, None] * width
+    if torch.compiler.is_exporting():  # else the sum, larger than all weights, would be a constant of the file
+        start = start.expand(len(x), -1, -1, -1)
+    pixels = (start + columns.clamp(0, width - 1)[:, None]).flatten(-2)
+    found = x.flatten(2).gather(2, pixels.expand(len(x), -1, -1))
     return found.unflatten(2, (height, width)).where(inside, 0)
 
 
