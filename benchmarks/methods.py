@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+from benchmarks._jobs import spread
 from benchmarks._memory import peak_mb
 from distill.artifact import deployable
 from distill.console import quiet_libraries
@@ -95,10 +96,6 @@ def measure(method: str, seeds: int, output: Path, teachers: dict[str, Path]) ->
 
 def row(method: str, measured: Measured) -> str:
     """A line of the table."""
-
-    def spread(values: list[float]) -> str:
-        deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-        return f"{statistics.mean(values):.2f}{deviation}"
 
     accuracy = [spread(measured.test), spread(measured.val), spread(measured.best)]
     cost = [f"{measured.epoch_seconds:.1f}", f"{measured.peak_mb:,.0f}", f"{measured.params:,}", f"{measured.macs:,}"]

@@ -10,7 +10,6 @@ Markdown table.
 
 import argparse
 import statistics
-import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import islice
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from torch import nn
 
+from benchmarks._jobs import say, spread
 from distill.artifact import Artifact, deployable
 from distill.batch import Batch
 from distill.compress import _matrices, cp, hook, tensor_train, tucker
@@ -128,25 +128,17 @@ def main() -> None:
             settings = [f"seed={seed}", f"output={options.output}", f"data.limit={options.limit}"]
             for key, value in measured(network, options.hooks, settings).items():
                 rows[key].append(value)
-        say(f"| {network} | dense | 1 | 1 | {spread(rows['dense', 1.0, CHOICES[0]])} |" + " |" * (len(CHOICES) - 1))
+        say(f"| {network} | dense | 1 | 1 | {accuracy(rows['dense', 1.0, CHOICES[0]])} |" + " |" * (len(CHOICES) - 1))
         for kind in options.hooks:
             for part in PARTS:
                 some = [rows[kind, part, choice] for choice in CHOICES]
                 left = statistics.mean(left for _, left in some[-1])
-                say(f"| {network} | {kind} | {part} | {left:.2f} | {' | '.join(map(spread, some))} |")
+                say(f"| {network} | {kind} | {part} | {left:.2f} | {' | '.join(map(accuracy, some))} |")
 
 
-def spread(values: list[tuple[float, float]]) -> str:
-    accuracies = [accuracy for accuracy, _ in values]
-    if any(map(isnan, accuracies)):
-        return "none"
-    deviation = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
-    return f"{statistics.mean(accuracies):.2f}{deviation}"
-
-
-def say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+def accuracy(values: list[tuple[float, float]]) -> str:
+    accuracies = [one for one, _ in values]
+    return "none" if any(map(isnan, accuracies)) else spread(accuracies)
 
 
 if __name__ == "__main__":

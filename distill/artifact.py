@@ -185,6 +185,15 @@ def deployable(model: nn.Module) -> nn.Module:
     return deployed(copy.deepcopy(model)).eval()
 
 
+def exchange(model: nn.Module, path: str, new: nn.Module) -> None:
+    """Put ``new`` wherever the model uses the module at ``path``."""
+    old = model.get_submodule(path)
+    for module in list(model.modules()):
+        for name, child in module._modules.items():
+            if child is old:
+                setattr(module, name, new)
+
+
 def _state(model: nn.Module) -> dict[str, Tensor]:
     """Every parameter and persistent buffer once, under the first of its names."""
     first: dict[int, str] = {}

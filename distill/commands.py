@@ -3,6 +3,7 @@
 import inspect as signatures
 from argparse import Namespace
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,10 @@ def list_(options: Namespace) -> None:
     else:
         for name in registry.names():
             component = registry.find(name)
-            table.add_row(name, escape(_settings(component)), escape(_source(component)))  # list[str] is no markup
+            cost = _cost(component) if registry is student else ()
+            table.add_row(
+                name, *cost, escape(_settings(component)), escape(_source(component))
+            )  # list[str] is no markup
     console.print(table)
 
 
@@ -165,6 +169,18 @@ def _settings(component: Component) -> str:
     """The keyword-only parameters and their defaults, as a recipe would write them."""
     parameters = signatures.signature(component).parameters.values()
     return ", ".join(str(p).replace(" = ", "=") for p in parameters if p.kind is p.KEYWORD_ONLY)
+
+
+def _cost(network: Component) -> tuple[str, str]:
+    """Parameters, and millions of MACs on images of the size that its paper has; both at the default settings."""
+    parameters = signatures.signature(network).parameters
+    with torch.device("meta"):
+        model = network()
+        for size in (224,) if "small_images" in parameters else (32, 28):
+            with suppress(RuntimeError):  # the LeNets take one size alone
+                macs = measure.macs(model, torch.empty(1, parameters["channels"].default, size, size))
+                return f"{measure.params(model):,}", f"{macs / 1e6:,.1f}M at {size}"
+    return f"{measure.params(model):,}", ""
 
 
 def _source(component: Component) -> str:

@@ -14,28 +14,31 @@ WIDTHS = (64, 128, 256, 512, 512)
 
 
 @student("vgg8")
-def vgg8(*, num_classes: int = 10, channels: int = 3) -> nn.Module:
-    """Five blocks of one convolution."""
-    return _vgg(1, num_classes, channels)
+def vgg8(*, num_classes: int = 10, channels: int = 3, width: float = 1.0) -> nn.Module:
+    """Five blocks of one convolution; ``width`` multiplies the channels of all."""
+    return _vgg(1, num_classes, channels, width)
 
 
 @student("vgg13")
-def vgg13(*, num_classes: int = 10, channels: int = 3) -> nn.Module:
-    """Five blocks of two convolutions."""
-    return _vgg(2, num_classes, channels)
+def vgg13(*, num_classes: int = 10, channels: int = 3, width: float = 1.0) -> nn.Module:
+    """Five blocks of two convolutions; ``width`` multiplies the channels of all."""
+    return _vgg(2, num_classes, channels, width)
 
 
-def _vgg(convolutions: int, num_classes: int, channels: int) -> nn.Module:
+def _vgg(convolutions: int, num_classes: int, channels: int, width: float) -> nn.Module:
+    widths = [round(width * outputs) for outputs in WIDTHS]
+    if min(widths) < 1:
+        raise ValueError(f"width is {width}, but must leave a channel: be {1 / WIDTHS[0]:.3f} or more")
     layers: dict[str, nn.Module] = {}
     inputs = channels
-    for i, width in enumerate(WIDTHS):
-        rest = [_convolution(width, width) for _ in range(convolutions - 1)]
-        layers[f"block{i}"] = nn.Sequential(_convolution(inputs, width), *rest)
+    for i, outputs in enumerate(widths):
+        rest = [_convolution(outputs, outputs) for _ in range(convolutions - 1)]
+        layers[f"block{i}"] = nn.Sequential(_convolution(inputs, outputs), *rest)
         if i < 3:
             layers[f"pool{i}"] = nn.MaxPool2d(2)
-        inputs = width
+        inputs = outputs
     # block0 is no stage: with it there would be one more than the networks have that VGG is paired with.
-    network = Network(layers | head(WIDTHS[-1], num_classes), stages=("block1", "block2", "block3", "block4"))
+    network = Network(layers | head(widths[-1], num_classes), stages=("block1", "block2", "block3", "block4"))
     return initialised(network, classifier_std=0.01)
 
 

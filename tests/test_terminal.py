@@ -98,6 +98,14 @@ def test_list(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert expected.get(kind, "") in capsys.readouterr().out
 
 
+def test_networks_are_listed_with_their_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "students"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, *counts in (("lenet5", "431,080", "2.3M at 28"), ("mobilenet_v1", "4,231,976", "568.7M at 224")):
+        line = next(line for line in lines if line.startswith(f"{name} "))
+        assert all(count in line for count in counts)
+
+
 def test_show_prints_a_recipe_with_everything_filled_in(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "recipe=smoke", "seed=3"]) == 0
     shown = capsys.readouterr().out

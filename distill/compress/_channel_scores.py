@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from distill.batch import Batch
-from distill.compress._channels import Ends
-from distill.compress._layers import Transposed
-from distill.compress._narrow import Channelwise, per_input
+from distill.widths.channels import Ends
+from distill.widths.narrow import Channelwise, Transposed, per_input
 
 Saliency = Literal["magnitude", "taylor", "bn_scale"]
 Scores = dict[int, float]

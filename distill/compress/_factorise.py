@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from distill import measure
-from distill.artifact import Artifact, Plan, deployable, surgery
+from distill.artifact import Artifact, Plan, deployable, exchange, surgery
 from distill.batch import Batch
 from distill.compress import _probe, hook
 from distill.compress._goal import Aim, Choice, Goal, Menu, Option
-from distill.compress._layers import Change, Layer, exchange, explain, factorable, layer_at
+from distill.compress._layers import Change, Layer, explain, factorable, layer_at
 from distill.compress._moments import Felt, Site, Weighting, felt, sites
 from distill.errors import RecipeError
 
@@ -152,7 +152,7 @@ def menu(site: Site, factors: Factors, weighting: Weighting, goal: Goal, build: 
     importance = factors.importance if weighting == "outputs" else 1.0
     if goal.aim == "size":
         return Menu(dense, tuple(o for o in options if o.params < dense.params), importance)
-    eights = [option for option in options if not any(rank % 8 for rank in option.spec["ranks"])]
+    eights = [option for option in options if not any(n % 8 for n in option.widths or option.spec["ranks"])]
     options = eights or options
     options = options[:: -(-len(options) // TIMED)] if options else options
     before = _probe.seconds(site.layer, site.inputs)

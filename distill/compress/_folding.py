@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from distill.artifact import Artifact
+from distill.artifact import Artifact, exchange
 from distill.compress._equalize import equalize, pairs
 from distill.compress._flow import Flow, follow
-from distill.compress._layers import Layer, exchange, factorable, layer_at
+from distill.compress._layers import Layer, factorable, layer_at
 from distill.compress._places import LAYERS
 from distill.errors import RecipeError
+from students.flgc import LearnedGroupConv
 
 Spec = dict[str, dict[str, Any]]
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
@@ -64,23 +65,25 @@ def fold(artifact: Artifact, patterns: list[str] | None, images: list[Tensor], *
             al. arXiv:1906.04721, section 5.1.1, but only where no image reaches 6.
 
     Raises:
-        RecipeError: a glob matches nothing, or the weight of a layer is codes already.
+        RecipeError: a glob matches nothing, the weight of a layer is codes already, or a layer still learns groups.
         TrainingError: a weight holds values that are not finite.
     """
     plan: Spec = {}
     for path, module in artifact.model.named_modules():
+        if isinstance(module, LearnedGroupConv):
+            raise RecipeError(f"'{path}' still learns its groups: put 'flgc', which makes them, before 'int8'")
         if path and callable(getattr(module, "deploy", None)) and not any(path.startswith(f"{p}.") for p in plan):
             plan[path] = {"deploy": True}
     model = restructure(artifact.copy_model(), plan)
     layers, unchanged = factorable(replace(artifact, model=model), "int8", patterns, grouped=True)
     for path in layers:
         _refuse_codes(path, artifact.stored.get(f"{path}.weight"))
-    for path, norm in _norms(model, follow(model, images[0][:1]), layers).items():
+    for path, norm in norms_after(model, follow(model, images[0][:1]), layers).items():
         batch_norm = model.get_submodule(norm)
         assert isinstance(batch_norm, BatchNorm)
         plan[path] = plan.get(path, {}) | {"norm": norm}
         restructure(model, {path: {"norm": norm}})
-        _absorb(layer_at(model, path), batch_norm)
+        absorb(layer_at(model, path), batch_norm)
     if even_out:
         found = pairs(model, follow(model, images[0][:1]), layers)
         cut = _cut(model, {path for pair in found for path in pair.clips}, images)
@@ -90,7 +93,7 @@ def fold(artifact: Artifact, patterns: list[str] | None, images: list[Tensor], *
     return Plain(model, plan, list(layers), unchanged)
 
 
-def _norms(model: nn.Module, flow: Flow, layers: Collection[str]) -> dict[str, str]:
+def norms_after(model: nn.Module, flow: Flow, layers: Collection[str]) -> dict[str, str]:
     """Layer -> the batch norm that nothing but its output goes through, and its output nowhere else."""
     readers, times, norms = flow.readers(), flow.times(), {}
     for op in flow.ops:
@@ -119,7 +122,7 @@ def _cut(model: nn.Module, clips: Collection[str], images: list[Tensor]) -> set[
     return {path for path, value in reached.items() if value >= 6}
 
 
-def _absorb(layer: Layer, norm: BatchNorm) -> None:
+def absorb(layer: Layer, norm: BatchNorm) -> None:
     """Give the layer the values that make the batch norm after it superfluous."""
     assert norm.running_mean is not None
     assert norm.running_var is not None

@@ -33,6 +33,8 @@ class Option:
     """Squared, as a part of the whole squared weight; both as they are felt."""
     seconds: float = 0.0
     """Of one run with one image; 0: not timed."""
+    widths: tuple[int, ...] = ()
+    """Channels between the layers that it runs as, where they are not its ranks."""
 
 
 @dataclass(frozen=True)

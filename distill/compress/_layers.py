@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -12,9 +12,9 @@ from distill.artifact import Artifact
 from distill.errors import RecipeError, TrainingError
 from distill.registry import did_you_mean
 from distill.sparse import keeps_zeros
+from distill.widths.narrow import weights
 
 Layer = nn.Conv2d | nn.Linear
-Transposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 
 
 def chosen(paths: Iterable[str], patterns: list[str] | None) -> list[str]:
@@ -79,20 +79,24 @@ def refuse_broken(hook: str, name: str, weight: Tensor) -> None:
         raise TrainingError(f"{hook}: {broken} of {weight.numel()} values of '{name}' are not finite: train it again")
 
 
+def refuse_broken_weights(hook: str, model: nn.Module) -> None:
+    """The same of all convolutions and linear layers."""
+    for name, weight in weights(model):
+        refuse_broken(hook, name, weight)
+
+
+def refuse_stored(hook: str, artifact: Artifact, paths: Collection[str]) -> None:
+    """What is known of a weight, its zeros or its codes, would be lost with the weight's shape."""
+    for name in artifact.stored:
+        if name.rpartition(".")[0] in paths:
+            raise RecipeError(f"'{hook}' would undo how '{name}' is stored: put it before such hooks in compress")
+
+
 def layer_at(model: nn.Module, path: str) -> Layer:
     """The convolution or linear layer of that path."""
     layer = model.get_submodule(path)
     assert isinstance(layer, nn.Conv2d | nn.Linear)
     return layer
-
-
-def exchange(model: nn.Module, path: str, new: nn.Module) -> None:
-    """Put ``new`` wherever the model uses the module at ``path``."""
-    old = model.get_submodule(path)
-    for module in list(model.modules()):
-        for name, child in module._modules.items():
-            if child is old:
-                setattr(module, name, new)
 
 
 def rank_within(spectrum: Tensor, tolerance: float) -> int:

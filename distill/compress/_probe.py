@@ -2,7 +2,7 @@
 
 import time
 from functools import cache
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from torch import nn
@@ -17,15 +17,25 @@ BUDGET = 0.02
 Geometry = tuple[tuple[Any, ...], ...]
 
 
+@runtime_checkable
+class HasGeometry(Protocol):
+    """A module that runs as other operators than its children; an empty one is not timed."""
+
+    def geometry(self, shape: tuple[int, ...]) -> Geometry: ...
+
+
 def seconds(module: nn.Module, shape: tuple[int, ...]) -> tuple[float, ...] | None:
     """Seconds for one image, at batches of 1 and of 32, on one thread; None for layers that are not timed.
 
     Args:
-        module: a convolution, a linear layer, or several in a row; only its geometry counts.
+        module: a convolution, a linear layer, or several in a row; only its geometry counts. One that runs as
+            something else says so, see `HasGeometry`.
         shape: of its input, without the batch.
     """
-    layers = [layer for layer in module.modules() if not list(layer.children())]
-    geometry = tuple(map(_geometry, layers))
+    if isinstance(module, HasGeometry):
+        geometry = module.geometry(shape)
+    else:
+        geometry = tuple(_geometry(layer) for layer in module.modules() if not list(layer.children()))
     return _timed(geometry, shape) if all(geometry) else None
 
 
@@ -65,8 +75,11 @@ def _file(geometry: Geometry, shape: tuple[int, ...]) -> bytes:
         name = onnx_file.INPUT
         for position, (operator, size, *settings) in enumerate(geometry):
             weight, output = f"weight{copy}.{position}", f"output{copy}.{position}"
-            values: Any = random.standard_normal(size, np.float32)
-            weights.append(helper.make_tensor(weight, TensorProto.FLOAT, size, values.tobytes(), raw=True))
+            if operator == "Reshape":
+                weights.append(helper.make_tensor(weight, TensorProto.INT64, (len(size),), size))
+            else:
+                values: Any = random.standard_normal(size, np.float32)
+                weights.append(helper.make_tensor(weight, TensorProto.FLOAT, size, values.tobytes(), raw=True))
             attributes: dict[str, Any] = {"transB": 1} if operator == "Gemm" else dict(settings)
             nodes.append(helper.make_node(operator, [name, weight], [output], **attributes))
             name = output

@@ -9,7 +9,7 @@ import copy
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,21 @@ from torch.utils._pytree import tree_leaves
 from distill.artifact import Artifact, Plan, surgery
 from distill.batch import Batch
 from distill.compress import hook
-from distill.compress._budget import Budget, Sizes, choose
 from distill.compress._channel_scores import Saliency, Scores, bn_scales, magnitudes, taylor
-from distill.compress._channels import Channels
-from distill.compress._layers import Transposed, chosen, exchange, refuse_broken, refuse_encoded
-from distill.compress._narrow import Channelwise, Narrowable, fill, resized, silence, sizes_of
-from distill.compress._widths import Kept, Widths
+from distill.compress._layers import chosen, refuse_broken_weights, refuse_encoded, refuse_stored
 from distill.errors import RecipeError
+from distill.widths.channels import Channels
+from distill.widths.families import Widths
+from distill.widths.narrow import (
+    Channelwise,
+    Kept,
+    mask_of,
+    narrowed,
+    rebuilt,
+    silence,
+    sizes_of,
+)
+from distill.widths.sizes import Budget, Sizes, choose, followed
 
 log = logging.getLogger(__name__)
 
@@ -69,13 +77,17 @@ def prune_channels(
     """
     budget = _budget(ratio, max_params, max_macs, round_to, min_channels)
     refuse_encoded(artifact, "prune_channels")
-    followed, unfit = _followed(artifact.model)
-    _refuse_stored(artifact, followed)
+    refuse_broken_weights("prune_channels", artifact.model)
+    fit, unfit = followed(artifact.model)
+    refuse_stored("prune_channels", artifact, fit)
     allowed = set(
-        chosen([path for path, layer in followed.items() if not isinstance(layer, Channelwise)] + list(unfit), layers)
+        chosen(
+            [path for path, layer in fit.items() if not isinstance(layer, Channelwise)] + list(unfit),
+            layers,
+        )
     )
     images = calibration[0].inputs[:4].to(next(artifact.model.parameters()).device)
-    sizes = Sizes(artifact.copy_model(), images[:1], followed)
+    sizes = Sizes(artifact.copy_model(), images[:1], fit)
     scores = _scores(artifact, sizes.whole, saliency, calibration, task_loss)
     widths = Widths(sizes.trace, sizes.whole, _removable(scores, sizes.whole, allowed), round_to, min_channels)
     channels = choose(widths, sizes, budget, scope)
@@ -84,9 +96,7 @@ def prune_channels(
     if not plan:
         return artifact
     kept = widths.kept(channels)
-    model = apply(artifact.copy_model(), plan)
-    for path, positions in kept.items():
-        fill(model.get_submodule(path), artifact.model.get_submodule(path), *map(_index, positions))
+    model = narrowed(artifact.model, plan, kept)
     _check(artifact, model, kept, images)
     return artifact.with_model(model, Plan("prune_channels", plan))
 
@@ -94,9 +104,7 @@ def prune_channels(
 @surgery("prune_channels")
 def apply(model: nn.Module, layers: dict[str, dict[str, Any]]) -> nn.Module:
     """Give layers so many channels."""
-    for path, spec in layers.items():
-        exchange(model, path, resized(model.get_submodule(path), spec["inputs"], spec["outputs"]))
-    return model
+    return rebuilt(model, layers)
 
 
 def _budget(ratio: float, max_params: float | None, max_macs: float | None, round_to: int, min_channels: int) -> Budget:
@@ -115,36 +123,6 @@ def _budget(ratio: float, max_params: float | None, max_macs: float | None, roun
         )
     of: dict[str, Literal["channels", "params", "macs"]] = {"max_params": "params", "max_macs": "macs"}
     return Budget(of.get(name, "channels"), amount)
-
-
-def _refuse_stored(artifact: Artifact, followed: Mapping[str, nn.Module]) -> None:
-    """What is known of a weight, its zeros or its codes, would be lost with the weight's shape."""
-    for name in artifact.stored:
-        if name.rpartition(".")[0] in followed:
-            raise RecipeError(
-                f"'prune_channels' would undo how '{name}' is stored: put it before such hooks in compress"
-            )
-
-
-def _followed(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    """Layers whose channels can be told apart; and why those of other convolutions and linear layers cannot."""
-    users: Counter[Tensor] = Counter(p for module in model.modules() for p in module.parameters(recurse=False))
-    fit: dict[str, nn.Module] = {}
-    unfit = {}
-    for path, layer in model.named_modules():
-        if not isinstance(layer, Narrowable):
-            continue
-        if not isinstance(layer, Channelwise):
-            refuse_broken("prune_channels", f"{path}.weight", layer.weight)
-        if type(layer) not in get_args(Narrowable):
-            unfit[path] = f"a {type(layer).__name__}"
-        elif any(users[parameter] > 1 for parameter in layer.parameters()):
-            unfit[path] = "shared weight"
-        elif isinstance(layer, Transposed) and layer.groups > 1:
-            unfit[path] = "transposed, in groups"
-        else:
-            fit[path] = layer
-    return fit, unfit
 
 
 def _scores(
@@ -205,8 +183,7 @@ def _check(artifact: Artifact, model: nn.Module, kept: Kept, images: Tensor) -> 
     whole = artifact.copy_model().double()
     for path, positions in kept.items():
         layer = whole.get_submodule(path)
-        masks = (torch.zeros(size, dtype=torch.bool) for size in sizes_of(layer))
-        silence(layer, *(mask.index_fill(0, _index(at), True) for mask, at in zip(masks, positions, strict=True)))
+        silence(layer, *(mask_of(at, size) for at, size in zip(positions, sizes_of(layer), strict=True)))
     expected, found = (tree_leaves(network(images.double())) for network in (whole, copy.deepcopy(model).double()))
     for one, other in zip(expected, found, strict=True):
         if isinstance(one, Tensor) and not torch.allclose(one, other, rtol=0, atol=1e-9 * float(one.abs().max())):
@@ -214,7 +191,3 @@ def _check(artifact: Artifact, model: nn.Module, kept: Kept, images: Tensor) -> 
                 f"prune_channels cannot tell how {type(model).__name__} moves its channels: the smaller network "
                 "would compute something else; name layers that it may narrow in 'layers'"
             )
-
-
-def _index(positions: list[int]) -> Tensor:
-    return torch.tensor(positions, dtype=torch.long)

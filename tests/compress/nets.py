@@ -54,6 +54,15 @@ def calibration(*shape: int, count: int = 16) -> list[Batch]:
     return [Batch(inputs[half], rows[half] % 10, rows[half]) for half in rows.chunk(2)]
 
 
+def striped(count: int = 256) -> Batch:
+    """Four classes, by where the image is bright."""
+    labels = torch.arange(count) % 4
+    images = torch.randn(count, 1, 16, 16)
+    for label in range(4):
+        images[labels == label, :, 4 * label : 4 * label + 4] += 0.7
+    return Batch(images, labels, torch.arange(count))
+
+
 def anything(model: nn.Module) -> float:
     """A monitor that never falls."""
     return 1.0

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from distill import measure, onnx_file
 from distill.artifact import Artifact, open_artifact
 from distill.batch import Batch
-from distill.compress._channels import Channels
-from distill.compress._widths import Widths
 from distill.compress.prune_channels import prune_channels
 from distill.compress.quantize import quantize
 from distill.compress.svd import svd
 from distill.errors import RecipeError
 from distill.taps import Taps
+from distill.widths.channels import Channels
+from distill.widths.families import Widths
 from students import student
 from tests.compress import nets
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from distill.artifact import Artifact
 from distill.batch import Batch
+from distill.compress import _probe
 from distill.compress._matrices import unfold
 from distill.compress.svd import svd
 from distill.errors import RecipeError
@@ -195,10 +196,24 @@ def test_spatial_cuts_cost_the_papers_multiplications() -> None:
     assert per_position == rank * (16 * 3 + 3 * 24)
 
 
-def test_speed_changes_only_what_gets_faster() -> None:
-    """A rank of 8 in 256 is ten times less work; a layer of 8 x 8 has no smaller rank in eights."""
+def test_speed_changes_only_what_gets_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine where each layer takes 100 us and each weight 1 ns, two small layers are slower than one."""
+
+    def seconds(module: nn.Module, shape: tuple[int, ...]) -> tuple[float, float]:
+        weights = [m.weight.numel() for m in module.modules() if isinstance(m, nn.Conv2d)]
+        return (1e-4 * len(weights) + 1e-9 * sum(weights),) * 2
+
+    monkeypatch.setattr(_probe, "seconds", seconds)
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(256, 256, 1), nn.Conv2d(256, 8, 1), nn.Conv2d(8, 8, 1))
-    done = cut(model, (256, 5, 5), max_error=0.99, aim="speed")
+    model = nn.Sequential(nn.Conv2d(1024, 1024, 1), nn.Conv2d(1024, 8, 1), nn.Conv2d(8, 8, 1))
+    done = cut(model, (1024, 5, 5), max_error=0.99, aim="speed")
     assert list(done.plans[0].layers) == ["0"]
     assert done.plans[0].layers["0"]["ranks"][0] % 8 == 0
+
+
+def test_a_layer_is_timed_in_the_runtime_that_runs_it() -> None:
+    layer, shape = nn.Conv2d(64, 64, 3, padding=1), (64, 8, 8)
+    timed = _probe.seconds(layer, shape)
+    assert timed is not None
+    assert all(0 < seconds < 1 for seconds in timed)
+    assert _probe.seconds(nn.Sequential(layer, nn.ReLU()), shape) is None

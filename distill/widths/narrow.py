@@ -1,22 +1,34 @@
 """Layers with fewer channels: their shapes, and their values."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from distill.compress._layers import Transposed
+from distill.artifact import exchange
 
 Channelwise = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+Transposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 Narrowable = Channelwise | Convolution | Transposed | nn.Linear
+
+Kept = Mapping[str, tuple[list[int], list[int]]]
+"""Module path -> positions of the input and output channels that are kept, in the order in which they come to lie."""
 
 
 def depthwise(layer: nn.Module) -> bool:
     """Whether each channel is filtered by itself."""
     return isinstance(layer, Convolution) and layer.groups == layer.in_channels > 1
+
+
+def weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Those of convolutions and linear layers, by parameter name."""
+    for path, layer in model.named_modules():
+        if isinstance(layer, Convolution | Transposed | nn.Linear):
+            yield f"{path}.weight", layer.weight
 
 
 def sizes_of(layer: nn.Module) -> tuple[int, int]:
@@ -71,6 +83,32 @@ def resized(layer: nn.Module, inputs: int, outputs: int) -> nn.Module:
             new = old.new_empty(size)
             setattr(layer, name, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
     return layer
+
+
+def rebuilt(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> nn.Module:
+    """The same model with so many channels in its layers, ``{path: {"inputs": ..., "outputs": ...}}``."""
+    for path, spec in layers.items():
+        exchange(model, path, resized(model.get_submodule(path), spec["inputs"], spec["outputs"]))
+    return model
+
+
+def narrowed(model: nn.Module, layers: Mapping[str, Mapping[str, Any]], kept: Kept) -> nn.Module:
+    """A copy that is left with some of its channels.
+
+    Args:
+        model: stays as it is.
+        layers: the sizes of those that change, for `rebuilt`.
+        kept: which channels of all layers are left.
+    """
+    narrow = rebuilt(copy.deepcopy(model), layers)
+    for path, (inputs, outputs) in kept.items():
+        fill(narrow.get_submodule(path), model.get_submodule(path), torch.tensor(inputs), torch.tensor(outputs))
+    return narrow
+
+
+def mask_of(positions: list[int], size: int) -> Tensor:
+    """True at these positions."""
+    return torch.zeros(size, dtype=torch.bool).index_fill(0, torch.tensor(positions, dtype=torch.long), True)
 
 
 @torch.no_grad()

@@ -1,17 +1,19 @@
-"""How many channels to remove, and where, to meet a budget of parameters or multiply-accumulates."""
+"""What a network costs at any widths, and how many channels to remove, and where, to meet a budget."""
 
+import copy
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from itertools import chain
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from torch import Tensor, nn
 
 from distill import measure
-from distill.compress._channels import Channels, follow
-from distill.compress._narrow import costs_of, sizes_of
-from distill.compress._widths import Widths
 from distill.errors import RecipeError
+from distill.widths.channels import Channels, follow
+from distill.widths.families import Widths
+from distill.widths.narrow import Narrowable, Transposed, costs_of, sizes_of
 
 NEAR = 0.99
 """A budget that is used up to this part is left at that."""
@@ -22,6 +24,25 @@ class Budget(NamedTuple):
 
     of: Literal["channels", "params", "macs"]
     amount: float
+
+
+def followed(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """Layers whose channels can be told apart; and why those of other convolutions and linear layers cannot."""
+    users: Counter[Tensor] = Counter(p for module in model.modules() for p in module.parameters(recurse=False))
+    fit: dict[str, nn.Module] = {}
+    unfit = {}
+    for path, layer in model.named_modules():
+        if not isinstance(layer, Narrowable):
+            continue
+        if type(layer) not in get_args(Narrowable):
+            unfit[path] = f"a {type(layer).__name__}"
+        elif any(users[parameter] > 1 for parameter in layer.parameters()):
+            unfit[path] = "shared weight"
+        elif isinstance(layer, Transposed) and layer.groups > 1:
+            unfit[path] = "transposed, in groups"
+        else:
+            fit[path] = layer
+    return fit, unfit
 
 
 class Sizes:
@@ -71,6 +92,12 @@ class Sizes:
             weights, others = costs_of(self.model.get_submodule(path), len(ends.inputs), len(ends.outputs))
             params, macs = params + weights + others, macs + weights * ends.positions
         return {"params": params, "macs": macs}
+
+
+def followed_copy(model: nn.Module, image: Tensor) -> Sizes:
+    """Of a copy that evaluates on the CPU."""
+    model = copy.deepcopy(model).cpu().eval()
+    return Sizes(model, image.detach().cpu().contiguous(), followed(model)[0])
 
 
 def choose(widths: Widths, sizes: Sizes, budget: Budget, scope: str) -> Channels:

@@ -10,10 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import lcm
 
-from distill.compress._channels import Channels, Place
-
-Kept = dict[str, tuple[list[int], list[int]]]
-"""Module path -> positions of the input and output channels that are kept, in the order in which they come to lie."""
+from distill.widths.channels import Channels, Place
+from distill.widths.narrow import Kept
 
 
 @dataclass(frozen=True)
@@ -85,8 +83,8 @@ class Widths:
             match |= zip(narrow, sorted(wide[: len(narrow)]), strict=True)
         return {
             path: (
-                _positions([match[i] for i in ends.inputs], self.whole.ends[path].inputs),
-                _positions([match[i] for i in ends.outputs], self.whole.ends[path].outputs),
+                positions([match[i] for i in ends.inputs], self.whole.ends[path].inputs),
+                positions([match[i] for i in ends.outputs], self.whole.ends[path].outputs),
             )
             for path, ends in channels.ends.items()
         }
@@ -165,6 +163,12 @@ class Widths:
         return tuple(dict.fromkeys(levels))
 
 
+def contains(wide: Channels, narrow: Channels) -> bool:
+    """Whether every channel of one network has a place in the other."""
+    room = _alike(wide.members())
+    return all(len(ids) <= len(room.get(places, [])) for places, ids in _alike(narrow.members()).items())
+
+
 def _alike(members: Mapping[int, tuple[Place, ...]]) -> dict[tuple[Place, ...], list[int]]:
     """Ids in order, by where they are."""
     found: dict[tuple[Place, ...], list[int]] = {}
@@ -173,7 +177,7 @@ def _alike(members: Mapping[int, tuple[Place, ...]]) -> dict[tuple[Place, ...], 
     return found
 
 
-def _positions(ids: Iterable[int], among: Iterable[int]) -> list[int]:
+def positions(ids: Iterable[int], among: Iterable[int]) -> list[int]:
     """Where ids are; one that comes again is where it comes again."""
     where: dict[int, list[int]] = defaultdict(list)
     for position, i in enumerate(among):

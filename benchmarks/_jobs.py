@@ -1,0 +1,34 @@
+"""Parts of a benchmark side by side, and how their results are written."""
+
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+
+def at_once(work: Mapping[str, list[str]], folder: Path, jobs: int, module: str) -> None:
+    """Run a benchmark on parts of its work, so many at a time, each on one thread and with a log of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def run(name: str) -> None:
+        with (folder / f"{name}.log").open("w") as log:
+            subprocess.run([sys.executable, "-m", module, *work[name]], env=environment, stdout=log, stderr=log)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(run, work))
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation."""
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation}"
+
+
+def say(text: str) -> None:
+    """A line of the table."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

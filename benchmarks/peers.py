@@ -1,0 +1,238 @@
+"""Other libraries on the same networks and images, beside our hooks: NNCF, torch-pruning, TensorLy-Torch.
+
+    pip install -e '.[openvino]' nncf torch-pruning tensorly-torch
+    python -m benchmarks.compression        # first: what is compared with, and the students
+    python -m benchmarks.peers [--students resnet20 ...] [--peers nncf ...] [--seeds 3] [--jobs 2]
+
+A peer changes a student that `benchmarks.compression` trained; then it is trained as ours was after the hook beside it.
+Networks are kept in ``OUTPUT/peers``. Those of seed 0 are timed against ours. Prints Markdown tables.
+"""
+
+import argparse
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import _race
+from benchmarks._jobs import at_once, say, spread
+from benchmarks.compression import STUDENTS, Measured, calibration, opened, results, teacher, test
+from distill import measure, onnx_file
+from distill.artifact import open_artifact
+from distill.batch import Batch
+from distill.console import console, quiet_libraries
+from distill.errors import DistillError
+from distill.experiment import Experiment
+from distill.export.openvino import answers
+from distill.run import train_student, train_teachers
+
+CLASSES = 10
+
+
+def torch_pruning(model: nn.Module, images: Tensor) -> nn.Module:
+    """Half of the MACs, or a little less: the least part of all channels, in multiples of 8, that does it."""
+    import torch_pruning as pruning
+
+    allowed = measure.macs(model, images) / 2
+    low, high, found = 0.0, 1.0, model
+    for _ in range(8):
+        part = (low + high) / 2
+        pruned = copy.deepcopy(model)
+        pruning.pruner.MagnitudePruner(
+            pruned,
+            images[:1],
+            importance=pruning.importance.MagnitudeImportance(p=2),
+            pruning_ratio=part,
+            ignored_layers=[layer for layer in pruned.modules() if _answers(layer)],
+            round_to=8,
+        ).step()
+        if measure.macs(pruned, images) <= allowed:
+            high, found = part, pruned
+        else:
+            low = part
+    return found
+
+
+def tensorly_torch(kind: str) -> Callable[[nn.Module, Tensor], nn.Module]:
+    """Half of the parameters of every convolution that has more than a channel to sum over."""
+
+    def factorised(model: nn.Module, _: Tensor) -> nn.Module:
+        from tltorch import FactorizedConv
+
+        for path, layer in list(model.named_modules()):
+            if isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.in_channels > 1:
+                parent, _, name = path.rpartition(".")
+                made = FactorizedConv.from_conv(
+                    layer, rank=0.5, factorization=kind, decompose_weights=True, implementation="factorized"
+                )
+                setattr(model.get_submodule(parent), name, made)
+        return model
+
+    return factorised
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A library's way, and ours."""
+
+    change: Callable[[nn.Module, Tensor], nn.Module] | None
+    """None: NNCF, which changes no PyTorch network but OpenVINO's."""
+    ours: str
+    """A way of `benchmarks.compression`."""
+
+
+PEERS = {
+    "nncf": Peer(None, "int8"),
+    "torch-pruning": Peer(torch_pruning, "prune_channels"),
+    "tensorly-torch, cp": Peer(tensorly_torch("cp"), "cp"),
+    "tensorly-torch, tucker": Peer(tensorly_torch("tucker"), "tucker"),
+    "tensorly-torch, tt": Peer(tensorly_torch("tt"), "tensor_train"),
+}
+
+
+def _answers(layer: nn.Module) -> bool:
+    """Whether that is the layer that tells classes apart."""
+    return CLASSES in (getattr(layer, "out_features", None), getattr(layer, "out_channels", None))
+
+
+def judged(options: argparse.Namespace, student: str, name: str, seed: int, folder: Path) -> Measured:
+    """Let a peer change a student, train it again and judge it."""
+    peer = PEERS[name]
+    with opened(options, student, peer.ours, seed) as experiment:
+        teachers = train_teachers(experiment)
+        trained = list(train_student(experiment, teachers).values())[-1].artifact.copy_model().eval()
+        images = experiment.data.calibration(8)[0].inputs
+        if peer.change is None:
+            return quantized(experiment, trained, folder)
+        torch.manual_seed(seed)
+        changed = peer.change(trained, images)
+        spec = next(iter(experiment.recipe.compress.values()))
+        stage = experiment.recipe.recovery(spec)
+        assert stage
+        tuned = experiment.train(changed, stage, name, folder, teachers).student.eval()
+        file = folder / "network.pt"
+        torch.save(tuned, file)
+        size = len(onnx_file.serialize(tuned, images))
+        return Measured(test(experiment, tuned), measure.params(tuned), measure.macs(tuned, images), size, str(file))
+
+
+def quantized(experiment: Experiment, model: nn.Module, folder: Path) -> Measured:
+    """NNCF's quantization after training, at its defaults, judged in OpenVINO."""
+    import nncf
+    import openvino
+
+    batches = experiment.data.calibration(512)
+    network = openvino.Core().read_model(onnx_file.serialize(model, batches[0].inputs))
+    images = [image[None].numpy() for batch in batches for image in batch.inputs]
+    network = nncf.quantize(network, nncf.Dataset(images), subset_size=len(images))
+    file = folder / "network.xml"
+    openvino.save_model(network, file, compress_to_fp16=False)
+    parts = [file, file.with_suffix(".bin")]
+    predict = answers(*(part.read_bytes() for part in parts), threads=1)
+    counts = measure.params(model), measure.macs(model, batches[0].inputs)
+    return Measured(test(experiment, predict), *counts, sum(part.stat().st_size for part in parts), str(file))
+
+
+def place(options: argparse.Namespace, student: str, name: str, seed: int) -> Path:
+    return options.output / "peers" / f"{student}-{name.replace(', ', '-')}-{seed}"
+
+
+def work(options: argparse.Namespace, student: str, name: str) -> None:
+    """Measure what is missing of one peer."""
+    for seed in range(options.seeds):
+        folder = place(options, student, name, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / "measured.json"
+        if not file.exists():
+            try:
+                measured = judged(options, student, name, seed, folder)
+            except (DistillError, ZeroDivisionError, RuntimeError) as error:  # whatever a peer cannot do
+                say(f"{student}, {name}, seed {seed}: {type(error).__name__}: {error}")
+                continue
+            file.write_text(json.dumps(asdict(measured)))
+
+
+def found(options: argparse.Namespace, student: str, name: str) -> list[Measured]:
+    files = [place(options, student, name, seed) / "measured.json" for seed in range(options.seeds)]
+    return [Measured(**json.loads(file.read_text())) for file in files if file.exists()]
+
+
+def table(options: argparse.Namespace) -> None:
+    """Accuracy and size, ours below each peer."""
+    say("| student | by | test, % | parameters | MACs |")
+    say("|---" * 5 + "|")
+    for student in options.students:
+        for name in options.peers:
+            rows = {name: found(options, student, name), f"ours: {PEERS[name].ours}": ours(options, student, name)}
+            for title, some in rows.items():
+                accuracy = spread([one.test for one in some]) if some else "fails"
+                size = f"{some[0].params:,} | {some[0].macs:,}" if some else " | "
+                say(f"| {student} | {title} | {accuracy} | {size} |")
+
+
+def ours(options: argparse.Namespace, student: str, name: str) -> list[Measured]:
+    return results(options, student, PEERS[name].ours)
+
+
+def timed(options: argparse.Namespace, student: str, samples: list[Batch]) -> None:
+    """The networks of seed 0 against each other and the student that they were made from."""
+    plain = open_artifact(Path(results(options, student, "fp32")[0].artifact))
+    entrants: dict[str, _race.Entrant] = {"fp32": _race.exported(plain, samples)}
+    for name in options.peers:
+        if theirs := found(options, student, name):
+            file = Path(theirs[0].artifact)
+            if PEERS[name].change is None:
+                parts = file.read_bytes(), file.with_suffix(".bin").read_bytes()
+                entrants[name] = {"OpenVINO": {n: partial(answers, *parts, threads=n) for n in _race.THREADS}}
+            else:
+                model = torch.load(file, weights_only=False)
+                entrants[name] = _race.exported(replace(plain, model=model, stored={}), samples)
+        if mine := ours(options, student, name):
+            entrants[f"ours: {PEERS[name].ours}"] = _race.exported(open_artifact(Path(mine[0].artifact)), samples)
+    say(f"\n{student}, milliseconds (times as fast as fp32)\n")
+    for line in _race.lines(_race.race(entrants, samples[0].inputs), "fp32"):
+        say(line)
+
+
+def main() -> None:
+    """Measure what is missing, and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=STUDENTS)
+    parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS, metavar="PEER")
+    parser.add_argument("--limit", type=int, default=5_000, help="images to train students on and to validate with")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2, help="students at a time, each on one thread")
+    parser.add_argument("--no-race", action="store_true", help="do not time anything")
+    parser.add_argument("--output", type=Path, default=Path("runs"))
+    parser.add_argument("--teacher", type=Path, help=argparse.SUPPRESS)  # measure here, with this one
+    options = parser.parse_args()
+    quiet_libraries()
+    if options.teacher:
+        for student in options.students:
+            for name in options.peers:
+                work(options, student, name)
+        return
+    console.quiet = True
+    weights, _ = teacher(options.output)
+    shared = [
+        f"--output={options.output}",
+        f"--teacher={weights}",
+        f"--limit={options.limit}",
+        f"--seeds={options.seeds}",
+    ]
+    parts = {student: [*shared, "--students", student, "--peers", *options.peers] for student in options.students}
+    at_once(parts, options.output / "peers", options.jobs, "benchmarks.peers")
+    table(options)
+    if not options.no_race:
+        samples = calibration()
+        for student in options.students:
+            timed(options, student, samples)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Kim, Ahn & Oh: NestedNet: Learning Nested Sparse Structures in Deep Neural Networks. arXiv:1712.03781: one of the
+networks that the loss `nestednet` has trained inside another becomes a network of its own.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from distill.artifact import Artifact, Plan, store, surgery
+from distill.batch import Batch
+from distill.compress import hook
+from distill.compress._layers import refuse_broken_weights, refuse_encoded, refuse_stored
+from distill.errors import RecipeError
+from distill.sparse import Sparse
+from distill.widths.narrow import Channelwise, narrowed, rebuilt
+from distill.widths.nested import Nest, largest_masks, leading
+from distill.widths.sizes import Sizes, followed
+
+
+@hook("nested_level")
+def nested_level(
+    artifact: Artifact, calibration: Sequence[Batch], *, level: float = 0.5, nest: Nest = "channels"
+) -> Artifact:
+    """An inner network; its batch statistics are found anew, for those of the whole network are not its own.
+
+    Args:
+        artifact: what to compress.
+        calibration: images for the statistics.
+        level: the part of each layer to keep, above 0 and below 1, as the loss had it.
+        nest: what the part is of, as the loss had it: the first channels, or the largest weights.
+
+    Raises:
+        RecipeError: the level is out of range, or the artifact is stored in some form already.
+        TrainingError: a weight holds values that are not finite.
+    """
+    if not 0 < level < 1:
+        raise RecipeError(f"nested_level takes a part, 0 < level < 1, not {level}")
+    refuse_encoded(artifact, "nested_level")
+    refuse_broken_weights("nested_level", artifact.model)
+    refuse_stored("nested_level", artifact, followed(artifact.model)[0])
+    if nest == "connections":
+        masks = largest_masks(artifact.model, level)
+        named = [(name, weight.detach()) for name, weight in artifact.model.named_parameters() if name in masks]
+        small = store(artifact, {name: Sparse.of(weight.cpu(), masks[name].cpu()) for name, weight in named})
+        return small.with_model(settled(small.copy_model(), calibration))
+    model = artifact.copy_model()
+    sizes = Sizes(model, calibration[0].inputs[:1].to(next(model.parameters()).device), followed(model)[0])
+    channels, kept = leading(sizes, level)
+    plan = sizes.plan(channels)
+    return artifact.with_model(settled(narrowed(model, plan, kept), calibration), Plan("nested_level", plan))
+
+
+@surgery("nested_level")
+def apply(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> nn.Module:
+    """Give layers so many channels."""
+    return rebuilt(model, layers)
+
+
+@torch.no_grad()
+def settled(model: nn.Module, batches: Sequence[Batch]) -> nn.Module:
+    """The same model with the batch statistics of these images."""
+    norms = [module for module in model.modules() if isinstance(module, Channelwise) and module.track_running_stats]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean of all batches
+        norm.train()
+    for batch in batches if norms else []:
+        model(batch.inputs.to(next(model.parameters()).device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return model.eval()

@@ -1,0 +1,298 @@
+"""Kim et al.: SplitNet: Learning to Semantically Split Deep Networks for Parameter Reduction and Model Parallelization.
+ICML (2017), section 3, normalised as in the authors' code (dalgu90/splitnet-wrn).
+
+A stage with this loss learns which classes and which features belong together; what it leaves is a tree of networks
+without weights between the branches, for the next stage to train. Departs from the paper: the groups that are cut apart
+are of one size, or of two that differ by one, so that a split convolution is an ordinary one in groups.
+"""
+
+import copy
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from distill.artifact import Plan, exchange, surgery
+from distill.losses import loss
+from distill.widths.channels import CONSTANT
+from distill.widths.families import positions
+from distill.widths.narrow import fill
+from distill.widths.sizes import followed, followed_copy
+
+Split = nn.Conv2d | nn.Linear
+Assigned = Float[Tensor, "groups channels"]
+"""How much of each channel, or class, is in each group; columns sum to 1."""
+
+
+@loss("splitnet")
+class SplitNet(nn.Module):
+    """Weights between groups, overlap of groups and their imbalance; each is 1 where nothing is decided yet.
+
+    Keep the scales of batch normalisation out of a stage's ``train``, as the paper does: they could undo what it asks.
+
+    Args:
+        student_model: the network that is being trained.
+        groups: globs of layers to split -> into how many branches. Layers that share channels agree, or one's number
+            divides the other's: a tree. Without any, a wide ResNet's last stage and classifier in two.
+        split: weight of the norms of connections that leave their group.
+        disjoint: weight of the overlap between groups.
+        balance: weight of the squared sizes of groups.
+
+    Raises:
+        ValueError: layers that cannot be split so.
+    """
+
+    def __init__(
+        self,
+        student_model: nn.Module,
+        *,
+        groups: dict[str, int] | None = None,
+        split: float = 1.0,
+        disjoint: float = 1.0,
+        balance: float = 10.0,
+    ) -> None:
+        super().__init__()
+        self.network = (student_model,)  # in a tuple: its parameters are not this loss's
+        self.groups = chosen(student_model, groups or {"layer3.*": 2, "fc": 2})
+        self.weights = (split, disjoint, balance)
+        self.families: list[list[int]] = []
+        """Channels, by id, that are assigned together; ``logits`` has what to, in the same order."""
+        self.sides: dict[str, tuple[int, int]] = {}
+        """Layer -> which family it reads and which it makes."""
+        self.logits = nn.ParameterList()
+        self.deviations: dict[str, float] = {}
+
+    def forward(
+        self, student: Float[Tensor, "batch classes"], inputs: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, ""]:
+        if not self.sides:
+            self._look(inputs[:1])
+        assigned = [logits.softmax(dim=0) for logits in self.logits]
+        split = torch.stack([self._leaving(path, assigned) for path in self.sides])
+        shares = split.detach() / split.detach().sum().clamp(min=1e-12)  # layers count by how far they have to go
+        split_weight, disjoint, balance = self.weights
+        overlaps = torch.stack([overlap(one) for one in assigned]).mean()
+        sizes = torch.stack([imbalance(one) for one in assigned]).mean()
+        return split_weight * (shares * split).sum() + disjoint * overlaps + balance * sizes
+
+    def members(self) -> dict[str, tuple[list[int], list[int]]]:
+        """The group of every channel that a layer reads, and of every channel that it makes."""
+        decided = [assigned_to(logits.detach().softmax(dim=0)) for logits in self.logits]
+        found = {}
+        for path, sides in self.sides.items():
+            finer = [len(self.logits[side]) // self.groups[path] for side in sides]
+            both = [[group // fine for group in decided[side]] for side, fine in zip(sides, finer, strict=True)]
+            found[path] = (both[0], both[1])
+        return found
+
+    @torch.no_grad()
+    def deploy(self, student: nn.Module, path: str) -> tuple[nn.Module, Plan]:
+        """The tree: channels of a group lie side by side, and no weight leads out of a group.
+
+        Args:
+            student: stays as it is.
+            path: of its tap.
+
+        Raises:
+            ValueError: the student moves its channels in a way that cannot be followed.
+        """
+        members, plan = self.members(), {}
+        image = self.image.to(next(student.parameters()))
+        expected = masked(student, members).eval()(image)
+        tree = self._sorted(student)
+        for layer, (reads, makes) in members.items():
+            plan[layer] = {"inputs": _counts(reads), "outputs": _counts(makes)}
+            old = tree.get_submodule(layer)
+            apply(tree, {layer: plan[layer]})
+            classes = makes if self.sides[layer][1] in self.fixed else sorted(makes)
+            _cut(tree.get_submodule(layer), old, torch.tensor(classes))
+        if (tree.eval()(image) - expected).abs().max() > 1e-3 * expected.abs().max():
+            raise ValueError(f"splitnet cannot tell how {type(student).__name__} moves its channels")
+        return tree, Plan("splitnet", plan)
+
+    def _look(self, image: Tensor) -> None:
+        """Find the channels that the layers share."""
+        sizes = followed_copy(self.network[0], image)
+        self.image, self.whole = sizes.image, sizes.whole
+        finest: list[int] = []
+        for path, groups in self.groups.items():
+            if path not in self.whole.ends or CONSTANT in self.whole.ends[path].inputs:
+                raise ValueError(f"splitnet cannot split '{path}': its channels cannot be followed, or are the image's")
+            both = []
+            for ids in self.whole.ends[path][:2]:
+                if ids not in self.families:
+                    self.families.append(ids)
+                    finest.append(1)
+                both.append(self.families.index(ids))
+                finest[both[-1]] = max(finest[both[-1]], groups)
+            self.sides[path] = (both[0], both[1])
+            layer = self.network[0].get_submodule(path)
+            assert isinstance(layer, Split)
+            self.deviations[path] = max(float(layer.weight.detach().std()), 1e-12)
+        self.fixed = {n for n, ids in enumerate(self.families) if self.whole.pinned.intersection(ids)}
+        self._check(finest)
+        for ids, groups in zip(self.families, finest, strict=True):
+            self.logits.append(nn.Parameter(0.01 * torch.randn(groups, len(ids))))
+
+    def _check(self, finest: list[int]) -> None:
+        together = [i for ids in self.families for i in ids]
+        if len(set(together)) < len(together):
+            raise ValueError("splitnet splits layers that read or make the same channels, all of them and each once")
+        for path, groups in self.groups.items():
+            reads, makes = self.sides[path]
+            for side in (reads, makes):
+                if finest[side] % groups:
+                    raise ValueError(f"splitnet: '{path}' in {groups} groups shares channels with {finest[side]}")
+            classes = makes in self.fixed and isinstance(self.network[0].get_submodule(path), nn.Linear)
+            for side in (reads,) if classes else (reads, makes):
+                count = len(self.families[side])
+                if side in self.fixed or count % finest[side]:
+                    raise ValueError(f"splitnet cannot divide {count} channels of '{path}' by {finest[side]}")
+
+    def _leaving(self, path: str, assigned: list[Tensor]) -> Tensor:
+        """Norms of a layer's weights that lead from one group to another; 1 for random weights and no groups."""
+        layer = self.network[0].get_submodule(path)
+        assert isinstance(layer, Split)
+        groups = self.groups[path]
+        reads, makes = (
+            assigned[side].unflatten(0, (groups, -1)).sum(1)
+            for side in self.sides[path]  # branches of a tree merge
+        )
+        squares = layer.weight.square().flatten(2).mean(2) if layer.weight.dim() > 2 else layer.weight.square()
+        rows = (1 - reads) * (makes.square() @ squares).clamp(min=1e-20).sqrt()
+        columns = (1 - makes) * (reads.square() @ squares.T).clamp(min=1e-20).sqrt()
+        outputs, inputs = squares.shape
+        total = rows.sum() / (inputs * outputs**0.5) + columns.sum() / (outputs * inputs**0.5)
+        return total * groups / (2 * (groups - 1) * self.deviations[path])
+
+    def _sorted(self, student: nn.Module) -> nn.Module:
+        """The same network, its channels sorted by group; classes stay where they are."""
+        moved: dict[int, int] = {}
+        for side, ids in enumerate(self.families):
+            if side not in self.fixed:
+                group = assigned_to(self.logits[side].softmax(dim=0))
+                moved |= zip(ids, (ids[n] for n in sorted(range(len(ids)), key=group.__getitem__)), strict=True)
+        tree = copy.deepcopy(student)
+        for path, ends in self.whole.ends.items():
+            both = (positions([moved.get(i, i) for i in ids], ids) for ids in (ends.inputs, ends.outputs))
+            fill(tree.get_submodule(path), student.get_submodule(path), *map(torch.tensor, both))
+        return tree
+
+
+class SplitLinear(nn.Module):
+    """Linear layers side by side, each for its own features and classes.
+
+    Args:
+        inputs: features of each.
+        outputs: classes of each.
+        bias: whether they have one.
+    """
+
+    order: Tensor
+
+    def __init__(self, inputs: list[int], outputs: list[int], *, bias: bool) -> None:
+        super().__init__()
+        self.sizes = inputs
+        self.parts = nn.ModuleList(nn.Linear(i, o, bias) for i, o in zip(inputs, outputs, strict=True))
+        self.register_buffer("order", torch.arange(sum(outputs)))  # where each class lies among the parts' outputs
+
+    def forward(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
+        parts = zip(self.parts, features.split(self.sizes, dim=1), strict=True)
+        return torch.cat([part(own) for part, own in parts], dim=1)[:, self.order]
+
+
+@surgery("splitnet")
+def apply(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> nn.Module:
+    """Split layers into groups of so many inputs and outputs."""
+    for path, spec in layers.items():
+        old = model.get_submodule(path)
+        new: nn.Module
+        if isinstance(old, nn.Conv2d):
+            names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "padding_mode")
+            settings = {name: getattr(old, name) for name in names}
+            new = nn.Conv2d(**settings, groups=len(spec["inputs"]), bias=old.bias is not None)
+        else:
+            assert isinstance(old, nn.Linear)
+            new = SplitLinear(spec["inputs"], spec["outputs"], bias=old.bias is not None)
+        parameter = next(old.parameters())
+        exchange(model, path, new.to(parameter.device, parameter.dtype).train(old.training))
+    return model
+
+
+def chosen(model: nn.Module, groups: Mapping[str, int]) -> dict[str, int]:
+    """Layers to split, into how many groups.
+
+    Raises:
+        ValueError: a glob matches none, or a number is below 2.
+    """
+    fit = [path for path, m in followed(model)[0].items() if isinstance(m, Split) and getattr(m, "groups", 1) == 1]
+    found: dict[str, int] = {}
+    for pattern, count in groups.items():
+        matching = [path for path in fit if fnmatchcase(path, pattern)]
+        if not matching or count < 2:
+            raise ValueError(f"splitnet: '{pattern}' in {count} groups: no such layer of {', '.join(fit)}, or below 2")
+        found |= dict.fromkeys(matching, count)
+    return found
+
+
+def overlap(assigned: Assigned) -> Float[Tensor, ""]:
+    """The sum of products of each two groups, relative to that of equal shares."""
+    groups, channels = assigned.shape
+    return (1 - assigned.square().sum() / channels) * groups / (groups - 1)
+
+
+def imbalance(assigned: Assigned) -> Float[Tensor, ""]:
+    """The sum of squares of the groups' sizes, relative to that of equal sizes."""
+    groups, channels = assigned.shape
+    return assigned.sum(1).square().sum() * groups / channels**2
+
+
+def assigned_to(assigned: Assigned) -> list[int]:
+    """A group for every channel, the most certain first, until a group is full."""
+    groups, channels = assigned.shape
+    room = [channels // groups + (group < channels % groups) for group in range(groups)]
+    found = [0] * channels
+    for channel in assigned.max(0).values.argsort(descending=True).tolist():
+        best = max((g for g in range(groups) if room[g]), key=lambda g: float(assigned[g, channel]))
+        room[best] -= 1
+        found[channel] = best
+    return found
+
+
+@torch.no_grad()
+def masked(model: nn.Module, members: Mapping[str, tuple[list[int], list[int]]]) -> nn.Module:
+    """A copy of the network in which no weight leads from one group to another."""
+    model = copy.deepcopy(model)
+    for path, both in members.items():
+        weight = model.get_submodule(path).weight
+        assert isinstance(weight, Tensor)
+        reads, makes = (torch.tensor(groups, device=weight.device) for groups in both)
+        weight.mul_((makes[:, None] == reads[None]).view(*weight.shape[:2], *[1] * (weight.dim() - 2)))
+    return model
+
+
+def _counts(groups: list[int]) -> list[int]:
+    return [groups.count(group) for group in range(max(groups) + 1)]
+
+
+def _cut(new: nn.Module, old: nn.Module, makes: Tensor) -> None:
+    """Give a split layer what the whole one has within groups: inputs in order, outputs as ``makes`` says."""
+    assert isinstance(old, Split)
+    groups = int(makes.max()) + 1
+    rows = [(makes == group).nonzero().flatten().to(old.weight.device) for group in range(groups)]
+    if isinstance(new, nn.Conv2d):
+        columns = old.weight.chunk(groups, dim=1)
+        new.weight.copy_(torch.cat([block[own] for block, own in zip(columns, rows, strict=True)]))
+        if old.bias is not None and new.bias is not None:
+            new.bias.copy_(old.bias)
+        return
+    assert isinstance(new, SplitLinear)
+    new.order.copy_(torch.cat(rows).argsort())
+    for part, own, block in zip(new.parts, rows, old.weight.split(new.sizes, dim=1), strict=True):
+        assert isinstance(part, nn.Linear)
+        part.weight.copy_(block[own])
+        if old.bias is not None:
+            part.bias.copy_(old.bias[own])
