@@ -21,7 +21,7 @@ from distill.measure import timings
 RUNTIMES = {"ONNX Runtime": "onnx", "OpenVINO": "openvino"}
 THREADS = (1, 2)
 BATCHES = (1, 32)
-ROUNDS = 5
+ROUNDS = 3
 SECONDS = 0.1
 """For each batch size, in each round."""
 Entrant = dict[str, Mapping[int, Callable[[], Predict]]]

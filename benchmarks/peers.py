@@ -27,6 +27,7 @@ from distill.artifact import open_artifact
 from distill.batch import Batch
 from distill.console import console, quiet_libraries
 from distill.errors import DistillError
+from distill.evaluation import score
 from distill.experiment import Experiment
 from distill.export.openvino import answers
 from distill.run import train_student, train_teachers
@@ -135,7 +136,8 @@ def quantized(experiment: Experiment, model: nn.Module, folder: Path) -> Measure
     parts = [file, file.with_suffix(".bin")]
     predict = answers(*(part.read_bytes() for part in parts), threads=1)
     counts = measure.params(model), measure.macs(model, batches[0].inputs)
-    return Measured(test(experiment, predict), *counts, sum(part.stat().st_size for part in parts), str(file))
+    accuracy = 100 * score(predict, experiment.data.test_dataloader(), experiment.task.metrics)["accuracy"]
+    return Measured(accuracy, *counts, sum(part.stat().st_size for part in parts), str(file))
 
 
 def place(options: argparse.Namespace, student: str, name: str, seed: int) -> Path:
