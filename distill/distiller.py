@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from fnmatch import fnmatch
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from distill.errors import RecipeError, TrainingError
 from distill.optim import build_optimizer, build_schedule
 from distill.peer import Peer
 from distill.schema import Optimizer, Schedule, Stage
+from distill.stochastic_depth import StochasticDepth
 from distill.taps import Features, Taps
 from distill.tasks import Task
 from distill.teacher import Teacher
@@ -43,7 +45,8 @@ class Distiller(pl.LightningModule):
         compiled: teacher and students run as compiled code, while they train.
 
     Raises:
-        RecipeError: a tap that does not exist, feature maps that a loss cannot compare, or nothing to compile with.
+        RecipeError: a tap that does not exist, feature maps that a loss cannot compare, nothing to compile with, or no
+            blocks to leave out.
     """
 
     strict_loading = False  # checkpoints never contain the teacher
@@ -73,6 +76,8 @@ class Distiller(pl.LightningModule):
         self.metrics: MetricCollection = task.metrics().clone(prefix="val/")
         self._freeze()
         self.to(memory_format=self.memory_format)
+        if compiled and self.depth:
+            raise RecipeError("compiled code leaves no blocks out: set compile=false, or remove stochastic_depth")
         if compiled:
             ours = None if self.blocks else self.student  # blocks hook into it anew in each step
             compile_networks(part for part in (ours, self.teacher, self.peer) if part)
@@ -101,16 +106,19 @@ class Distiller(pl.LightningModule):
         head = bool(losses or self.stage.task_weight)
         self.blocks = Blocks(cuts, Taps(student, cuts.student)(example.inputs)[1], told, head=head) if cuts else None
         self.teacher = cached(live) if live else None
+        survival = self.stage.stochastic_depth
+        self.depth = StochasticDepth(student, example.inputs, survival) if survival else None
         self.train()
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         batch, epoch = self._laid_out(batch), self._epoch()
         values: dict[str, Tensor] = {}
         theirs, told = self.peer(batch.inputs) if self.peer else (None, self.teacher(batch) if self.teacher else {})
-        if self.blocks:
-            output, seen, values = self.blocks(self.student, told, batch, self._progress())
-        else:
-            output, seen = self.student(batch.inputs)
+        with self.depth.drawn() if self.depth else nullcontext():
+            if self.blocks:
+                output, seen, values = self.blocks(self.student, told, batch, self._progress())
+            else:
+                output, seen = self.student(batch.inputs)
         if self.stage.task_weight and output is not None:
             values["task"] = self.stage.task_weight * self.task.loss(output, batch.labels)
         fixed = {path: feature.detach() for path, feature in told.items()}
@@ -163,8 +171,8 @@ class Distiller(pl.LightningModule):
         return student.requires_grad_(True).eval(), plans
 
     def _kept(self) -> tuple[nn.Module, list[Plan]]:
-        """The student, or what a loss makes of a copy of it."""
-        student, plans = self.student.model, []
+        """The student, or what stochastic depth and losses make of a copy of it."""
+        student, plans = self.depth.folded() if self.depth else self.student.model, []
         for term in self.terms.values():
             for deploy, path in cast(Term, term).deployments():
                 student, plan = deploy(copy.deepcopy(student), path)

@@ -121,7 +121,7 @@ def _defaults(validates: bool) -> dict[str, Any]:
 
 def _strategy(stage: Stage, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Where a stage trains a part of the network only, DDP has to look which gradients there are to wait for."""
-    partial = not stage.task_weight or stage.train != ["*"] or stage.blocks
+    partial = not stage.task_weight or stage.train != ["*"] or stage.blocks or stage.stochastic_depth
     return {"strategy": "ddp_find_unused_parameters_true"} if settings.get("strategy") == "ddp" and partial else {}
 
 

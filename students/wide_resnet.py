@@ -29,19 +29,26 @@ class Block(nn.Module):
         return branch + (x if self.shortcut is None else self.shortcut(active))
 
 
+def preactivated(
+    block: Callable[[int, int, int], nn.Module], blocks: int, width: int, num_classes: int, channels: int
+) -> nn.Module:
+    """Three stages of ``blocks`` blocks each, made from inputs, outputs and stride, in a network for small images."""
+    widths = [16, 16 * width, 32 * width, 64 * width]
+    stages = residual_stages(block, blocks=blocks, widths=widths)
+    layers = {
+        "conv1": nn.Conv2d(channels, 16, 3, padding=1, bias=False),
+        **stages,
+        "bn1": nn.BatchNorm2d(widths[-1]),
+        "relu": nn.ReLU(),
+        **head(widths[-1], num_classes),
+    }
+    return initialised(Network(layers, tuple(stages)))
+
+
 def _network(name: str, *, depth: int, width: int) -> Callable[..., nn.Module]:
     @student(name)
     def build(*, num_classes: int = 10, channels: int = 3) -> nn.Module:
-        widths = [16, 16 * width, 32 * width, 64 * width]
-        stages = residual_stages(Block, blocks=(depth - 4) // 6, widths=widths)
-        layers = {
-            "conv1": nn.Conv2d(channels, 16, 3, padding=1, bias=False),
-            **stages,
-            "bn1": nn.BatchNorm2d(widths[-1]),
-            "relu": nn.ReLU(),
-            **head(widths[-1], num_classes),
-        }
-        return initialised(Network(layers, tuple(stages)))
+        return preactivated(Block, (depth - 4) // 6, width, num_classes, channels)
 
     build.__name__ = name
     build.__doc__ = f"{depth} layers for images of about 32x32, {width} times as wide as a ResNet."

@@ -1,5 +1,6 @@
 """Networks small enough for a test to train."""
 
+import torch
 from torch import Tensor, nn
 
 
@@ -26,3 +27,13 @@ def block(channels_in: int, channels_out: int) -> nn.Sequential:
         nn.ReLU(),
         nn.MaxPool2d(2),
     )
+
+
+@torch.no_grad()
+def settled(network: nn.Module, images: Tensor) -> nn.Module:
+    """The same network to evaluate, its batch norms with the statistics of these images."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    network.train()(images)
+    return network.eval()

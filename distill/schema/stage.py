@@ -54,6 +54,9 @@ class Stage:
     The next stage goes on with the recipe's student, and may learn from this one."""
     peer: Network | None = None
     """A second student that learns beside the first one, each with the other as its teacher, and is then left."""
+    stochastic_depth: float | None = None
+    """Leave residual blocks out at random while training: the last one is there with this probability, above 0 and up
+    to 1, earlier ones more often. No block is left out of the network that the stage leaves."""
     train: list[str] = field(default_factory=lambda: ["*"])
     """Glob patterns of the student parameters to update; the others stay as they are."""
     keep: Literal["last", "best"] = "last"
@@ -73,6 +76,8 @@ class Stage:
             raise RecipeError("blocks follow a teacher that has learned already: remove 'peer' or 'blocks'")
         if self.peer and not self.losses:
             raise RecipeError("the peer teaches nothing: give the stage losses, for example kd: {temperature: 1}")
+        if self.stochastic_depth is not None and not 0 < self.stochastic_depth <= 1:
+            raise RecipeError(f"stochastic_depth is {self.stochastic_depth}, but a probability is above 0 and up to 1")
         self.teachers()
 
     def teachers(self) -> dict[str, float]:
@@ -101,6 +106,8 @@ class Finetune(Stage):
     def __post_init__(self) -> None:
         if self.student or self.peer:
             raise RecipeError("fine-tuning trains the student alone: remove 'student' and 'peer'")
+        if self.stochastic_depth is not None:
+            raise RecipeError("fine-tuning keeps what a hook stored: remove 'stochastic_depth', or put it in a stage")
         super().__post_init__()
 
     def _check_trains(self) -> None:

@@ -119,6 +119,27 @@ SHUFFLENET_V2 = [
     ("shufflenet_v2", SMALL | C100 | {"width": 2.0}, 32, 5_549_896, None),
 ]
 
+SHIFT_RESNET = [
+    (f"shift_resnet{depth}", {"expansion": expansion}, 32, params, None)
+    for depth, counts in {
+        20: {1: 34_906, 3: 95_642, 6: 186_746, 9: 277_850},
+        56: {1: 102_106, 3: 294_554, 6: 583_226, 9: 871_898},
+        110: {1: 202_906, 3: 592_922, 6: 1_177_946, 9: 1_762_970},
+    }.items()
+    for expansion, params in counts.items()
+] + [
+    ("shift_resnet20", {}, 32, 95_642, 16.433792),
+    ("shift_resnet56", {"num_classes": 100}, 32, 294_554 + 90 * 65, None),
+]
+
+# Counted without the two offsets of each channel that is shifted.
+FE_NET = [
+    ("fe_net", {"width": 1.0}, 224, 3_524_544 + 2 * 5_344, 299.68),
+    ("fe_net", {"width": 1.375}, 224, 5_987_790 + 2 * 7_348, 563.70),
+    ("fe_net", {"width": 1.0, "expands": "outputs"}, 224, 3_918_304 + 2 * 5_344, 410.46),
+    ("fe_net", {"width": 1.375, "expands": "outputs"}, 224, 6_730_774 + 2 * 7_348, 773.16),
+]
+
 IGCNET = [
     ("igcnet", {"depth": 20}, 32, 155_962, None),
     ("igcnet", {"depth": 38}, 32, 317_242, None),
@@ -176,7 +197,7 @@ LCNN = [
     ("lcnn_alexnet", {"first": 10**9, "words": 10**9, "linear": 10**9}, 224, 61_100_840 - 9344 + 18_688, 714.19),
 ]
 
-OTHERS = IGCNET + XNET + FLGC + LOW_RANK_FILTERS + VERSATILE + LCNN
+OTHERS = IGCNET + XNET + FLGC + LOW_RANK_FILTERS + VERSATILE + LCNN + SHIFT_RESNET + FE_NET
 ROWS = CIFAR + LENET + RESNET + SQUEEZENET + MOBILENET_V1 + MOBILENET_V2 + SHUFFLENET_V1 + SHUFFLENET_V2 + OTHERS
 
 
