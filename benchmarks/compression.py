@@ -183,9 +183,14 @@ def work(options: argparse.Namespace, student: str, seed: int) -> None:
             file.write_text(json.dumps(asdict(measured)))
 
 
+def by_seed(options: argparse.Namespace, student: str, way: str) -> dict[int, Measured]:
+    """What has been measured."""
+    files = {seed: kept(options, student, way, seed) for seed in range(options.seeds)}
+    return {seed: Measured(**json.loads(file.read_text())) for seed, file in files.items() if file.exists()}
+
+
 def results(options: argparse.Namespace, student: str, way: str) -> list[Measured]:
-    files = [kept(options, student, way, seed) for seed in range(options.seeds)]
-    return [Measured(**json.loads(file.read_text())) for file in files if file.exists()]
+    return list(by_seed(options, student, way).values())
 
 
 def table(options: argparse.Namespace, teacher: Measured) -> None:
@@ -194,12 +199,18 @@ def table(options: argparse.Namespace, teacher: Measured) -> None:
     say("|---" * 8 + "|")
     say(f"| teacher | | {teacher.test:.2f} | | {teacher.params:,} | {teacher.macs:,} | {teacher.bytes:,} | 1 |")
     for student in options.students:
-        plain = {seed: one.test for seed, one in enumerate(results(options, student, "fp32"))}
+        plain = by_seed(options, student, "fp32")
         for way in options.ways:
-            if found := results(options, student, way):
-                lost = [one.test - plain[seed] for seed, one in enumerate(found) if seed in plain]
+            if measured := by_seed(options, student, way):
+                lost = [one.test - plain[seed].test for seed, one in measured.items() if seed in plain]
+                found = list(measured.values())
                 middle = sorted(found, key=lambda one: one.bytes)[len(found) // 2]
-                cells = [student, way, spread([one.test for one in found]), spread(lost) if way != "fp32" else ""]
+                cells = [
+                    student,
+                    way,
+                    spread([one.test for one in found]),
+                    spread(lost) if lost and way != "fp32" else "",
+                ]
                 size = [f"{middle.params:,}", f"{middle.macs:,}", f"{middle.bytes:,}"]
                 say(f"| {' | '.join([*cells, *size, f'{teacher.bytes / middle.bytes:.0f}'])} |")
 
@@ -220,17 +231,23 @@ def timed(options: argparse.Namespace, student: str, samples: list[Batch]) -> No
         say(line)
 
 
-def main() -> None:
-    """Measure what is missing, and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(text: str) -> argparse.ArgumentParser:
+    """What this command and `benchmarks.peers` are told alike."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=STUDENTS)
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS, metavar="WAY")
     parser.add_argument("--limit", type=int, default=5_000, help="images to train students on and to validate with")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2, help="students at a time, each on one thread")
     parser.add_argument("--no-race", action="store_true", help="do not time anything")
     parser.add_argument("--output", type=Path, default=Path("runs"))
     parser.add_argument("--teacher", type=Path, help=argparse.SUPPRESS)  # measure here, with this one
+    return parser
+
+
+def main() -> None:
+    """Measure what is missing, and print."""
+    parser = arguments(__doc__)
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS, metavar="WAY")
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     quiet_libraries()

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from benchmarks import _race
 from benchmarks._jobs import at_once, say, spread
-from benchmarks.compression import STUDENTS, Measured, calibration, opened, results, teacher, test
+from benchmarks.compression import Measured, arguments, calibration, opened, results, teacher, test
 from distill import measure, onnx_file
 from distill.artifact import open_artifact
 from distill.batch import Batch
@@ -203,15 +203,8 @@ def timed(options: argparse.Namespace, student: str, samples: list[Batch]) -> No
 
 def main() -> None:
     """Measure what is missing, and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=STUDENTS)
+    parser = arguments(__doc__)
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS, metavar="PEER")
-    parser.add_argument("--limit", type=int, default=5_000, help="images to train students on and to validate with")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=2, help="students at a time, each on one thread")
-    parser.add_argument("--no-race", action="store_true", help="do not time anything")
-    parser.add_argument("--output", type=Path, default=Path("runs"))
-    parser.add_argument("--teacher", type=Path, help=argparse.SUPPRESS)  # measure here, with this one
     options = parser.parse_args()
     quiet_libraries()
     if options.teacher:
