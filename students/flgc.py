@@ -29,6 +29,9 @@ class LearnedGroupConv(nn.Module):
         ValueError: fewer groups than 1, or a convolution of another kind.
     """
 
+    unsettled = "still learns its groups: put 'flgc', which makes them,"
+    """Why a hook that knows structure but no values cannot do with it yet."""
+
     def __init__(self, conv: nn.Conv2d, groups: int) -> None:
         super().__init__()
         if groups < 1:

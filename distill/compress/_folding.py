@@ -19,7 +19,6 @@ from distill.compress._flow import Flow, follow
 from distill.compress._layers import Layer, factorable, layer_at
 from distill.compress._places import LAYERS
 from distill.errors import RecipeError
-from students.flgc import LearnedGroupConv
 
 Spec = dict[str, dict[str, Any]]
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
@@ -65,13 +64,13 @@ def fold(artifact: Artifact, patterns: list[str] | None, images: list[Tensor], *
             al. arXiv:1906.04721, section 5.1.1, but only where no image reaches 6.
 
     Raises:
-        RecipeError: a glob matches nothing, the weight of a layer is codes already, or a layer still learns groups.
+        RecipeError: a glob matches nothing, the weight of a layer is codes already, or a layer is ``unsettled``.
         TrainingError: a weight holds values that are not finite.
     """
     plan: Spec = {}
     for path, module in artifact.model.named_modules():
-        if isinstance(module, LearnedGroupConv):
-            raise RecipeError(f"'{path}' still learns its groups: put 'flgc', which makes them, before 'int8'")
+        if unsettled := getattr(module, "unsettled", None):
+            raise RecipeError(f"'{path}' {unsettled} before 'int8'")
         if path and callable(getattr(module, "deploy", None)) and not any(path.startswith(f"{p}.") for p in plan):
             plan[path] = {"deploy": True}
     model = restructure(artifact.copy_model(), plan)
