@@ -1,7 +1,7 @@
 """Layers that compute convolutions in ways that PyTorch does not: sparse ones, and ones without any workspace.
 
-network = distill.load("student.safetensors")  # pruned
-faster = distill.kernels.sparse(network, images)
+>>> network = distill.load("student.safetensors")  # pruned
+>>> faster = distill.kernels.sparse(network, images)  # after `import distill.kernels`
 """
 
 from distill.kernels.blocked_conv import BlockedConv2d, pack, unpack
