@@ -2,7 +2,7 @@
 
 A collaborative layer tells where a convolution's output would be zero, and there it need not be computed. The form is
 that of the authors' code (D-X-Y/DXY-Projects, LCCL): a 1x1 convolution to one channel, which all outputs share, of
-pixels or of cells of a grid. The paper also has a gate for each output (section 3): ``full_width``.
+pixels or of cells of a grid. The paper also allows a gate for each output: ``full_width``.
 """
 
 import math
