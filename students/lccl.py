@@ -194,8 +194,8 @@ def lccl_resnet20(*, num_classes: int = 10, grid: int = 1, full_width: bool = Fa
     """
     block = partial(GatedBlock, grid=grid, full_width=full_width)
     network = preactivated(block, blocks=3, width=1, num_classes=num_classes, channels=channels)
-    for name, parameter in network.named_parameters():
-        if name.endswith("gate.0.weight"):
-            # Before batch norms have statistics, gates of usual size would square activations again and again.
-            nn.init.normal_(parameter, std=0.01)
+    for gate in [module.gate[1] for module in network.modules() if isinstance(module, Gated)]:
+        # Gates that begin anywhere multiply activations, and their gradients, by anything, block after block.
+        nn.init.constant_(gate.weight, 0.1)
+        nn.init.ones_(gate.bias)
     return network

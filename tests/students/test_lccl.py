@@ -1,11 +1,13 @@
 """Gated convolutions: what the gate leaves out is zero, is not computed, and is counted as the authors count it."""
 
+import copy
 from collections.abc import Callable
 from itertools import product
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -90,6 +92,8 @@ def test_a_whole_network_skips_and_answers_the_same() -> None:
     images = torch.randn(2, 3, 16, 16)
     network = settled(students.lccl_resnet20(), images)
     with torch.no_grad():
+        for gated in [module for module in network.modules() if isinstance(module, Gated)]:
+            gated.gate[1].bias.zero_()  # so that half of the pixels go
         expected = network(images)
         assert macs(skip(network), images) < macs(skip(network, on=False), images)
         torch.testing.assert_close(skip(network)(images), expected, rtol=1e-5, atol=1e-5)
@@ -113,7 +117,7 @@ def test_a_network_passes_its_settings_on(kind: dict[str, Any]) -> None:
     for gated in gates:
         outputs = gated.conv.out_channels if "full_width" in kind else 1
         assert gated.gate[0].weight.shape[:2] == (outputs, gated.conv.in_channels)
-        assert 0 < gated.gate[0].weight.std() < 0.02
+        assert gated.gate[1].bias.eq(1).all()
         assert gated.grid == (kind.get("grid", 1) if gated.conv.stride == (1, 1) else 1)
 
 
@@ -230,3 +234,17 @@ def test_it_computes_the_same_in_onnx() -> None:
     with torch.no_grad():
         found = answer(session(serialize(network, images)), images)
         torch.testing.assert_close(found, network(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [{}, {"full_width": True}, {"grid": 4}], ids=str)
+def test_gates_leave_the_size_of_gradients_at_the_start(kind: dict[str, int]) -> None:
+    torch.manual_seed(0)
+    gated = students.lccl_resnet20(**kind)
+    plain = copy.deepcopy(gated)
+    for path, module in [(path, m) for path, m in plain.named_modules() if isinstance(m, Gated)]:
+        plain.set_submodule(path, module.conv)
+    images, labels = torch.randn(8, 3, 32, 32), torch.arange(8)
+    for network in (gated, plain):
+        F.cross_entropy(network(images), labels).backward()
+    first, usual = (network.get_parameter("conv1.weight").grad.norm() for network in (gated, plain))
+    assert usual / 3 < first < 3 * usual
