@@ -10,18 +10,23 @@ the bilinear form for negative offsets too.
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torchvision.ops import Conv2dNormActivation
 
 from students import student
 from students._blocks import Network, head, initialised, require
-from students.shiftnet import grid
+from students.shiftnet import grid, one_hot
 
 Expands = Literal["inputs", "outputs"]
 
 FEATURES = {1.0: 1380, 1.375: 1932}
 """Channels before the classifier, by width."""
+
+
+FARTHEST = 3
+"""Pixels that a channel is moved by a convolution where that is exported; a window of 7x7."""
 
 
 class SparseShift(nn.Module):
@@ -45,6 +50,32 @@ class SparseShift(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return _Shifted.apply(x, self.shift, self.sparsity)
+
+    def deploy(self) -> nn.Module:
+        """The same without learning."""
+        return FixedShift(self.shift.detach().round().long())
+
+
+class FixedShift(nn.Module):
+    """Moves each channel by whole pixels: (channels, 2), rows and columns.
+
+    It is exported as a depthwise convolution, if offsets are short enough for a small one.
+    """
+
+    offsets: Tensor
+    kernel: Tensor | None
+
+    def __init__(self, offsets: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("offsets", offsets)
+        reach = int(offsets.abs().max())
+        kernel = one_hot(offsets.tolist(), reach) if reach <= FARTHEST else None
+        self.register_buffer("kernel", kernel, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kernel is not None and torch.compiler.is_exporting():
+            return F.conv2d(x, self.kernel, padding=self.kernel.shape[2] // 2, groups=len(self.kernel))
+        return moved(x, self.offsets)
 
 
 class _Shifted(torch.autograd.Function):

@@ -11,10 +11,14 @@ import torch
 from torch import Tensor, nn
 
 import students
+from distill.artifact import deployable
+from distill.onnx_file import answer, serialize, session
 from distill.taps import Taps
 from students import student
 
 NAMES = student.names()
+EXPORTED = ("nin", "nin_low_rank", "vgg11_low_rank")
+"""Those that take a second or two and whose layers no other file of tests exports."""
 
 
 def settings(name: str) -> dict[str, inspect.Parameter]:
@@ -109,6 +113,14 @@ def test_a_seed_decides_all_weights_and_a_state_dict_carries_them(name: str) -> 
         assert not torch.equal(again.eval()(batch), expected)
         again.load_state_dict(first.state_dict())
         torch.testing.assert_close(again(batch), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+@torch.no_grad()
+def test_it_computes_the_same_in_onnx(name: str) -> None:
+    network, batch = build(name).eval(), images(name)
+    found = answer(session(serialize(deployable(network), batch), threads=1), batch)
+    torch.testing.assert_close(found, network(batch), rtol=1e-4, atol=1e-4)
 
 
 def test_no_file_hides_a_network() -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import students
+from distill.artifact import deployable
 from distill.onnx_file import answer, serialize, session
 from students.fenet import FeatureBlock, SparseShift, moved
 from tests.students.test_counts import million_macs, on_meta
@@ -138,10 +139,21 @@ def test_settings_without_a_network_are_refused(setting: dict[str, object], mess
         students.fe_net(**setting)
 
 
+@pytest.mark.parametrize("farthest", [1, 3, 4])
+def test_a_shift_that_has_learned_moves_and_exports_alike(farthest: int) -> None:
+    torch.manual_seed(0)
+    layer, x = SparseShift(5), torch.randn(2, 5, 6, 7)
+    layer.shift.data = torch.tensor([[0.4, -0.4], [1.4, 0.6], [-0.6, -1.4], [0.0, -farthest], [1.0, 1.0]])
+    with torch.no_grad():
+        small = deployable(layer)
+        assert torch.equal(small(x), layer(x))
+        assert torch.equal(answer(session(serialize(small, x)), x), layer(x))
+
+
 def test_it_computes_the_same_in_onnx_and_is_no_larger_there() -> None:
     torch.manual_seed(0)
     network, images = students.fe_net(num_classes=7, width=0.25, small_images=True), torch.randn(3, 3, 32, 32)
-    file = serialize(network, images)
+    file = serialize(deployable(network), images)
     weights = 4 * sum(parameter.numel() for parameter in network.parameters())
     assert len(file) < 1.5 * weights
     with torch.no_grad():

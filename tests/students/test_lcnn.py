@@ -1,6 +1,7 @@
 """Lookups: equal to a convolution, as cheap as the formula says, and sparser the harder they are pushed."""
 
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,13 @@ from torch import Tensor, nn
 
 import students
 from distill import measure, onnx_file
-from distill.artifact import deployable
+from distill.artifact import Artifact, deployable
+from distill.data.digits import Digits
+from distill.distiller import Distiller
+from distill.optim import build_optimizer
+from distill.recipe import load
+from distill.rehearsal import first_artifact
+from distill.tasks.classification import Classification
 from students.lcnn import LookupConv2d, lookup, lookup_macs
 
 LAYERS = [
@@ -136,6 +143,26 @@ def test_it_exports_to_onnx() -> None:
     file = onnx_file.serialize(deployable(network), images)
     answer = onnx_file.answer(onnx_file.session(file, threads=1), images)
     torch.testing.assert_close(answer, network(images), rtol=1e-4, atol=1e-4)
+
+
+def test_few_shots_change_the_lookups_and_no_bit_of_a_dictionary(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    settings = {"num_classes": 10, "words": 16, "push": 1.0, "channels": 1}
+    earlier = students.lcnn_resnet20(**settings).eval()
+    Artifact(earlier, network={"name": "lcnn_resnet20", **settings}).save(tmp_path / "student.safetensors")
+    recipe = load("students/lcnn_few_shot", [f"student.weights={tmp_path / 'student.safetensors'}"])
+    data, (stage,) = Digits(0, limit=20, batch_size=10), recipe.stages.values()
+    network = first_artifact(recipe.student, data, seed=1).model
+    assert all(torch.equal(value, earlier.state_dict()[name]) for name, value in network.state_dict().items())
+    common = {"optimizer": recipe.optimizer, "schedule": recipe.schedule, "example": data.calibration(8)[0]}
+    module = Distiller(network, None, Classification(10), stage, offered={}, **common)
+    learns = build_optimizer([p for p in module.parameters() if p.requires_grad], recipe.optimizer)
+    for batch in data.train_dataloader():
+        learns.zero_grad()
+        F.cross_entropy(network(batch.inputs), batch.labels).backward()
+        learns.step()
+    for name, parameter in network.named_parameters():
+        assert torch.equal(parameter, earlier.get_parameter(name)) == name.endswith("dictionary"), name
 
 
 @pytest.mark.parametrize(
