@@ -1,6 +1,6 @@
-"""He et al.: Deep Residual Learning for Image Recognition. arXiv:1512.03385, equation 1: sums of a branch and a shortcut.
+"""He et al.: Deep Residual Learning for Image Recognition. arXiv:1512.03385, equation 1: a branch beside a shortcut.
 
-They are found in any network by running it once, and can be left without their branches.
+Such blocks are found in any network by running it once, and can be left without their branches.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

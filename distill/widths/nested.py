@@ -1,4 +1,4 @@
-"""Networks inside a network: every layer's first channels or largest weights, or the first blocks, are one of their own.
+"""Networks inside a network: every layer's first channels or largest weights, or the first blocks, are one.
 
 Kim, Ahn & Oh: NestedNet: Learning Nested Sparse Structures in Deep Neural Networks. arXiv:1712.03781.
 """
