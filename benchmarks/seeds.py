@@ -1,7 +1,7 @@
 """One recipe with several seeds: mean and standard deviation of every row of its table.
 
     python -m benchmarks.seeds quickstart --seeds 3
-    python -m benchmarks.seeds fashion_mnist/resnet20_shufflenet --limit 20000 --seeds 3
+    python -m benchmarks.seeds fashion_mnist/resnet20_shufflenet data.limit=20000 --seeds 3
     python -m benchmarks.seeds fashion_mnist/resnet20_shufflenet --seeds 1
 
 Finished steps are reused, so the command can be stopped and started again. Prints a Markdown table.
@@ -21,13 +21,12 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
-    parser.add_argument("--limit", type=int, help="images to train on; default: all 60,000")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what differs from the recipe")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", default="runs")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     quiet_libraries()
-    limit = [f"data.limit={options.limit}"] if options.limit else []
-    overrides = [f"output={options.output}", *limit]
+    overrides = [f"output={options.output}", *options.overrides]
     runs = [run(load(options.recipe, [*overrides, f"seed={seed}"])).steps for seed in range(options.seeds)]
     print("| step | parameters | MACs | bytes | test accuracy, % | batch 1, ms | batch 32, ms | seconds |")
     print("|---|---|---|---|---|---|---|---|")

@@ -106,8 +106,8 @@ class Distiller(pl.LightningModule):
         head = bool(losses or self.stage.task_weight)
         self.blocks = Blocks(cuts, Taps(student, cuts.student)(example.inputs)[1], told, head=head) if cuts else None
         self.teacher = cached(live) if live else None
-        survival = self.stage.stochastic_depth
-        self.depth = StochasticDepth(student, example.inputs, survival) if survival else None
+        depth = self.stage.depth()
+        self.depth = StochasticDepth(student, example.inputs, depth.survival, depth.scaling) if depth else None
         self.train()
 
     def training_step(self, batch: Batch, _: int) -> Tensor:

@@ -3,17 +3,20 @@
 For every batch each residual block survives with a probability that falls linearly from the first block to the last;
 of one that does not, only the shortcut is left. After training all blocks compute, their branches times that
 probability (equation 5), which is folded into the last weights of each branch: the network keeps its usual structure.
+With inverted scaling, that of torchvision's ``stochastic_depth``, branches are divided by it in training instead.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from distill.errors import RecipeError
 from distill.residual import Residual, residual_blocks, without
+from distill.schema.stage import Scaling
 
 
 class StochasticDepth:
@@ -24,13 +27,15 @@ class StochasticDepth:
         example: a batch of inputs.
         survival: the last block's probability p of being there, above 0 and up to 1. Block l of L has
             1 - l / L * (1 - p).
+        scaling: ``paper``: branches are multiplied by their probability in the network to keep; ``inverted``: they are
+            divided by it in training, and kept as they are.
 
     Raises:
         RecipeError: the network has no such blocks, or does something else with their branches.
     """
 
-    def __init__(self, model: nn.Module, example: Tensor, survival: float) -> None:
-        self.model = model
+    def __init__(self, model: nn.Module, example: Tensor, survival: float, scaling: Scaling = "paper") -> None:
+        self.model, self.scaling = model, scaling
         self.blocks = residual_blocks(model, example[:1])
         for block in self.blocks:
             if block.spoiled:
@@ -56,16 +61,32 @@ class StochasticDepth:
     def drawn(self) -> Iterator[list[Residual]]:
         """For as long as it lasts, the model runs without the blocks that it yields, and leaves no gradients there."""
         dropped = self.draw()
-        with without(self.model, dropped):
+        with without(self.model, dropped), self._divided(set(self.blocks) - set(dropped)):
             yield dropped
 
     def folded(self, survival: Tensor | None = None) -> nn.Module:
-        """A copy of the model to evaluate: every branch times its block's probability."""
+        """A copy of the model to evaluate: with the paper's scaling, branches times their blocks' probabilities."""
         model = copy.deepcopy(self.model)
-        for block, share in zip(self.blocks, self.survival if survival is None else survival, strict=True):
+        if survival is None:
+            survival = self.survival if self.scaling == "paper" else torch.ones(len(self.blocks))
+        for block, share in zip(self.blocks, survival, strict=True):
             for parameter in model.get_submodule(block.weights).parameters(recurse=False):
                 parameter.data.mul_(share.to(parameter))
         return model
+
+    @contextmanager
+    def _divided(self, kept: Collection[Residual]) -> Iterator[None]:
+        """With inverted scaling, what comes out of these branches is divided by their blocks' probabilities."""
+        handles = [
+            self.model.get_submodule(block.branch[-1]).register_forward_hook(partial(_quotient, probability))
+            for block, probability in zip(self.blocks, self.survival.tolist(), strict=True)
+            if block in kept and self.scaling == "inverted"
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     @torch.no_grad()
     def _check(self, example: Tensor) -> None:
@@ -79,3 +100,7 @@ class StochasticDepth:
         expected = self.folded(torch.zeros(len(self.blocks)))(example)
         if not torch.allclose(found, expected, rtol=1e-3, atol=1e-5):
             raise RecipeError(f"{refusal}: their branches do more than to be added")
+
+
+def _quotient(probability: float, _module: nn.Module, _args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return output / probability

@@ -104,6 +104,21 @@ def test_what_is_kept_adds_branches_times_their_probability() -> None:
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("name", ["resnet20", "lccl_resnet20", "wrn_16_1", "kd_shufflenet_v1"])
+@torch.no_grad()
+def test_with_inverted_scaling_kept_branches_are_divided_in_training_alone(name: str) -> None:
+    model, depth, images = made(name)
+    inverted = StochasticDepth(model, images, 0.5, scaling="inverted")
+    before = model(images)
+    with inverted.drawn() as dropped:
+        found = model(images)
+    assert 0 < len(dropped) < len(depth.blocks)
+    shares = torch.tensor([0.0 if block in dropped else 1 / p for block, p in zip(depth.blocks, depth.survival)])
+    torch.testing.assert_close(found, depth.folded(shares)(images), rtol=1e-3, atol=1e-5)
+    assert torch.equal(model(images), before)
+    assert torch.equal(inverted.folded()(images), before)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 @torch.no_grad()
 def test_a_certain_block_is_kept_as_it_is(name: str) -> None:
@@ -131,6 +146,24 @@ class Plus(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc((x + self.end(self.conv(x))).mean((2, 3)))
+
+
+@torch.no_grad()
+def test_with_inverted_scaling_a_kept_branch_is_that_of_torchvision() -> None:
+    torch.manual_seed(0)
+    network, x = Plus(nn.Identity()).eval(), torch.randn(2, 3, 4, 4)
+    depth = StochasticDepth(network, x, 0.4, scaling="inverted")
+    theirs = [torchvision.ops.stochastic_depth(network.conv(x), 1 - 0.4, "batch") for _ in range(20)]
+    ours = []
+    for _ in range(20):
+        with depth.drawn():
+            ours.append(network(x))
+    expected = {bool(branch.any()): network.fc((x + branch).mean((2, 3))) for branch in theirs}
+    assert expected.keys() == {False, True}
+    kept = [torch.allclose(output, expected[True]) for output in ours]
+    dropped = [torch.allclose(output, expected[False]) for output in ours]
+    assert any(kept)
+    assert [not one for one in kept] == dropped
 
 
 def test_a_branch_that_weights_cannot_scale_is_refused() -> None:
@@ -161,12 +194,14 @@ trainer: {accelerator: cpu, devices: 1}
 """
 
 
-def test_a_stage_leaves_the_usual_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("written", ["0.5", "{survival: 0.5, scaling: inverted}"])
+def test_a_stage_leaves_the_usual_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str) -> None:
     draws: list[int] = []
     draw = StochasticDepth.draw
     monkeypatch.setattr(StochasticDepth, "draw", lambda self: draws.append(1) or draw(self))
     (tmp_path / "recipe.yaml").write_text(RECIPE)
-    result = run(load(str(tmp_path / "recipe.yaml"), [f"output={tmp_path / 'runs'}"]))
+    changes = [f"output={tmp_path / 'runs'}", f"stages.plain.stochastic_depth={written}"]
+    result = run(load(str(tmp_path / "recipe.yaml"), changes))
     artifact = open_artifact(result.folder / "student.safetensors")
     assert len(draws) == 3  # batches of 108 images to train on
     assert artifact.plans == ()
@@ -180,6 +215,14 @@ def test_a_stage_leaves_the_usual_network(tmp_path: Path, monkeypatch: pytest.Mo
         (["compile=true"], "at stages.plain: compiled code leaves no blocks out"),
         (["stages.plain.stochastic_depth=0"], "stochastic_depth is 0.0, but a probability is above 0"),
         (["stages.plain.stochastic_depth=1.5"], "stochastic_depth is 1.5, but a probability is above 0"),
+        (["stages.plain.stochastic_depth={survival: -1}"], "stochastic_depth is -1.0, but a probability is above 0"),
+        (["stages.plain.stochastic_depth=true"], "stochastic_depth is True, but is a probability, such as 0.5, or a"),
+        (["stages.plain.stochastic_depth={scaling: paper}"], r"stochastic_depth is \{'scaling': 'paper'\}, but is a"),
+        (["stages.plain.stochastic_depth={survival: 1, p: 1}"], "'p': 1}, but is a probability, such as 0.5, or a sec"),
+        (
+            ["stages.plain.stochastic_depth={survival: 0.5, scaling: late}"],
+            "'scaling': 'late'}, but is a probability, such as 0.5, or a section, .*where scaling is paper or inverted",
+        ),
         (
             ["compress={prune: {finetune: {epochs: 1, stochastic_depth: 0.5}}}"],
             "fine-tuning keeps what a hook stored: remove 'stochastic_depth'",

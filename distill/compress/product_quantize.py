@@ -6,20 +6,16 @@ pay more for codebooks than for codes.
 """
 
 from dataclasses import dataclass, replace
-from math import prod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill.artifact import Artifact
 from distill.compress import hook
+from distill.compress._codebooks import block_of, entries, k_means, nearest
 from distill.compress._weights import adopt, channels_of, slices, unsliced, weights_of
 from distill.errors import RecipeError
 from distill.stored import form
-
-ITERATIONS = 30
-ROWS = 2**15
-"""Blocks compared with the codebook at once."""
 
 
 @hook("product_quantize")
@@ -53,9 +49,7 @@ def product_quantize(
         )
     stored = {}
     for name, weight in weights_of(artifact, "product_quantize", layers).items():
-        module = artifact.model.get_submodule(name.rpartition(".")[0])
-        kernel = prod(module.kernel_size) if isinstance(module, nn.modules.conv._ConvNd) else 1
-        rows = slices(weight.cpu(), axis := channels_of(artifact, name), kernel if kernel > 1 else block)
+        rows = slices(weight.cpu(), axis := channels_of(artifact, name), block_of(artifact, name, block))
         codes, codebooks = fit_codebooks(rows, codebook_size, 1 + residual, torch.Generator().manual_seed(seed))
         stored[name] = ProductQuantized(codes=codes, codebooks=codebooks, shape=list(weight.shape), axis=axis)
     return adopt("product_quantize", artifact, stored)
@@ -101,36 +95,10 @@ class ProductQuantized:
 
 def fit_codebooks(rows: Tensor, size: int, stages: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Codes (stages, rows) and codebooks (stages, entries, block), the later ones for what the earlier leave over."""
-    size = max(1, min(size, len(rows) // 4))
+    size = entries(size, len(rows))
     codes, codebooks = [], []
     for _ in range(stages):
         codebooks.append(k_means(rows, size, generator).bfloat16())
         codes.append(nearest(rows, codebooks[-1].float()))
         rows = rows - codebooks[-1].float()[codes[-1]]
     return torch.stack(codes).to(torch.uint8), torch.stack(codebooks)
-
-
-def k_means(rows: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Lloyd's algorithm from k-means++ (Arthur & Vassilvitskii, 2007); empty clusters go where the error is largest."""
-    means = rows[torch.randint(len(rows), (1,), generator=generator)]
-    far = (rows - means).square().sum(1)
-    for _ in range(size - 1):
-        weights = far if far.any() else torch.ones_like(far)
-        means = torch.cat([means, rows[torch.multinomial(weights, 1, generator=generator)]])
-        far = far.minimum((rows - means[-1]).square().sum(1))
-    codes = nearest(rows, means)
-    for _ in range(ITERATIONS):
-        counts = torch.bincount(codes, minlength=size)
-        means = torch.zeros_like(means).index_add(0, codes, rows) / counts.clamp(min=1)[:, None]
-        errors = (rows - means[codes]).square().sum(1)
-        means[counts == 0] = rows[errors.topk(int((counts == 0).sum())).indices]
-        before, codes = codes, nearest(rows, means)
-        if torch.equal(before, codes):
-            break
-    return means
-
-
-def nearest(rows: Tensor, means: Tensor) -> Tensor:
-    """The position of the mean that each row is nearest to."""
-    sizes = means.square().sum(1) / 2
-    return torch.cat([(sizes - part @ means.T).argmin(1) for part in rows.split(ROWS)])

@@ -11,6 +11,8 @@ from distill.schema.components import Component, Network
 from distill.schema.cuts import Cuts
 from distill.schema.optimisation import Optimizer, Schedule
 
+Scaling = Literal["paper", "inverted"]
+
 
 @dataclass
 class Loss(Component):
@@ -34,6 +36,21 @@ class Loss(Component):
 
 
 @dataclass
+class Depth:
+    """The section ``stochastic_depth`` of a stage, which may also be written as its ``survival`` alone."""
+
+    survival: float
+    """The probability that the last block is there, above 0 and up to 1; earlier ones are there more often."""
+    scaling: Scaling = "paper"
+    """``paper``: when the stage is over, branches are multiplied by their blocks' probabilities. ``inverted``: they are
+    divided by them while it trains, as torchvision does, and kept as they are."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.survival <= 1:
+            raise RecipeError(f"stochastic_depth is {self.survival}, but a probability is above 0 and up to 1")
+
+
+@dataclass
 class Stage:
     """One training run over some of the student's parameters."""
 
@@ -54,9 +71,10 @@ class Stage:
     The next stage goes on with the recipe's student, and may learn from this one."""
     peer: Network | None = None
     """A second student that learns beside the first one, each with the other as its teacher, and is then left."""
-    stochastic_depth: float | None = None
+    stochastic_depth: Any = None
     """Leave residual blocks out at random while training: the last one is there with this probability, above 0 and up
-    to 1, earlier ones more often. No block is left out of the network that the stage leaves."""
+    to 1, earlier ones more often. No block is left out of the network that the stage leaves. A number, or a section of
+    `Depth`: ``{survival: 0.5, scaling: inverted}``."""
     train: list[str] = field(default_factory=lambda: ["*"])
     """Glob patterns of the student parameters to update; the others stay as they are."""
     keep: Literal["last", "best"] = "last"
@@ -76,9 +94,24 @@ class Stage:
             raise RecipeError("blocks follow a teacher that has learned already: remove 'peer' or 'blocks'")
         if self.peer and not self.losses:
             raise RecipeError("the peer teaches nothing: give the stage losses, for example kd: {temperature: 1}")
-        if self.stochastic_depth is not None and not 0 < self.stochastic_depth <= 1:
-            raise RecipeError(f"stochastic_depth is {self.stochastic_depth}, but a probability is above 0 and up to 1")
+        self.depth()
         self.teachers()
+
+    def depth(self) -> Depth | None:
+        """The stage's stochastic depth, however it is written."""
+        if self.stochastic_depth is None:
+            return None
+        written = self.stochastic_depth
+        section = written if isinstance(written, dict) else {"survival": written}
+        match {"scaling": "paper", **section}:
+            case {"survival": bool()}:
+                pass
+            case {"survival": int() | float() as p, "scaling": "paper" | "inverted" as scaling, **others} if not others:
+                return Depth(float(p), scaling)
+        raise RecipeError(
+            f"stochastic_depth is {self.stochastic_depth!r}, but is a probability, such as 0.5, or a section, such as "
+            "{survival: 0.5, scaling: inverted}, where scaling is paper or inverted"
+        )
 
     def teachers(self) -> dict[str, float]:
         """The names of the stage's teachers and their weights; empty if the recipe's teach."""

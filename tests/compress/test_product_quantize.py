@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from distill.artifact import Artifact
+from distill.compress._codebooks import k_means, nearest
 from distill.compress.encode import encode
-from distill.compress.product_quantize import k_means, nearest, product_quantize
+from distill.compress.product_quantize import product_quantize
 from distill.errors import RecipeError
 from distill.stored import Encoded
 from tests.compress import nets

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.artifact import Artifact, open_artifact
+from distill.compress.cartesian_quantize import cartesian_quantize
 from distill.compress.cluster import cluster
 from distill.compress.encode import encode
 from distill.compress.hash_weights import hash_weights, hashed
@@ -19,6 +20,7 @@ HOOKS: dict[str, Hook] = {
     "cluster": lambda artifact: cluster(artifact, bits=3),
     "common": lambda artifact: cluster(artifact, bits=3, shared=True),
     "product": lambda artifact: product_quantize(artifact, residual=1),
+    "cartesian": lambda artifact: cartesian_quantize(artifact),
     "hashed": lambda artifact: hash_weights(artifact),
 }
 every_hook = pytest.mark.parametrize("apply", HOOKS.values(), ids=HOOKS)
@@ -54,6 +56,15 @@ def test_an_entry_of_a_codebook_gets_the_sum_of_its_blocks_gradients() -> None:
     blocks = dense.reshape(-1, 4)
     expected = torch.stack([blocks[form.codes[0] == code].sum(0) for code in range(5)])
     torch.testing.assert_close(ours[0], expected, rtol=2**-7, atol=1e-3)
+
+
+def test_an_entry_for_rotated_vectors_gets_the_sum_of_their_rotated_gradients() -> None:
+    done = cartesian_quantize(linear(), codebook_size=5)
+    form = done.stored["weight"]
+    ours, dense = gradients(done)
+    blocks = (dense.reshape(-1, 8) @ form.rotation.float()).chunk(2, 1)
+    expected = torch.stack([blocks[1][form.codes[1] == code].sum(0) for code in range(5)])
+    torch.testing.assert_close(ours[1], expected, rtol=2**-7, atol=1e-3)
 
 
 def test_a_hashed_value_gets_the_sum_of_its_positions_signed_gradients() -> None:

@@ -1,0 +1,62 @@
+"""Integers against float32 at the size of ImageNet: what `int8` gains where a run takes milliseconds.
+
+    pip install -e '.[openvino]'
+    python -m benchmarks.int8 [--students resnet18 ...] [--size 224]
+
+Whole networks of 1,000 classes, with first weights and random images, for speed depends on neither. Timed interleaved
+in ONNX Runtime and OpenVINO, on one and on two threads, batches of 1 and 32. Prints Markdown tables.
+"""
+
+import argparse
+
+import torch
+
+from benchmarks import _race
+from benchmarks._jobs import say
+from distill import networks
+from distill.artifact import Artifact
+from distill.batch import Batch
+from distill.compress import hook
+from distill.console import quiet_libraries
+
+STUDENTS = ("resnet18", "mobilenet_v2", "squeezenet1_1", "shufflenet_v2")
+SEED = 0
+
+
+def images(size: int) -> list[Batch]:
+    """Thirty-two of them."""
+    inputs = torch.randn(32, 3, size, size, generator=torch.Generator().manual_seed(SEED))
+    return [Batch(inputs, torch.zeros(32, dtype=torch.long), torch.arange(32))]
+
+
+@torch.no_grad()
+def fresh(name: str, batches: list[Batch]) -> Artifact:
+    """A network with its first weights, whose batch norms have seen the images."""
+    entry = {"name": name, "num_classes": 1000, "channels": 3}
+    torch.manual_seed(SEED)
+    model = networks.build(entry)
+    model.train()
+    for batch in batches:
+        model(batch.inputs)
+    return Artifact(model.eval(), network=entry)
+
+
+def main() -> None:
+    """Quantize, time and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--students", nargs="+", default=STUDENTS, metavar="NAME")
+    parser.add_argument("--size", type=int, default=224, help="height and width of the images")
+    options = parser.parse_args()
+    quiet_libraries()
+    batches = images(options.size)
+    for name in options.students:
+        dense = fresh(name, batches)
+        entrants = {"fp32": dense, "int8": hook.find("int8")(dense, batches, lambda _: 0.0)}
+        say(f"\n{name}, milliseconds (times as fast as fp32)\n")
+        exported = {title: _race.exported(artifact, batches) for title, artifact in entrants.items()}
+        for line in _race.lines(_race.race(exported, batches[0].inputs), "fp32"):
+            say(line)
+
+
+if __name__ == "__main__":
+    main()
