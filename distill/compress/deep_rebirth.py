@@ -134,7 +134,7 @@ def _chains(
     for value, ends in made:
         gone, after = _followers(model, flow, value)
         pools = [m for path in gone if isinstance(m := model.get_submodule(path), nn.MaxPool2d | nn.AvgPool2d)]
-        found = {}
+        found: dict[str, Chain | str] = {}
         for end in ends:
             layer = layers.get(end.module) if end and times[end.module] == 1 else None
             if gone and end and isinstance(layer, nn.Conv2d):
