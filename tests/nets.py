@@ -29,6 +29,45 @@ def block(channels_in: int, channels_out: int) -> nn.Sequential:
     )
 
 
+class Inception(nn.Module):
+    """GoogLeNet in small: a stem, two modules of four branches, a pool behind each of them."""
+
+    def __init__(self, *, num_classes: int = 4, channels: int = 1) -> None:
+        super().__init__()
+        self.stem = conv(channels, 8, 3)
+        self.pool1 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        self.first = Branches(8, (2, 4, 6, 2, 4, 4))
+        self.pool2 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        self.second = Branches(16, (6, 4, 10, 4, 6, 2))
+        self.pool3 = nn.AvgPool2d(2)
+        self.head = nn.Linear(24, num_classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        x = self.pool2(self.first(self.pool1(self.stem(inputs))))
+        return self.head(self.pool3(self.second(x)).mean(dim=(2, 3)))
+
+
+class Branches(nn.Module):
+    """Widths are those of the 1x1 convolution; of the 3x3 branch, reduced and then its own; of 5x5; of the pool's."""
+
+    def __init__(self, inputs: int, widths: tuple[int, int, int, int, int, int]) -> None:
+        super().__init__()
+        point, less3, three, less5, five, pooled = widths
+        self.one = conv(inputs, point, 1)
+        self.two = nn.Sequential(conv(inputs, less3, 1), conv(less3, three, 3))
+        self.three = nn.Sequential(conv(inputs, less5, 1), conv(less5, five, 5))
+        self.four = nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), conv(inputs, pooled, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.one(x), self.two(x), self.three(x), self.four(x)], dim=1)
+
+
+def conv(inputs: int, outputs: int, size: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+    )
+
+
 @torch.no_grad()
 def settled(network: nn.Module, images: Tensor) -> nn.Module:
     """The same network to evaluate, its batch norms with the statistics of these images."""

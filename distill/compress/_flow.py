@@ -37,6 +37,8 @@ class Flow(NamedTuple):
     calls: list[Call]
     result: int
     """The value that the network answers."""
+    shapes: list[torch.Size]
+    """Of the values, by their number."""
 
     def readers(self) -> dict[int, list[Op]]:
         """Value -> who reads it."""
@@ -58,7 +60,7 @@ def follow(model: nn.Module, image: Tensor) -> Flow:
     notes.number(image)
     with notes.on_modules(model), notes:
         result = model(image)
-    return Flow(notes.ops, notes.calls, notes.values[id(result)])
+    return Flow(notes.ops, notes.calls, notes.values[id(result)], [tensor.shape for tensor in notes.alive])
 
 
 class _Notes(TorchFunctionMode):

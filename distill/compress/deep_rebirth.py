@@ -1,32 +1,35 @@
 """Li, Wang & Kong: DeepRebirth: Accelerating Deep Neural Network Execution on Mobile Devices. arXiv:1708.04728,
-streamline slimming: what follows a convolution and has no weights of its own becomes a part of it.
+streamline slimming: what follows a convolution and has no weights of its own becomes a part of it; and, if asked for,
+branch slimming: what lies beside a larger convolution and is cheap becomes a part of it.
 
 Batch normalisation is folded in, which changes nothing. Pooling and local response normalisation go, and the
 convolution takes over their stride: that computes something else, and has to be learned again with ``finetune`` from
-the network as it was. Activations stay: runtimes do them within the convolution. Departs from the paper: the
-convolution learns again from the weights that it had, not from random ones, at the learning rate of all others; layers
-are learned at once, unless a recipe has the hook several times, with other ``layers``; Inception's branches stay.
+the network as it was. Activations stay: runtimes do them within the convolution. Departs from the paper: a convolution
+learns again from the weights that it had, and only filters that take a branch's place from random ones; all at one
+learning rate, where new layers of the paper have ten times that of others; and at once, unless a recipe has the hook
+several times, with other ``layers``.
 """
 
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from distill import measure
 from distill.artifact import Artifact, Plan, exchange, surgery
 from distill.batch import Batch
 from distill.compress import hook
-from distill.compress._flow import Flow, follow
+from distill.compress._branches import ACTIVATIONS, fill, joined, rebuilt, slimming
+from distill.compress._flow import Flow, Op, follow
 from distill.compress._folding import BatchNorm, absorb, norms_after, restructure
 from distill.compress._layers import Layer, factorable, layer_at
+from distill.errors import RecipeError
 
 log = logging.getLogger(__name__)
 
-ACTIVATIONS = frozenset(["relu", "relu6", "hardtanh", "hardswish", "silu", "leaky_relu", "gelu", "elu", "dropout"])
 Merged = nn.MaxPool2d | nn.AvgPool2d | nn.LocalResponseNorm
 """What a convolution can learn to do about as well."""
 
@@ -42,7 +45,13 @@ class Chain(NamedTuple):
 
 @hook("deep_rebirth")
 def deep_rebirth(
-    artifact: Artifact, calibration: Sequence[Batch], *, exact: bool = False, layers: list[str] | None = None
+    artifact: Artifact,
+    calibration: Sequence[Batch],
+    *,
+    exact: bool = False,
+    branches: bool = False,
+    seed: int = 0,
+    layers: list[str] | None = None,
 ) -> Artifact:
     """Convolutions that do the work of the batch normalisation and the pooling behind them.
 
@@ -50,18 +59,28 @@ def deep_rebirth(
         artifact: what to compress.
         calibration: its first image tells the sizes of maps.
         exact: merge batch normalisation alone, so that the network computes what it did.
+        branches: first let larger convolutions make the channels of 1x1 convolutions beside them, with or without a
+            pool; and merge the pools behind joined branches too.
+        seed: of the new filters.
         layers: globs of module paths; without any, every layer.
 
     Raises:
-        RecipeError: a glob matches nothing, or the artifact is pruned or encoded.
+        RecipeError: a glob matches nothing, ``exact`` is asked for with ``branches``, or the artifact is pruned or
+            encoded.
         TrainingError: a weight holds values that are not finite.
     """
+    if exact and branches:
+        raise RecipeError("deep_rebirth without branches computes something else: remove 'exact' or 'branches'")
     fit, unfit = factorable(artifact, "deep_rebirth", layers, grouped=True)
+    image = calibration[0].inputs[:1].to(next(artifact.model.parameters()).device)
+    if branches:
+        artifact = _slimmed(artifact, image, fit, seed)
+        present = dict(artifact.model.named_modules())
+        fit, _ = factorable(artifact, "deep_rebirth", [path for path in fit if path in present], grouped=True)
     model = artifact.copy_model()
-    image = calibration[0].inputs[:1].to(next(model.parameters()).device)
     flow = follow(model, image)
     norms = norms_after(model, flow, fit)
-    chains, left = ({}, {}) if exact else _chains(model, flow, fit, image)
+    chains, left = ({}, {}) if exact else _chains(model, flow, fit, joins=branches)
     plan: dict[str, dict[str, Any]] = {path: {"norm": norm} for path, norm in norms.items()}
     for path, chain in chains.items():
         plan[path] = plan.get(path, {}) | chain._asdict()
@@ -77,8 +96,8 @@ def deep_rebirth(
 
 @surgery("deep_rebirth")
 def apply(model: nn.Module, layers: dict[str, dict[str, Any]]) -> nn.Module:
-    """Give layers the bias of the ``norm`` that goes, and the stride of what else is ``gone``."""
-    restructure(model, layers)
+    """Give layers the channels of branches, or the bias of the ``norm`` and the stride of what else is ``gone``."""
+    restructure(rebuilt(model, layers), layers)
     for path, spec in layers.items():
         for other in spec.get("gone", []):
             exchange(model, other, nn.Identity())
@@ -88,38 +107,59 @@ def apply(model: nn.Module, layers: dict[str, dict[str, Any]]) -> nn.Module:
     return model
 
 
+def _slimmed(artifact: Artifact, image: Tensor, layers: dict[str, Layer], seed: int) -> Artifact:
+    """The artifact without cheap branches; filters in their place begin anew, all others are what they were."""
+    model = artifact.copy_model()
+    plan = slimming(model, follow(model, image), layers)
+    apply(model, plan)
+    grown = {path: spec["before"] for path, spec in plan.items() if "before" in spec}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for path, before in grown.items():
+            fill(model.get_submodule(path), artifact.model.get_submodule(path), before)
+    was, now = measure.params(artifact.model), measure.params(model)
+    log.info("deep_rebirth: %d modules lose branches, %d -> %d parameters", len(plan) - len(grown), was, now)
+    return artifact.with_model(model, Plan("deep_rebirth", plan)) if plan else artifact
+
+
 def _chains(
-    model: nn.Module, flow: Flow, layers: dict[str, Layer], image: Tensor
+    model: nn.Module, flow: Flow, layers: dict[str, Layer], *, joins: bool
 ) -> tuple[dict[str, Chain], dict[str, str]]:
-    """What convolutions can take over; and why some cannot."""
-    chains, left = {}, {}
-    sizes = _sizes(model, image)
+    """What convolutions can take over, those that are joined together if ``joins``; and why some cannot."""
+    chains: dict[str, Chain] = {}
+    left: dict[str, str] = {}
     times = flow.times()
-    for op in flow.ops:
-        layer = layers.get(op.module)
-        if op.name != "conv2d" or not isinstance(layer, nn.Conv2d) or times[op.module] != 1:
-            continue
-        if gone := _followers(model, flow, op.outputs[0]):
-            pools = [m for path in gone if isinstance(m := model.get_submodule(path), nn.MaxPool2d | nn.AvgPool2d)]
-            chain = _merged(layer, pools, gone, sizes[op.module][0], sizes[gone[-1]][1])
-            if isinstance(chain, Chain):
-                chains[op.module] = chain
-            else:
-                left[op.module] = chain
+    made: list[tuple[int, list[Op | None]]] = [(op.outputs[0], [op]) for op in flow.ops if op.name == "conv2d"]
+    made += [(op.outputs[0], [branch.end() for branch in branches]) for op, branches in joined(flow) if joins]
+    for value, ends in made:
+        gone, after = _followers(model, flow, value)
+        pools = [m for path in gone if isinstance(m := model.get_submodule(path), nn.MaxPool2d | nn.AvgPool2d)]
+        found: dict[str, Chain | str] = {}
+        for end in ends:
+            layer = layers.get(end.module) if end and times[end.module] == 1 else None
+            if gone and end and isinstance(layer, nn.Conv2d):
+                before = flow.shapes[end.inputs[0]]
+                found[end.module] = _merged(layer, pools, [] if found else gone, before, flow.shapes[after])
+        refusals = [chain for chain in found.values() if isinstance(chain, str)]
+        if refusals:
+            left |= dict.fromkeys(found, refusals[0])
+        elif len(found) == len(ends):
+            chains |= {path: chain for path, chain in found.items() if isinstance(chain, Chain)}
     return chains, left
 
 
-def _followers(model: nn.Module, flow: Flow, value: int) -> list[str]:
-    """The modules that a convolution's output goes through and nothing else does, activations left out."""
-    readers, times, found = flow.readers(), flow.times(), []
+def _followers(model: nn.Module, flow: Flow, value: int) -> tuple[list[str], int]:
+    """The modules that a value goes through and nothing else does, activations left out; and what they make of it."""
+    readers, times, found, after = flow.readers(), flow.times(), [], value
     while len(following := readers.get(value, [])) == 1:
         (op,) = following
+        value = op.outputs[0]
         if op.name not in ACTIVATIONS | {"batch_norm"}:
             if not isinstance(model.get_submodule(op.module), Merged) or times[op.module] != 1:
                 break
             found.append(op.module)
-        value = op.outputs[0]
-    return found
+            after = value
+    return found, after
 
 
 def _merged(
@@ -154,24 +194,6 @@ def _merged(
         own = int(layer.padding[axis])
         padding.append(own if own in fit else fit[0])
     return Chain(gone, stride, padding)
-
-
-@torch.no_grad()
-def _sizes(model: nn.Module, image: Tensor) -> dict[str, tuple[torch.Size, torch.Size]]:
-    """Shapes of the inputs and outputs of all convolutions and of what may go."""
-    found: dict[str, tuple[torch.Size, torch.Size]] = {}
-
-    def look(path: str, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        found[path] = (inputs[0].shape, output.shape)
-
-    wanted = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Conv2d | Merged)]
-    handles = [module.register_forward_hook(partial(look, path)) for path, module in wanted]
-    try:
-        model(image)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
 
 
 def _explain(norms: dict[str, str], chains: dict[str, Chain], left: dict[str, str]) -> None:

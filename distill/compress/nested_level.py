@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from distill.artifact import Artifact, Plan, store, surgery
+from distill.artifact import Artifact, Plan, exchange, store, surgery
 from distill.batch import Batch
 from distill.compress import hook
 from distill.compress._layers import refuse_broken_weights, refuse_encoded, refuse_stored
 from distill.errors import RecipeError
 from distill.sparse import Sparse
 from distill.widths.narrow import Channelwise, narrowed, rebuilt
-from distill.widths.nested import Nest, largest_masks, leading
+from distill.widths.nested import Nest, largest_masks, leading, removable_blocks, spare_blocks
 from distill.widths.sizes import Sizes, followed
 
 
@@ -28,11 +28,12 @@ def nested_level(
     Args:
         artifact: what to compress.
         calibration: images for the statistics.
-        level: the part of each layer to keep, above 0 and below 1, as the loss had it.
-        nest: what the part is of, as the loss had it: the first channels, or the largest weights.
+        level: the part of each layer or stage to keep, above 0 and below 1, as the loss had it.
+        nest: what the part is of, as the loss had it: the first channels, the largest weights, or the first blocks.
 
     Raises:
-        RecipeError: the level is out of range, or the artifact is stored in some form already.
+        RecipeError: the level is out of range, there are no blocks to take out, or the artifact is stored in some form
+            already.
         TrainingError: a weight holds values that are not finite.
     """
     if not 0 < level < 1:
@@ -46,16 +47,26 @@ def nested_level(
         small = store(artifact, {name: Sparse.of(weight.cpu(), masks[name].cpu()) for name, weight in named})
         return small.with_model(settled(small.copy_model(), calibration))
     model = artifact.copy_model()
-    sizes = Sizes(model, calibration[0].inputs[:1].to(next(model.parameters()).device), followed(model)[0])
-    channels, kept = leading(sizes, level)
-    plan = sizes.plan(channels)
-    return artifact.with_model(settled(narrowed(model, plan, kept), calibration), Plan("nested_level", plan))
+    image = calibration[0].inputs[:1].to(next(model.parameters()).device)
+    plan: dict[str, dict[str, Any]]
+    if nest == "layers":
+        plan = {block.path: {"gone": True} for block in spare_blocks(removable_blocks(model, image), level)}
+        model = apply(model, plan)
+    else:
+        sizes = Sizes(model, image, followed(model)[0])
+        channels, kept = leading(sizes, level)
+        plan = sizes.plan(channels)
+        model = narrowed(model, plan, kept)
+    return artifact.with_model(settled(model, calibration), Plan("nested_level", plan))
 
 
 @surgery("nested_level")
 def apply(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> nn.Module:
-    """Give layers so many channels."""
-    return rebuilt(model, layers)
+    """Give layers so many channels, and leave out blocks that are ``gone``."""
+    gone = [path for path, spec in layers.items() if spec.get("gone")]
+    for path in gone:
+        exchange(model, path, nn.Identity())
+    return rebuilt(model, {path: spec for path, spec in layers.items() if path not in gone})
 
 
 @torch.no_grad()

@@ -1,21 +1,24 @@
-"""Networks inside a network: the first channels of every layer, or its largest weights, are one of their own.
+"""Networks inside a network: every layer's first channels or largest weights, or the first blocks, are one.
 
 Kim, Ahn & Oh: NestedNet: Learning Nested Sparse Structures in Deep Neural Networks. arXiv:1712.03781.
 """
 
 import copy
+from collections.abc import Sequence
 from math import ceil
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from distill.errors import RecipeError
+from distill.residual import Residual, residual_blocks
 from distill.widths.channels import CONSTANT, Channels
 from distill.widths.families import Widths
 from distill.widths.narrow import Channelwise, Kept, mask_of, silence, sizes_of, weights
 from distill.widths.sizes import Sizes
 
-Nest = Literal["channels", "connections"]
+Nest = Literal["channels", "connections", "layers"]
 Masks = dict[str, Tensor]
 """Parameter name -> True where a weight belongs to a level."""
 
@@ -53,3 +56,38 @@ def largest_masks(model: nn.Module, level: float) -> Masks:
         count = ceil(level * sizes.numel())
         masks[name] = sizes >= sizes.flatten().kthvalue(sizes.numel() - count + 1).values
     return masks
+
+
+def spare_blocks(blocks: Sequence[Residual], level: float) -> list[Residual]:
+    """The blocks that a level is without: those of each stage but this part of them, the first ones.
+
+    Blocks whose branches put out maps of one shape are a stage. One that does more than to add stays in any case.
+    """
+    stages: dict[tuple[int, ...], list[Residual]] = {}
+    for block in blocks:
+        stages.setdefault(block.shape, []).append(block)
+    return [block for stage in stages.values() for block in stage[ceil(level * len(stage)) :] if block.removable]
+
+
+def removable_blocks(model: nn.Module, image: Tensor) -> list[Residual]:
+    """The residual blocks of a model that evaluates, of which some can be taken out.
+
+    Raises:
+        RecipeError: there are none.
+    """
+    blocks = residual_blocks(model, image)
+    if not any(block.removable for block in blocks):
+        raise RecipeError(
+            f"nest 'layers' takes residual blocks out, but {type(model).__name__} has none that answer their input "
+            "without their branch: nest 'channels' or 'connections'"
+        )
+    return blocks
+
+
+def block_masks(model: nn.Module, spare: Sequence[Residual]) -> Masks:
+    """All parameters of the network, those in the branches of these blocks as none of the level's."""
+    gone = {path for block in spare for path in block.branch}
+    return {
+        name: torch.full_like(parameter, name.rpartition(".")[0] not in gone, dtype=torch.bool)
+        for name, parameter in model.named_parameters()
+    }

@@ -1,5 +1,6 @@
 """DeepRebirth: what is folded computes the same; what is merged has the same shape and can be learned again."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from distill import measure
 from distill.artifact import Artifact, open_artifact
 from distill.batch import Batch
 from distill.compress.deep_rebirth import deep_rebirth
+from distill.errors import RecipeError
 from distill.straight_through import settle, trainable
 from students import student
 from tests.compress import nets
+from tests.nets import Inception, conv, settled
 
 GONE = (nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.LocalResponseNorm)
 
@@ -91,6 +94,116 @@ def test_googlenets_stem_is_merged() -> None:
     }
 
 
+GOOGLENET = {
+    "3a": (192, 64, 96, 128, 16, 32, 32),
+    "3b": (256, 128, 128, 192, 32, 96, 64),
+    "4a": (480, 192, 96, 208, 16, 48, 64),
+    "4b": (512, 160, 112, 224, 24, 64, 64),
+    "4c": (512, 128, 128, 256, 24, 64, 64),
+    "4d": (512, 112, 144, 288, 32, 64, 64),
+    "4e": (528, 256, 160, 320, 32, 128, 128),
+    "5a": (832, 256, 160, 320, 32, 128, 128),
+    "5b": (832, 384, 192, 384, 48, 128, 128),
+}
+"""Inputs; 1x1; 3x3, reduced and its own; 5x5, which torchvision computes as 3x3, reduced and its own; the pool's."""
+
+
+def test_all_of_googlenets_branches_and_pools_are_merged(tmp_path: Path) -> None:
+    settings = {"aux_logits": False, "init_weights": False}
+    model = torchvision.models.googlenet(**settings).eval()
+    assert measure.macs(model, torch.randn(1, 3, 224, 224)) == pytest.approx(1498.38e6, abs=5e3)
+    network = {"name": "torchvision.models:googlenet", "num_classes": 1000, **settings}
+    after = deep_rebirth(Artifact(model, network=network), batches(3, 64, 64), branches=True)
+    assert left(after.model) == []
+    assert sum(isinstance(m, nn.Conv2d) for m in after.model.modules()) == 57 - 2 * 9
+    expected = 64 * 3 * 49 + 64 * 64 + 192 * 64 * 9 + (64 + 64 + 192) + 1024 * 1000 + 1000
+    for inputs, one, less3, three, less5, five, pool in GOOGLENET.values():
+        both = (one + three) * less3 + (five + pool) * less5
+        expected += inputs * (less3 + less5) + 9 * both + less3 + less5 + one + three + five + pool
+    assert measure.params(after.model) == expected
+    images = torch.randn(2, 3, 64, 64)
+    assert after.model.conv3(after.model.conv2(after.model.conv1(images))).shape == (2, 192, 8, 8)
+    assert after.model.inception3b(torch.randn(2, 256, 8, 8)).shape == (2, 480, 4, 4)
+    after.save(tmp_path / "student.safetensors")
+    loaded = open_artifact(tmp_path / "student.safetensors", allow=["torchvision.models"]).model
+    assert torch.equal(loaded(images), after.model(images))
+
+
+def inception() -> tuple[Artifact, list[Batch]]:
+    data = batches(1, 16, 16)
+    return Artifact(settled(Inception(), data[0].inputs), network={"name": "tests.nets:Inception"}), data
+
+
+def test_channels_that_were_a_branchs_lie_where_they_lay() -> None:
+    before, data = inception()
+    after = deep_rebirth(before, data, branches=True, layers=["first.*"])
+    assert after.plans[0].layers == {
+        "first": {"branches": [["two"], ["three"]]},
+        "first.two.1.0": {"outputs": 8, "before": 2},
+        "first.two.1.1": {"outputs": 8, "before": 2},
+        "first.three.1.0": {"outputs": 8, "before": 0},
+        "first.three.1.1": {"outputs": 8, "before": 0},
+    }
+    added = {name for name, _ in after.model.named_parameters()} - {name for name, _ in before.model.named_parameters()}
+    assert added == {f"first.{path}.bias" for path in ("two.0.0", "two.1.0", "three.0.0", "three.1.0")}
+    maps = before.model.pool1(before.model.stem(data[0].inputs))
+    old, new = (network.first(maps) for network in (before.model, after.model))
+    # The pool behind the branches is merged too: convolutions answer every second pixel.
+    assert old.shape == (4, 16, 8, 8)
+    assert new.shape == (4, 16, 4, 4)
+    kept = [*range(2, 8), *range(8, 12)]
+    torch.testing.assert_close(new[:, kept], old[:, kept, ::2, ::2], rtol=1e-5, atol=1e-5)
+    fresh = [0, 1, *range(12, 16)]
+    assert new[:, fresh].flatten(1).std(dim=1).min() > 0.1
+    assert not any(
+        (new[:, channel] - old[:, other, ::2, ::2]).abs().max() < 1e-2 for channel in fresh for other in fresh
+    )
+
+
+def test_what_is_not_chosen_keeps_its_branches_and_rounds_add_up() -> None:
+    before, data = inception()
+    first = deep_rebirth(before, data, branches=True, layers=["first.*", "stem.*"])
+    assert left(first.model.second) == left(before.model.second)
+    assert first.model.second(torch.ones(1, 16, 4, 4)).equal(before.model.second(torch.ones(1, 16, 4, 4)))
+    both = deep_rebirth(first, data, branches=True)
+    assert left(both.model) == []
+    at_once = deep_rebirth(before, data, branches=True).model
+    assert {n: p.shape for n, p in both.model.named_parameters()} == {n: p.shape for n, p in at_once.named_parameters()}
+
+
+class Fork(nn.Module):
+    """A 1x1 convolution beside what no filters can be added to, or beside nothing that reads what it reads."""
+
+    def __init__(self, other: nn.Module, *, ahead: bool = False) -> None:
+        super().__init__()
+        self.one, self.other, self.ahead = conv(3, 4, 1), other, ahead
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.one(x), self.other(x + x.flip(3) if self.ahead else x)], dim=1).mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("other", "ahead"),
+    [
+        (conv(3, 4, 1), False),
+        (nn.Identity(), False),
+        (nn.Conv2d(3, 6, 3, padding=1, groups=3), False),
+        (nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Sigmoid()), False),
+        (nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.InstanceNorm2d(4)), False),
+        (nn.Conv2d(3, 4, 3, padding=1), True),
+    ],
+)
+def test_branches_that_nobody_can_take_over_stay(other: nn.Module, ahead: bool) -> None:
+    after = deep_rebirth(Artifact(Fork(other, ahead=ahead).eval()), batches(), branches=True)
+    assert isinstance(after.model.one[0], nn.Conv2d)
+
+
+def test_branches_are_not_slimmed_exactly() -> None:
+    before, data = inception()
+    with pytest.raises(RecipeError, match="remove 'exact' or 'branches'"):
+        deep_rebirth(before, data, exact=True, branches=True)
+
+
 class Shared(nn.Module):
     """A map that is pooled and also added; a pool whose stride exceeds the kernel; a pool used twice."""
 
@@ -121,15 +234,20 @@ def fitted(model: nn.Module, images: Tensor, aim: Tensor, steps: int) -> nn.Modu
     return model.eval()
 
 
-def test_distillation_from_the_network_as_it_was_recovers_it() -> None:
-    model = nn.Sequential(
+def pooled() -> nn.Module:
+    return nn.Sequential(
         *(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AvgPool2d(2)),
         *(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)),
         *(nn.Flatten(), nn.Linear(128, 4)),
     )
+
+
+@pytest.mark.parametrize(("network", "branches"), [(pooled, False), (Inception, True)])
+def test_distillation_from_the_network_as_it_was_recovers_it(network: Callable[[], nn.Module], branches: bool) -> None:
+    model = network()
     train, test = nets.striped(), nets.striped()
     before = Artifact(fitted(model, train.inputs, train.labels, 25))
-    merged = deep_rebirth(before, [train])
+    merged = deep_rebirth(before, [train], branches=branches)
     assert left(merged.model) == []
     after = settle(merged, fitted(trainable(merged), train.inputs, model(train.inputs).detach(), 60))
     accuracy = [(m(test.inputs).argmax(1) == test.labels).float().mean() for m in (model, merged.model, after.model)]

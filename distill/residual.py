@@ -1,0 +1,140 @@
+"""He et al.: Deep Residual Learning for Image Recognition. arXiv:1512.03385, equation 1: a branch beside a shortcut.
+
+Such blocks are found in any network by running it once, and can be left without their branches.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from distill.compress._flow import Flow, Op, follow
+
+PROPORTIONAL = {"relu", "dropout", "avg_pool2d", "max_pool2d", "mul"}
+"""Functions of half of their input are half of their output; others may not follow what is scaled."""
+
+
+class Residual(NamedTuple):
+    """A sum of a branch and a shortcut."""
+
+    path: str
+    """Of the module that adds them."""
+    branch: tuple[str, ...]
+    """Paths of the modules that run in the branch and nowhere else, in order."""
+    weights: str
+    """The last of these with weights."""
+    shape: tuple[int, ...]
+    """Of what the last module of the branch puts out, without the batch."""
+    spoiled: str | None
+    """A function that follows the last weights and is not proportional; without one, zero weights leave zeros."""
+    removable: bool
+    """Whether the module that adds answers its input where the branch gives zeros."""
+
+
+class _Side(NamedTuple):
+    """One of the two values of a sum."""
+
+    value: int
+    modules: list[str]
+    """Those that run for this side and nowhere else, in order of their last call."""
+    weighted: list[str]
+    """Those of them with weights."""
+
+
+def residual_blocks(model: nn.Module, image: Tensor) -> list[Residual]:
+    """Every sum in a network of a branch and a shortcut with fewer layers or none, in the order computed.
+
+    Args:
+        model: in evaluation mode.
+        image: a batch of one.
+    """
+    flow = follow(model, image)
+    makers = {value: number for number, op in enumerate(flow.ops) for value in op.outputs}
+    readers, times = flow.readers(), flow.times()
+    shapes = {call.path: tuple(flow.shapes[call.output][1:]) for call in flow.calls}
+    found = []
+    for op in flow.ops:
+        if op.name in ("add", "iadd") and len(set(op.inputs)) == 2:
+            first, second = (_ancestors(flow, makers, value) for value in op.inputs)
+            own = (first - second, second - first)
+            sides = [_side(model, flow, op, *side) for side in zip(op.inputs, own, strict=True)]
+            shortcut, branch = sorted(sides, key=lambda side: len(side.weighted))
+            if len(shortcut.weighted) < len(branch.weighted):
+                weights = branch.weighted[-1]
+                spoiled = _unproportional(flow, first ^ second, weights)
+                passes = times[op.module] == 1 and _answers_input(flow, makers, readers, op, shortcut.value)
+                shape = shapes.get(branch.modules[-1], ())
+                found.append(
+                    Residual(op.module, tuple(branch.modules), weights, shape, spoiled, passes and not spoiled)
+                )
+    return found
+
+
+@contextmanager
+def without(model: nn.Module, blocks: Sequence[Residual]) -> Iterator[None]:
+    """Nothing in the branches of these blocks is computed; zeros come out of them."""
+    for block in blocks:
+        *inner, last = map(model.get_submodule, block.branch)
+        for module in inner:
+            module.forward = _nothing
+        last.forward = partial(_nothing, shape=block.shape)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            for path in block.branch:
+                vars(model.get_submodule(path)).pop("forward", None)
+
+
+def _nothing(x: Tensor, *_: object, shape: tuple[int, ...] | None = None) -> Tensor:
+    """Zeros for every sample: of one number per sample, as nobody looks at them, or of ``shape``."""
+    return x.new_zeros(len(x), *(shape or [1] * (x.dim() - 1)))
+
+
+def _ancestors(flow: Flow, makers: Mapping[int, int], value: int) -> set[int]:
+    """Which calls a value depends on, by their number."""
+    waiting, seen = [value], set()
+    while waiting:
+        number = makers.get(waiting.pop())
+        if number is not None and number not in seen:
+            seen.add(number)
+            waiting.extend(flow.ops[number].inputs)
+    return seen
+
+
+def _side(model: nn.Module, flow: Flow, total: Op, value: int, numbers: set[int]) -> _Side:
+    """The side of a sum that these calls lead to."""
+    elsewhere = {op.module for number, op in enumerate(flow.ops) if number not in numbers} | {total.module}
+    last = {flow.ops[number].module: number for number in sorted(numbers)}
+    own = [module for module in sorted(last, key=last.__getitem__) if module not in elsewhere]
+    weighted = [at for at in own if isinstance(getattr(model.get_submodule(at), "weight", None), nn.Parameter)]
+    return _Side(value, own, weighted)
+
+
+def _unproportional(flow: Flow, numbers: set[int], weights: str) -> str | None:
+    """The first function among these calls that is not proportional to what the layer ``weights`` puts out."""
+    scaled: set[int] = set()
+    for op in (flow.ops[number] for number in sorted(numbers)):
+        if scaled & set(op.inputs) and op.name not in PROPORTIONAL:
+            return op.name
+        if op.module == weights or scaled & set(op.inputs):
+            scaled |= set(op.outputs)
+    return None
+
+
+def _answers_input(
+    flow: Flow, makers: Mapping[int, int], readers: Mapping[int, list[Op]], total: Op, shortcut: int
+) -> bool:
+    """Whether the module that adds answers the shortcut's value, and was given it; a ReLU leaves another's as it is."""
+    (call,) = (call for call in flow.calls if call.path == total.module)
+    value = total.outputs[0]
+    while value != call.output:
+        following = readers.get(value, [])
+        if [op.name for op in following] != ["relu"]:
+            return False
+        value = following[0].outputs[0]
+    clipped = value != total.outputs[0]
+    positive = shortcut in makers and flow.ops[makers[shortcut]].name == "relu"
+    return bool(total.module) and call.input == shortcut and (positive or not clipped)
