@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from distill.artifact import exchange
-from distill.compress._flow import Flow, Op
 from distill.compress._layers import Layer
 from distill.compress._places import JOINS
+from distill.flow import Flow, Op
 from distill.widths.narrow import resized, sizes_of
 
 ACTIVATIONS = frozenset(["relu", "relu6", "hardtanh", "hardswish", "silu", "leaky_relu", "gelu", "elu", "dropout"])

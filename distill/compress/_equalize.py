@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from distill.compress._flow import Flow
 from distill.compress._layers import Layer, layer_at
 from distill.compress._places import LAYERS
+from distill.flow import Flow
 
 HOMOGENEOUS = frozenset(["relu", "relu6", "hardtanh", "dropout", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"])
 """Functions of each channel with f(s * x) = s * f(x) for s > 0; a ReLU6 once it is a ReLU."""

@@ -23,10 +23,10 @@ from distill.artifact import Artifact, Plan, exchange, surgery
 from distill.batch import Batch
 from distill.compress import hook
 from distill.compress._branches import ACTIVATIONS, fill, joined, rebuilt, slimming
-from distill.compress._flow import Flow, Op, follow
 from distill.compress._folding import BatchNorm, absorb, norms_after, restructure
 from distill.compress._layers import Layer, factorable, layer_at
 from distill.errors import RecipeError
+from distill.flow import Flow, Op, follow
 
 log = logging.getLogger(__name__)
 

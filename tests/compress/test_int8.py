@@ -10,7 +10,6 @@ from distill import integer
 from distill.artifact import Artifact, open_artifact
 from distill.batch import Batch
 from distill.compress._equalize import correct_biases, equalize, pairs
-from distill.compress._flow import follow
 from distill.compress._folding import fold
 from distill.compress._places import Places
 from distill.compress.encode import encode
@@ -19,6 +18,7 @@ from distill.compress.quantize import quantize
 from distill.compress.svd import svd
 from distill.compress.tensor_train import tensor_train
 from distill.errors import ExportError, RecipeError, TrainingError
+from distill.flow import follow
 from distill.integer import Grid
 from distill.straight_through import settle, trainable
 from students import student
