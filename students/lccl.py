@@ -194,8 +194,9 @@ def lccl_resnet20(*, num_classes: int = 10, grid: int = 1, full_width: bool = Fa
     """
     block = partial(GatedBlock, grid=grid, full_width=full_width)
     network = preactivated(block, blocks=3, width=1, num_classes=num_classes, channels=channels)
-    for gate in [module.gate[1] for module in network.modules() if isinstance(module, Gated)]:
+    for gate in [module for module in network.modules() if isinstance(module, Gate)]:
+        _, normalise, _ = gate
         # Gates that begin anywhere multiply activations, and their gradients, by anything, block after block.
-        nn.init.constant_(gate.weight, 0.1)
-        nn.init.ones_(gate.bias)
+        nn.init.constant_(normalise.get_parameter("weight"), 0.1)
+        nn.init.ones_(normalise.get_parameter("bias"))
     return network
