@@ -5,7 +5,7 @@ dictionary once to the image, then look its answers up. As in the authors' code 
 and are pushed to zero while the network trains; one that arrives there stays.
 
 The paper's few-shot form keeps the dictionaries of a network and learns the lookups for other images: a recipe does so
-with ``weights`` of the earlier run and ``train`` patterns that leave ``*.dictionary`` out, see students/lcnn_few_shot.
+with ``weights`` of the earlier run and ``train`` patterns that leave ``*.dictionary`` out, see digits/lcnn_few_shot.
 """
 
 import math

@@ -150,7 +150,7 @@ def test_few_shots_change_the_lookups_and_no_bit_of_a_dictionary(tmp_path: Path)
     settings = {"num_classes": 10, "words": 16, "push": 1.0, "channels": 1}
     earlier = students.lcnn_resnet20(**settings).eval()
     Artifact(earlier, network={"name": "lcnn_resnet20", **settings}).save(tmp_path / "student.safetensors")
-    recipe = load("students/lcnn_few_shot", [f"student.weights={tmp_path / 'student.safetensors'}"])
+    recipe = load("digits/lcnn_few_shot", [f"student.weights={tmp_path / 'student.safetensors'}"])
     data, (stage,) = Digits(0, limit=20, batch_size=10), recipe.stages.values()
     network = first_artifact(recipe.student, data, seed=1).model
     assert all(torch.equal(value, earlier.state_dict()[name]) for name, value in network.state_dict().items())
