@@ -1,5 +1,5 @@
-"""Li et al.: Pruning Filters for Efficient ConvNets. arXiv:1608.08710; Molchanov et al.:
-arXiv:1906.10771 and Liu et al.: arXiv:1708.06519 for other saliencies.
+"""Molchanov et al.: Importance Estimation for Neural Network Pruning. arXiv:1906.10771; Li et al.: Pruning Filters for
+Efficient ConvNets. arXiv:1608.08710 and Liu et al.: arXiv:1708.06519 for other saliencies.
 
 Filters go, with the channels they make, and what is left is a smaller ordinary network. Channels that additions,
 splits or shuffles bind to each other go together (see `_channels` and `_widths`).
@@ -46,7 +46,7 @@ def prune_channels(
     ratio: float = 0.5,
     max_params: float | None = None,
     max_macs: float | None = None,
-    saliency: Saliency = "magnitude",
+    saliency: Saliency = "taylor",
     scope: Literal["layer", "global"] = "layer",
     round_to: int = 8,
     min_channels: int = 8,
@@ -62,7 +62,7 @@ def prune_channels(
         max_params: instead of ``ratio``: the network's parameters afterwards, at most: a part of those before up to 1,
             or their number.
         max_macs: the same for its multiply-accumulates.
-        saliency: which channels go first: those of small filters, those that matter least to the loss, or those that
+        saliency: which channels go first: those that matter least to the loss, those of small filters, or those that
             batch normalisation scales down. Channels that no batch normalisation scales stay with ``bn_scale``.
         scope: the same part of every layer, but for rounding, or one ranking of all channels.
         round_to: layers that shrink keep a multiple of so many channels: runtimes are slow at odd numbers.
@@ -132,10 +132,12 @@ def _scores(
     calibration: Sequence[Batch],
     task_loss: Callable[[Any, Any], Tensor],
 ) -> Scores:
+    if not whole.ends:
+        return {}
     if saliency == "taylor":
         return taylor(artifact.copy_model(), whole.ends, calibration, task_loss)
     scores = (bn_scales if saliency == "bn_scale" else magnitudes)(artifact.model, whole.ends)
-    if whole.ends and not scores:
+    if not scores:
         raise RecipeError(
             "saliency=bn_scale needs batch normalisation, and this network has none; use magnitude or taylor"
         )

@@ -249,7 +249,7 @@ def test_magnitude_removes_the_filters_of_least_l1_norm() -> None:
         for layer, norms in ((model[0], [4.0, 1, 3, 8]), (model[3], [10.0, 2, 30, 6, 5, 7])):
             layer.weight *= torch.tensor(norms)[:, None, None, None] / layer.weight.abs().sum((1, 2, 3), keepdim=True)
     done = prune(
-        Artifact(model), ratio=0.6, scope="global", **FINE
+        Artifact(model), ratio=0.6, saliency="magnitude", scope="global", **FINE
     )  # norms over means: 1, .25, .75, 2 and 1, .2, 3, .6, .5, .7
     assert torch.equal(done.model[0].weight, model[0].weight[[0, 2, 3]])
     assert torch.equal(done.model[3].weight, model[3].weight[[0, 2, 5]][:, [0, 2, 3]])
