@@ -33,7 +33,8 @@ TITLE = """# Students
 
 Every network and every way to train or search one, on one small budget: {budget}. Parameters
 and MACs are those of what ships. Test accuracy, mean ± standard deviation over {seeds} seeds; milliseconds of one image
-and of 32, on one thread; "none" where a network has no ONNX form. Made by
+and of 32, on one thread; "none" where a network has no ONNX form. "Alone" is the network that a recipe names, "taught"
+what ships: after a search, or a hook that makes it smaller. Made by
 
     python -m benchmarks.students --seeds {seeds}
 """
@@ -129,9 +130,10 @@ def main() -> None:
         kept[name].write_text(json.dumps(asdict(measured(name, options.seeds, options.output, options.teacher))))
         return
     console.quiet = True
-    shared = [f"--seeds={options.seeds}", f"--output={options.output}", f"--teacher={prepared(options.output)}"]
-    left = {name: [*shared, "--students", name] for name, file in kept.items() if not file.exists()}
-    at_once(left, options.output / FOLDER, options.jobs, "benchmarks.students")
+    if left := [name for name, file in kept.items() if not file.exists()]:
+        shared = [f"--seeds={options.seeds}", f"--output={options.output}", f"--teacher={prepared(options.output)}"]
+        parts = {name: [*shared, "--students", name] for name in left}
+        at_once(parts, options.output / FOLDER, options.jobs, "benchmarks.students")
     rows = {name: Measured(**json.loads(file.read_text())) for name, file in kept.items() if file.exists()}
     torch.set_num_threads(1)
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|", *(row(*item) for item in rows.items())]
