@@ -16,7 +16,7 @@ from distill.batch import Batch
 from distill.blocks import Blocks
 from distill.compiled import compile_networks
 from distill.errors import RecipeError, TrainingError
-from distill.optim import build_optimizer, build_schedule
+from distill.optim import at_rates, build_optimizer, build_schedule
 from distill.peer import Peer
 from distill.schema import Optimizer, Schedule, Stage
 from distill.stochastic_depth import StochasticDepth
@@ -75,6 +75,7 @@ class Distiller(pl.LightningModule):
         self._build(student, teacher, peer, example, offered, cached)
         self.metrics: MetricCollection = task.metrics().clone(prefix="val/")
         self._freeze()
+        self._groups()  # a glob that matches nothing is told before anything is trained
         self.to(memory_format=self.memory_format)
         if compiled and self.depth:
             raise RecipeError("compiled code leaves no blocks out: set compile=false, or remove stochastic_depth")
@@ -156,7 +157,7 @@ class Distiller(pl.LightningModule):
                 module.eval()  # a frozen batch norm keeps its statistics too
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer([p for p in self.parameters() if p.requires_grad], self.optimizer)
+        optimizer = build_optimizer(self._groups(), self.optimizer)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = build_schedule(optimizer, self.schedule, steps=steps, epochs=self.stage.epochs)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -206,6 +207,13 @@ class Distiller(pl.LightningModule):
         ]
         if not any(parameter.requires_grad for parameter in chosen):
             raise RecipeError(f"train: {self.stage.train} matches no parameter of the student")
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """What learns, by learning rate."""
+        named = {path: p for path, p in self.student.model.named_parameters() if p.requires_grad}
+        known = {id(parameter) for parameter in named.values()}
+        others = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
+        return at_rates(named, others, self.optimizer)
 
     def _check(self, total: Tensor, values: Mapping[str, Tensor]) -> None:
         # On a GPU every look at a value waits for it: look now and then.

@@ -1,23 +1,46 @@
 """Optimizers and learning-rate schedules."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatch
+from typing import Any
 
 from torch import nn
 from torch.optim import SGD, AdamW
 from torch.optim import Optimizer as TorchOptimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from distill.errors import RecipeError
 from distill.schema import Optimizer, Schedule
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], spec: Optimizer) -> TorchOptimizer:
+def build_optimizer(parameters: Iterable[nn.Parameter] | list[dict[str, Any]], spec: Optimizer) -> TorchOptimizer:
     """The optimizer of a recipe; weight decay acts on every parameter, as in the papers' recipes."""
     match spec.name:
         case "sgd":
             return SGD(parameters, spec.lr, spec.momentum, weight_decay=spec.weight_decay, nesterov=spec.nesterov)
         case "adamw":
             return AdamW(parameters, spec.lr, weight_decay=spec.weight_decay)
+
+
+def at_rates(
+    named: Mapping[str, nn.Parameter], others: Iterable[nn.Parameter], spec: Optimizer
+) -> list[dict[str, Any]]:
+    """Parameters in groups of one learning rate each; ``others`` learn at ``lr``.
+
+    Raises:
+        RecipeError: no parameter matches a glob of ``lr_factors``, or an earlier one matches all that do.
+    """
+    usual = list(others)
+    chosen: dict[str, list[nn.Parameter]] = {pattern: [] for pattern in spec.lr_factors}
+    for path, parameter in named.items():
+        pattern = next((pattern for pattern in chosen if fnmatch(path, pattern)), None)
+        (usual if pattern is None else chosen[pattern]).append(parameter)
+    for pattern, some in chosen.items():
+        if not some:
+            raise RecipeError(f"optimizer.lr_factors: '{pattern}' is left no parameter that is trained")
+    groups = [{"params": some, "lr": spec.lr_factors[pattern] * spec.lr} for pattern, some in chosen.items()]
+    return [{"params": usual, "lr": spec.lr}, *groups] if usual else groups
 
 
 def build_schedule(optimizer: TorchOptimizer, spec: Schedule, *, steps: int, epochs: int) -> LambdaLR:

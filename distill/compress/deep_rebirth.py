@@ -5,9 +5,9 @@ branch slimming: what lies beside a larger convolution and is cheap becomes a pa
 Batch normalisation is folded in, which changes nothing. Pooling and local response normalisation go, and the
 convolution takes over their stride: that computes something else, and has to be learned again with ``finetune`` from
 the network as it was. Activations stay: runtimes do them within the convolution. Departs from the paper: a convolution
-learns again from the weights that it had, and only filters that take a branch's place from random ones; all at one
-learning rate, where new layers of the paper have ten times that of others; and at once, unless a recipe has the hook
-several times, with other ``layers``.
+learns again from the weights that it had, and only filters that take a branch's place from random ones; all at once,
+unless a recipe has the hook several times, with other ``layers``. New layers of the paper learn ten times as fast as
+others: ``lr_factors`` of the optimizer in ``finetune`` do that.
 """
 
 import logging

@@ -15,10 +15,19 @@ class Optimizer:
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 5e-4
+    lr_factors: dict[str, float] = field(default_factory=dict)
+    """Parameters of the student whose paths match a glob learn at so many times ``lr``; the first glob that matches
+    counts."""
 
     def __post_init__(self) -> None:
         if not self.lr > 0:
             raise RecipeError(f"optimizer.lr is {self.lr}, but a learning rate is above 0")
+        for pattern, times in self.lr_factors.items():
+            if not times > 0:
+                raise RecipeError(
+                    f"optimizer.lr_factors: '{pattern}' is {times}, but a factor is above 0; 'train' of a stage says "
+                    "what learns at all"
+                )
 
 
 @dataclass
