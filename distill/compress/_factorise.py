@@ -31,8 +31,8 @@ class Factors(Protocol):
     def importance(self) -> float:
         """What losing the whole weight would cost, as it is felt."""
 
-    def options(self) -> Sequence[Option]:
-        """Each with its ranks (``spec["ranks"]``), cost and error."""
+    def options(self, aim: Aim) -> Sequence[Option]:
+        """Each with its ranks (``spec["ranks"]``), cost and error; those that serve the aim."""
 
     def fill(self, module: nn.Module, spec: Mapping[str, Any]) -> None:
         """Give what was built for that option its values, all but the bias."""
@@ -147,7 +147,7 @@ def rebuild(model: nn.Module, plan: Mapping[str, Mapping[str, Any]], build: Buil
 def menu(site: Site, factors: Factors, weighting: Weighting, goal: Goal, build: Build) -> Menu:
     """What may become of a layer: options that are smaller or, where speed is the aim, faster."""
     dense = Option({}, site.layer.weight.numel(), site.macs, 0.0)
-    options = factors.options()
+    options = factors.options(goal.aim)
     # Errors of a layer's weight or of its output say how much of it is lost; only the network's output is one for all.
     importance = factors.importance if weighting == "outputs" else 1.0
     if goal.aim == "size":

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from distill.compress._goal import Option
+from distill.compress._goal import Aim, Option
 from distill.compress._layers import Layer
 from distill.compress._moments import Felt, Site
 
@@ -44,7 +44,7 @@ class Cut:
         # What is below float32's precision is not there.
         return [left / left_out[0] if left > 1e-13 * left_out[0] else 0.0 for left in left_out]
 
-    def options(self) -> Sequence[Option]:
+    def options(self, _: Aim) -> Sequence[Option]:
         """Every rank from 1 on at which two layers are smaller, up to the weight's own."""
         size = sum(self.shape)
         largest = min((self.shape.numel() - 1) // size, len(self.s))

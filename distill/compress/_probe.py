@@ -1,5 +1,7 @@
 """How long plain layers take in the runtime that will run them: asked of ONNX Runtime, once for every geometry."""
 
+import itertools
+import os
 import time
 from functools import cache
 from typing import Any, Protocol, runtime_checkable
@@ -12,8 +14,10 @@ from distill import onnx_file
 COPIES = 8
 """Of the layer in one file: starting a run then costs little beside it, and weights come from memory as they will."""
 BATCHES = (1, 32)
+THREADS = sorted({1, min(2, os.cpu_count() or 1)})
+"""Two layers in place of one wait for each other's threads twice: what is faster on one thread need not be on two."""
 BUDGET = 0.02
-"""Seconds for one geometry at one batch size."""
+"""Seconds for one geometry at one batch size on so many threads."""
 Geometry = tuple[tuple[Any, ...], ...]
 
 
@@ -25,7 +29,7 @@ class HasGeometry(Protocol):
 
 
 def seconds(module: nn.Module, shape: tuple[int, ...]) -> tuple[float, ...] | None:
-    """Seconds for one image, at batches of 1 and of 32, on one thread; None for layers that are not timed.
+    """Seconds for one image, on one thread and on two, at batches of 1 and of 32; None for layers that are not timed.
 
     Args:
         module: a convolution, a linear layer, or several in a row; only its geometry counts. One that runs as
@@ -50,9 +54,12 @@ def _geometry(layer: nn.Module) -> tuple[Any, ...]:
 
 @cache
 def _timed(geometry: Geometry, shape: tuple[int, ...]) -> tuple[float, ...]:
-    runtime = onnx_file.session(_file(geometry, shape), threads=1)
+    file = _file(geometry, shape)
+    runtimes = [onnx_file.session(file, threads=threads) for threads in THREADS]
     images = {batch: np.random.default_rng(0).random((batch, *shape), np.float32) for batch in BATCHES}
-    return tuple(_fastest(runtime, images[batch]) / COPIES / batch for batch in BATCHES)
+    return tuple(
+        _fastest(runtime, images[batch]) / COPIES / batch for runtime, batch in itertools.product(runtimes, BATCHES)
+    )
 
 
 def _fastest(runtime: Any, images: np.ndarray) -> float:

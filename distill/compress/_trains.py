@@ -13,6 +13,9 @@ from torch import Tensor
 
 from distill.compress._layers import rank_within
 
+SPARED = 0.1
+"""Of the squared error of a fast train, what bonds that only save storage may lose."""
+
 
 class Shape(NamedTuple):
     """A train's modes and the ranks of the bonds between them."""
@@ -54,7 +57,7 @@ class Trains:
 
     def __init__(self, weight: Tensor, felt: Tensor | None = None) -> None:
         inputs, self.kernel, outputs = weight.shape
-        cuts = {inputs, inputs * self.kernel}
+        self.cuts = cuts = {inputs, inputs * self.kernel}
         self.modes = [(i, o) for i in _splits(inputs) for o in _splits(outputs)]
         rows = {row for i, o in self.modes for row in _bonds(Shape(i, self.kernel, o, ()).modes)}
         self.spectra = {
@@ -62,18 +65,28 @@ class Trains:
             for row in rows
         }
 
-    def smallest(self, error: float) -> Shape:
-        """The train with the fewest values whose relative error is at most ``error``."""
-        return min((self.within(error, *modes) for modes in self.modes), key=lambda shape: shape.size)
+    def smallest(self, error: float, *, fast: bool = False) -> Shape:
+        """The train with the fewest values whose relative error is at most ``error``; ``fast`` as in `within`."""
+        return min((self.within(error, *modes, fast=fast) for modes in self.modes), key=lambda shape: shape.size)
 
-    def within(self, error: float, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Shape:
-        """The ranks of a train of these modes whose relative error is at most ``error``."""
+    def within(self, error: float, inputs: tuple[int, ...], outputs: tuple[int, ...], *, fast: bool = False) -> Shape:
+        """The ranks of a train of these modes whose relative error is at most ``error``.
+
+        Every bond may lose as much, as in the paper. ``fast`` spends almost all of the error where layers are cut,
+        which is what decides how they run, and cuts there at multiples of 8, as far as there are so many.
+        """
         modes = Shape(inputs, self.kernel, outputs, ()).modes
-        tolerance = error**2 / (len(modes) - 1)  # the paper's delta, squared, in units of the tensor's norm
+        bonds = _bonds(modes)
+        others = sum(row not in self.cuts for row in bonds)
+        each = 1 / len(bonds)  # of the squared error: the paper's delta, squared, in units of the tensor's norm
+        stored = SPARED / others if fast and others else each
+        run = (1 - others * stored) / max(len(bonds) - others, 1)
         ranks: list[int] = []
-        for row, mode in zip(_bonds(modes), modes, strict=False):
-            most = (ranks[-1] if ranks else 1) * mode
-            ranks.append(min(most, rank_within(self.spectra[row], tolerance)))
+        for row, mode in zip(bonds, modes, strict=False):
+            cut = row in self.cuts
+            rank = rank_within(self.spectra[row], error**2 * (run if cut else stored))
+            rank = min(-(-rank // 8) * 8, len(self.spectra[row])) if fast and cut else rank
+            ranks.append(min((ranks[-1] if ranks else 1) * mode, rank))
         return Shape(inputs, self.kernel, outputs, tuple(ranks))
 
 

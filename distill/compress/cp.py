@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.compress._factorise import Factors, factorisation
-from distill.compress._goal import Option
+from distill.compress._goal import Aim, Option
 from distill.compress._layers import Layer
 from distill.compress._matrices import Cut, pair, part
 from distill.compress._moments import Felt, Site
@@ -65,7 +65,7 @@ class Separable:
     def importance(self) -> float:
         return float(self.weight.square().sum())
 
-    def options(self) -> Sequence[Option]:
+    def options(self, _: Aim) -> Sequence[Option]:
         """Some ranks; each has to be tried for its error to be known."""
         return [
             self._option(rank)

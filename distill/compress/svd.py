@@ -46,7 +46,7 @@ def svd(
         max_params: the network's parameters afterwards: a part of those before up to 1, or their number.
         max_macs: the same for its multiply-accumulates.
         max_drop: largest loss of ``evaluate``, before any fine-tuning; 0.01 if no other of the four is given.
-        aim: ``speed`` changes only layers that ONNX Runtime then runs faster, as timed here.
+        aim: ``speed`` changes only layers that ONNX Runtime then runs faster on one thread and on two, as timed here.
         weighting: which errors count: of the weight (``none``), of the layer's output on images (``inputs``), or of
             the network's output (``outputs``), which alone tells what each layer's errors cost beside another's.
         scheme: how k x k kernels are cut.

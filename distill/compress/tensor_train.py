@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from distill.compress._factorise import factorisation
-from distill.compress._goal import Option
+from distill.compress._goal import Aim, Option
 from distill.compress._layers import Layer
 from distill.compress._matrices import left_singular
 from distill.compress._moments import Felt, Site
@@ -129,10 +129,12 @@ class LayerTrains:
     def importance(self) -> float:
         return float(self.felt.square().sum())
 
-    def options(self) -> Sequence[Option]:
+    def options(self, aim: Aim) -> Sequence[Option]:
         """The smallest train of each of some error bounds, and the error it really has."""
         trains = Trains(self.weight, self.felt)
-        return [self._option(shape) for shape in {trains.smallest(level / LEVELS): None for level in range(1, LEVELS)}]
+        bounds = [level / LEVELS for level in range(1, LEVELS)]
+        shapes = dict.fromkeys(trains.smallest(bound, fast=aim == "speed") for bound in bounds)
+        return [self._option(shape) for shape in shapes]
 
     def fill(self, module: nn.Module, spec: Mapping[str, Any]) -> None:
         assert isinstance(module, TensorTrain)
@@ -166,7 +168,7 @@ class LayerTrains:
         runs_dense = macs >= self.site.macs
         plan = {"inputs": list(shape.inputs), "kernel": shape.kernel, "outputs": list(shape.outputs)}
         spec = {**plan, "ranks": list(shape.ranks), "dense": runs_dense}
-        return Option(spec, shape.size, min(macs, self.site.macs), error)
+        return Option(spec, shape.size, min(macs, self.site.macs), error, widths=shape.widths)
 
     def _macs(self, shape: Shape) -> int:
         """Of the layers that the train is cut into."""

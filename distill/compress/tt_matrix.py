@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.compress._factorise import Factors, factorisation
-from distill.compress._goal import Option
+from distill.compress._goal import Aim, Option
 from distill.compress._layers import Layer
 from distill.compress._moments import Felt, Root, Site
 
@@ -110,7 +110,7 @@ class Products:
     def importance(self) -> float:
         return self._cost(self.weight)
 
-    def options(self) -> Sequence[Option]:
+    def options(self, _: Aim) -> Sequence[Option]:
         """Every split at every rank."""
         outputs, inputs = self.weight.shape
         splits = [(i, o) for i in _splits(inputs) for o in _splits(outputs)]

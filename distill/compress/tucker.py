@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.compress._factorise import Factors, factorisation
-from distill.compress._goal import Option
+from distill.compress._goal import Aim, Option
 from distill.compress._layers import Layer
 from distill.compress._matrices import Cut, pair, part
 from distill.compress._moments import Felt, Site
@@ -62,7 +62,7 @@ class Tucker2:
     def importance(self) -> float:
         return float(self.weight.square().sum())
 
-    def options(self) -> Sequence[Option]:
+    def options(self, _: Aim) -> Sequence[Option]:
         """A grid of both ranks."""
         (u, lost_in), (v, lost_out) = self.inputs, self.outputs
         return [self._option(a, b, lost_in[a] + lost_out[b]) for a in _grid(len(u)) for b in _grid(len(v))]

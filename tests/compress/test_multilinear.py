@@ -69,7 +69,7 @@ def test_tucker_is_within_its_bound_and_near_the_best() -> None:
     conv = nn.Conv2d(24, 20, 3)
     weight = conv.weight.detach().double().numpy()
     made = Tucker2(Site(conv, (24, 8, 8), (20, 6, 6)), Felt())
-    for option in made.options()[::41]:
+    for option in made.options("size")[::41]:
         first, last = option.spec["ranks"]
         u, v = made.inputs[0][:, :first].numpy(), made.outputs[0][:, :last].numpy()
         ours = np.linalg.norm(weight - np.einsum("oihw,ia,ja,ob,pb->pjhw", weight, u, u, v, v))

@@ -58,8 +58,8 @@ def test_the_error_bound_holds(inputs: int, kernel: int, outputs: int, error: fl
     decay = torch.logspace(0, -seed % 5, outputs)
     weight = torch.randn(inputs, kernel, outputs, generator=generator) * decay
     options = Trains(weight)
-    for modes in options.modes:
-        shape = options.within(error, *modes)
+    for modes, fast in product(options.modes, (False, True)):
+        shape = options.within(error, *modes, fast=fast)
         approximation = dense(contract(decompose(weight, shape), shape))
         assert (approximation - weight).norm() <= error * weight.norm() * (1 + 1e-6)
     assert options.smallest(error).size == min(options.within(error, *modes).size for modes in options.modes)
@@ -105,6 +105,18 @@ def test_a_matrix_without_such_structure_is_cut_once() -> None:
     shape = Trains(matrix[:, None]).smallest(1e-3)
     assert shape.ranks[-1] == 5
     assert shape.size <= 5 * (48 + 53)
+
+
+def test_a_fast_train_spends_its_error_where_layers_are_cut() -> None:
+    """The fewest values at a bound cut the train everywhere; a layer runs as its bond in the middle says."""
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(64, 64, generator=generator) * torch.logspace(0, -2, 64)
+    trains = Trains(matrix[:, None])
+    small, fast = (trains.within(0.3, (8, 8), (8, 8), fast=fast) for fast in (False, True))
+    plain = trains.within(0.3, (64,), (64,))
+    assert fast.widths[0] % 8 == 0
+    assert fast.widths[0] <= small.widths[0] + 7
+    assert plain.widths[0] <= fast.widths[0] <= plain.widths[0] + 8
 
 
 def layer_of(matrix: torch.Tensor, kind: str) -> nn.Conv2d | nn.Linear:

@@ -21,7 +21,7 @@ def sum_of_products(rank: int, slow: tuple[int, int], fast: tuple[int, int]) -> 
 def made_of(layer: nn.Module, shape: tuple[int, ...], **spec: object) -> tuple[TTMatrix, float]:
     """The layer as one option, and the error that the option says."""
     products = Products(Site(layer, shape, (layer.weight.shape[0], *shape[1:])), Felt())
-    option = next(option for option in products.options() if dict(option.spec) == spec)
+    option = next(option for option in products.options("size") if dict(option.spec) == spec)
     made = TTMatrix(layer, option.spec)
     with torch.no_grad():
         products.fill(made, option.spec)
@@ -62,7 +62,7 @@ def test_what_images_never_show_is_given_up_first() -> None:
     layer = nn.Linear(16, 16, bias=False)
     seen = torch.diag(torch.tensor([1.0] * 2 + [1e-6] * 14).double())
     for felt in (Felt(), Felt(inputs=seen)):
-        options = Products(Site(layer, (16,), (16,)), felt).options()
+        options = Products(Site(layer, (16,), (16,)), felt).options("size")
         errors = {o.spec["ranks"][0]: o.error for o in options if o.spec["inputs"] == o.spec["outputs"] == [4, 4]}
         assert (errors[4] < 0.02) == (felt.inputs is not None)
 
