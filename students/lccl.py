@@ -178,6 +178,20 @@ class GatedBlock(Block):
         self.set_submodule("conv1", Gated(self.conv1, grid=grid, full_width=full_width))
         self.set_submodule("conv2", Gated(self.conv2, grid=grid, full_width=full_width))
 
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Start close to the identity, with a third of the gates shut.
+
+        A gate and what it multiplies are large at the same pixels. Where the products begin at the size of the input,
+        they square it block after block, and gradients explode: with plain weights nothing is learned at all.
+        """
+        for module in self.modules():
+            if isinstance(module, Gate):
+                _, normalise, _ = module
+                nn.init.constant_(normalise.get_parameter("weight"), 0.3)
+                nn.init.constant_(normalise.get_parameter("bias"), 0.15)
+        self.conv2.get_parameter("conv.weight").mul_(0.1)
+
 
 @student("lccl_resnet20")
 def lccl_resnet20(*, num_classes: int = 10, grid: int = 1, full_width: bool = False, channels: int = 3) -> nn.Module:
@@ -194,9 +208,6 @@ def lccl_resnet20(*, num_classes: int = 10, grid: int = 1, full_width: bool = Fa
     """
     block = partial(GatedBlock, grid=grid, full_width=full_width)
     network = preactivated(block, blocks=3, width=1, num_classes=num_classes, channels=channels)
-    for gate in [module for module in network.modules() if isinstance(module, Gate)]:
-        _, normalise, _ = gate
-        # Gates that begin anywhere multiply activations, and their gradients, by anything, block after block.
-        nn.init.constant_(normalise.get_parameter("weight"), 0.1)
-        nn.init.ones_(normalise.get_parameter("bias"))
+    for module in [module for module in network.modules() if isinstance(module, GatedBlock)]:
+        module.begin()
     return network
