@@ -180,7 +180,7 @@ class GatedBlock(Block):
 
     @torch.no_grad()
     def begin(self) -> None:
-        """Start close to the identity, with a third of the gates shut.
+        """Start close to the identity, with a sixth of the gates shut.
 
         A gate and what it multiplies are large at the same pixels. Where the products begin at the size of the input,
         they square it block after block, and gradients explode: with plain weights nothing is learned at all.
@@ -189,8 +189,8 @@ class GatedBlock(Block):
             if isinstance(module, Gate):
                 _, normalise, _ = module
                 nn.init.constant_(normalise.get_parameter("weight"), 0.3)
-                nn.init.constant_(normalise.get_parameter("bias"), 0.15)
-        self.conv2.get_parameter("conv.weight").mul_(0.1)
+                nn.init.constant_(normalise.get_parameter("bias"), 0.3)
+        self.conv2.get_parameter("conv.weight").mul_(0.03)
 
 
 @student("lccl_resnet20")
