@@ -112,15 +112,12 @@ def test_blocks_skip_and_answer_the_same(kind: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_fresh_network_has_shut_gates_and_gradients_of_the_usual_size(kind: dict[str, Any], seed: int) -> None:
+def test_a_fresh_network_has_gradients_of_the_usual_size(kind: dict[str, Any], seed: int) -> None:
     """With plain weights, which square activations block after block, the first gradient is 4,000."""
     torch.manual_seed(seed)
     network, images = students.lccl_resnet20(**kind), torch.randn(32, 3, 28, 28)
     F.cross_entropy(network(images), torch.arange(32) % 10).backward()
     assert network.conv1.weight.grad.norm() < 10
-    settled(network, images)
-    found = saving(network, images)
-    assert 0 < found.saved / found.macs < 0.5  # less what gates cost, a ninth at full width
 
 
 @pytest.mark.parametrize("kind", KINDS)
