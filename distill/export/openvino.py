@@ -3,7 +3,7 @@
 OpenVINO's intermediate representation (2026): https://docs.openvino.ai/2026/documentation/openvino-ir-format.html
 """
 
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -42,7 +42,7 @@ def openvino(
     """
     runtime = installed()
     model = to_export(artifact, samples, "OpenVINO")
-    network = runtime.Core().read_model(onnx_file.serialize(model, samples[0].inputs))
+    network = _core().read_model(onnx_file.serialize(model, samples[0].inputs))
     path, weights = folder / "student.xml", folder / "student.bin"
     with (
         TemporaryDirectory() as draft,
@@ -60,7 +60,7 @@ def openvino(
 
 def answers(network: bytes, weights: bytes, *, threads: int) -> Predict:
     """What OpenVINO answers on the CPU, float layers computed in 32 bits."""
-    core = installed().Core()
+    core = _core()
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
@@ -88,3 +88,9 @@ def installed() -> Any:
     except ImportError as error:
         raise ExportError(f"export.openvino needs OpenVINO ({error}): pip install openvino") from error
     return openvino
+
+
+@cache
+def _core() -> Any:
+    """One for the whole process: where it goes before the networks that it compiled, OpenVINO corrupts the heap."""
+    return installed().Core()
