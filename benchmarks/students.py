@@ -34,8 +34,9 @@ TITLE = """# Students
 Every network and every way to train or search one, on one small budget: 2,000 images of Fashion-MNIST (1,800 to train
 on) and 6 epochs, alone or taught by one ResNet-20, by its soft targets and by hints from its stages (`kd`, `pkd`).
 Parameters and MACs are those of what ships. Test accuracy, mean ± standard deviation over {seeds} seeds; milliseconds
-of one image and of 32, on one thread; "none" where a network has no ONNX form. "Alone" is the network that a recipe
-names, "taught" what ships: after a search, or a hook that makes it smaller. Made by
+of one image and of 32, on one thread, timed once (on a shared machine some come out half again too long); "none"
+where a network has no ONNX form. "Alone" is the network that a recipe names, "taught" what ships: after a search, or
+a hook that makes it smaller. Made by
 
     python -m benchmarks.students --seeds {seeds}
 """
