@@ -14,9 +14,9 @@ from torch import Tensor
 from distill.artifact import Artifact
 from distill.batch import Batch
 from distill.errors import ExportError
-from distill.evaluation import Predict
 from distill.export import exporter
-from distill.measure import timings
+from distill.batch import Predict
+from distill.measure.latency import timings
 
 RUNTIMES = {"ONNX Runtime": "onnx", "OpenVINO": "openvino"}
 THREADS = (1, 2)

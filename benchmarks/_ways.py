@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from benchmarks._work import CLASSES, InOurMemory, OneByOne, Work, shapes
-from distill.cache import CachedTeacher
-from distill.cache._store import Store
-from distill.distiller import Distiller
 from distill.losses import loss as losses
 from distill.losses.at import attention_transfer
 from distill.losses.kd import soft_targets
 from distill.losses.reviewkd import KnowledgeReview
+from distill.recipe.schema import Cache, Loss, Optimizer, Schedule, Stage
 from distill.registry import schema
-from distill.schema import Cache, Loss, Optimizer, Schedule, Stage
 from distill.tasks.classification import Classification
-from distill.teacher import Teacher
-from distill.training import fit
+from distill.training.cache import CachedTeacher
+from distill.training.cache._store import Store
+from distill.training.distiller import Distiller
+from distill.training.fit import fit
+from distill.training.teacher import Teacher
 
 SGD = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
 WEIGHTS = {"kd": 0.9, "at": 1000.0, "reviewkd": 1.0}

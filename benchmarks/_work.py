@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from distill.data._in_memory import InMemory, Labelled
-from distill.taps import Taps
+from distill.models.taps import Taps
 from students import student
 
 CLASSES = 100

@@ -23,15 +23,15 @@ import torch
 from plotly import graph_objects as go
 from torch import nn
 
+from distill.cli.terminal import quiet_libraries
 from distill.data.fashion_mnist import FashionMNIST
-from distill.evaluation import score
-from distill.recipe import load
-from distill.rehearsal import build_distiller, first_artifact
+from distill.measure.evaluation import score
+from distill.pipeline.build import build_distiller, first_artifact
+from distill.recipe.loading import load
+from distill.recipe.schema import Recipe, Stage
 from distill.report.pictures import COLOURS, INK
-from distill.schema import Recipe, Stage
 from distill.tasks.classification import Classification
-from distill.terminal import quiet_libraries
-from distill.training import fit
+from distill.training.fit import fit
 
 RECIPE = "fashion_mnist/blocks"
 LINES = {"scratch": COLOURS["alone"], "kd": COLOURS["student"], "blocks": COLOURS["compress"]}

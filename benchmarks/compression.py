@@ -20,18 +20,19 @@ from torch import nn
 
 from benchmarks import _race
 from benchmarks._jobs import at_once, say, spread
-from distill.artifact import deployable, open_artifact
+from distill.artifact import open_artifact
+from distill.artifact.step import Step
 from distill.batch import Batch
 from distill.console import console, quiet_libraries
 from distill.data import data as datasets
 from distill.errors import DistillError
-from distill.evaluation import on_best_device, score
-from distill.experiment import Experiment
-from distill.measure import Step
-from distill.recipe import load
+from distill.measure.evaluation import on_best_device, score
+from distill.models.surgery import deployable
+from distill.pipeline.experiment import Experiment
+from distill.pipeline.run import compress, train_student, train_teachers
+from distill.pipeline.step_store import NETWORK
+from distill.recipe.loading import load
 from distill.registry import call
-from distill.run import compress, train_student, train_teachers
-from distill.steps import NETWORK
 
 RECIPE = "fashion_mnist/hybrid"
 

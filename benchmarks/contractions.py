@@ -23,7 +23,7 @@ from benchmarks._jobs import say, spread
 from benchmarks.compression import STUDENTS, WAYS, calibration, results
 from distill.artifact import Artifact, open_artifact
 from distill.batch import Batch
-from distill.compress.tensor_train import TensorTrain
+from distill.compress.low_rank.tensor_train import TensorTrain
 from distill.console import quiet_libraries
 
 CUT = "tensor_train, speed"

@@ -25,8 +25,8 @@ import torch
 from benchmarks._memory import peak_mb
 from benchmarks._ways import Cached, Run, bare, ours, torchdistill
 from benchmarks._work import Work
+from distill.cli.terminal import quiet_libraries
 from distill.console import console
-from distill.terminal import quiet_libraries
 
 Way = Callable[[Work], Run]
 

@@ -13,11 +13,11 @@ import torch
 
 from benchmarks import _race
 from benchmarks._jobs import say
-from distill import networks
 from distill.artifact import Artifact
 from distill.batch import Batch
 from distill.compress import hook
 from distill.console import quiet_libraries
+from distill.models.build import build_network
 
 STUDENTS = ("resnet18", "mobilenet_v2", "squeezenet1_1", "shufflenet_v2")
 SEED = 0
@@ -34,7 +34,7 @@ def fresh(name: str, batches: list[Batch]) -> Artifact:
     """A network with its first weights, whose batch norms have seen the images."""
     entry = {"name": name, "num_classes": 1000, "channels": 3}
     torch.manual_seed(SEED)
-    model = networks.build(entry)
+    model = build_network(entry)
     model.train()
     for batch in batches:
         model(batch.inputs)

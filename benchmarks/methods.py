@@ -21,13 +21,14 @@ from pathlib import Path
 
 from benchmarks._jobs import spread
 from benchmarks._memory import peak_mb
-from distill.artifact import deployable
 from distill.console import quiet_libraries
-from distill.evaluation import on_best_device, score
-from distill.experiment import Experiment
-from distill.recipe import load, names
-from distill.run import train_student, train_teachers
-from distill.steps import NETWORK
+from distill.measure.evaluation import on_best_device, score
+from distill.models.surgery import deployable
+from distill.pipeline.experiment import Experiment
+from distill.pipeline.run import train_student, train_teachers
+from distill.pipeline.step_store import NETWORK
+from distill.recipe.files import names
+from distill.recipe.loading import load
 
 FOLDER = "fashion_mnist/methods"
 WITH_BOTH = f"{FOLDER}/ensemble"

@@ -22,15 +22,16 @@ from torch import Tensor, nn
 from benchmarks import _race
 from benchmarks._jobs import at_once, say, spread
 from benchmarks.compression import Measured, arguments, calibration, opened, results, teacher, test
-from distill import measure, onnx_file
 from distill.artifact import open_artifact
 from distill.batch import Batch
 from distill.console import console, quiet_libraries
 from distill.errors import DistillError
-from distill.evaluation import score
-from distill.experiment import Experiment
+from distill.export import onnx_file
 from distill.export.openvino import answers
-from distill.run import train_student, train_teachers
+from distill.measure.evaluation import score
+from distill.models import cost
+from distill.pipeline.experiment import Experiment
+from distill.pipeline.run import train_student, train_teachers
 
 CLASSES = 10
 
@@ -39,7 +40,7 @@ def torch_pruning(model: nn.Module, images: Tensor) -> nn.Module:
     """Half of the MACs, or a little less: the least part of all channels, in multiples of 8, that does it."""
     import torch_pruning as pruning
 
-    allowed = measure.macs(model, images) / 2
+    allowed = cost.macs(model, images) / 2
     low, high, found = 0.0, 1.0, model
     for _ in range(8):
         part = (low + high) / 2
@@ -52,7 +53,7 @@ def torch_pruning(model: nn.Module, images: Tensor) -> nn.Module:
             ignored_layers=[layer for layer in pruned.modules() if _answers(layer)],
             round_to=8,
         ).step()
-        if measure.macs(pruned, images) <= allowed:
+        if cost.macs(pruned, images) <= allowed:
             high, found = part, pruned
         else:
             low = part
@@ -81,7 +82,7 @@ def tensorly_torch(kind: str) -> Callable[[nn.Module, Tensor], nn.Module]:
         for _ in range(9):
             part = (low + high) / 2
             # The values of a train cut its ranks further; those of a sum of cubes take minutes, and change no rank.
-            if measure.params(factorised(model, part, values=kind == "tt")) <= measure.params(model) / 2:
+            if cost.params(factorised(model, part, values=kind == "tt")) <= cost.params(model) / 2:
                 low = part
             else:
                 high = part
@@ -132,7 +133,7 @@ def judged(options: argparse.Namespace, student: str, name: str, seed: int, fold
         file = folder / "network.pt"
         torch.save(tuned, file)
         size = len(onnx_file.serialize(tuned, images))
-        return Measured(test(experiment, tuned), measure.params(tuned), measure.macs(tuned, images), size, str(file))
+        return Measured(test(experiment, tuned), cost.params(tuned), cost.macs(tuned, images), size, str(file))
 
 
 def quantized(experiment: Experiment, model: nn.Module, folder: Path) -> Measured:
@@ -148,7 +149,7 @@ def quantized(experiment: Experiment, model: nn.Module, folder: Path) -> Measure
     openvino.save_model(network, file, compress_to_fp16=False)
     parts = [file, file.with_suffix(".bin")]
     predict = answers(*(part.read_bytes() for part in parts), threads=1)
-    counts = measure.params(model), measure.macs(model, batches[0].inputs)
+    counts = cost.params(model), cost.macs(model, batches[0].inputs)
     accuracy = 100 * score(predict, experiment.data.test_dataloader(), experiment.task.metrics)["accuracy"]
     return Measured(accuracy, *counts, sum(part.stat().st_size for part in parts), str(file))
 

@@ -19,18 +19,20 @@ from pathlib import Path
 from torch import nn
 
 from benchmarks._jobs import say, spread
-from distill.artifact import Artifact, deployable
+from distill.artifact import Artifact
 from distill.batch import Batch
-from distill.compress import _matrices, cp, hook, tensor_train, tucker
-from distill.compress._factorise import factorise
-from distill.compress._goal import Choice, Goal, Menus
+from distill.compress import hook
+from distill.compress.low_rank import _matrices, cp, tensor_train, tucker
+from distill.compress.low_rank._allocation import Choice, Goal, Menus
+from distill.compress.low_rank._factorise import factorise
 from distill.console import console, quiet_libraries
 from distill.errors import RecipeError
-from distill.evaluation import on_best_device, score
-from distill.experiment import Experiment
-from distill.measure import macs
-from distill.recipe import load
-from distill.run import CALIBRATION_SAMPLES, train_teachers
+from distill.measure.evaluation import on_best_device, score
+from distill.models.cost import macs
+from distill.models.surgery import deployable
+from distill.pipeline.experiment import Experiment
+from distill.pipeline.run import CALIBRATION_SAMPLES, train_teachers
+from distill.recipe.loading import load
 
 RECIPE = "fashion_mnist/resnet20_shufflenet"
 NETWORKS = {

@@ -11,10 +11,10 @@ import argparse
 import statistics
 from collections.abc import Sequence
 
-from distill.measure import Step
-from distill.recipe import load
-from distill.run import run
-from distill.terminal import quiet_libraries
+from distill.artifact.step import Step
+from distill.cli.terminal import quiet_libraries
+from distill.pipeline.run import run
+from distill.recipe.loading import load
 
 
 def main() -> None:

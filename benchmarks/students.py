@@ -15,15 +15,17 @@ from pathlib import Path
 import torch
 
 from benchmarks._jobs import at_once, say, spread
-from distill import measure
-from distill.artifact import Artifact, deployable, open_artifact
+from distill.artifact import Artifact, open_artifact
 from distill.console import console, quiet_libraries
 from distill.errors import DistillError
-from distill.evaluation import on_best_device, score
-from distill.experiment import Experiment
-from distill.recipe import load, names, summary
-from distill.run import compress, train_alone, train_student, train_teachers
-from distill.steps import NETWORK
+from distill.measure import latency
+from distill.measure.evaluation import on_best_device, score
+from distill.models.surgery import deployable
+from distill.pipeline.experiment import Experiment
+from distill.pipeline.run import compress, train_alone, train_student, train_teachers
+from distill.pipeline.step_store import NETWORK
+from distill.recipe.files import names, summary
+from distill.recipe.loading import load
 
 FOLDER = "students"
 FIRST = f"{FOLDER}/shufflenet_v2"
@@ -99,9 +101,9 @@ def times(file: str) -> tuple[str, str]:
     images = torch.randn(32, shape["channels"], shape["height"], shape["width"])
     model = deployable(artifact.model).eval()
     with torch.inference_mode():
-        eager = [timing.median for timing in measure.timings(model, images).values()]
+        eager = [timing.median for timing in latency.timings(model, images).values()]
     try:
-        exported = list(measure.latency(model, images).values())
+        exported = list(latency.latency(model, images).values())
     except DistillError:
         exported = []
     pytorch, onnx = (" / ".join(f"{ms:.2f}" for ms in some) or "none" for some in (eager, exported))

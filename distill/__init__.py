@@ -7,12 +7,13 @@ from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["Artifact", "load", "load_recipe"]
+__all__ = ["Artifact", "load", "load_recipe", "run"]
 
 _PUBLIC = {
     "Artifact": ("distill.artifact", "Artifact"),
     "load": ("distill.artifact", "load"),
-    "load_recipe": ("distill.recipe", "load"),
+    "load_recipe": ("distill.recipe.loading", "load"),
+    "run": ("distill.pipeline.run", "run"),
 }
 
 

@@ -1,5 +1,6 @@
-"""What every data module yields."""
+"""What data modules yield, and what reads it."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -16,3 +17,7 @@ class Batch(NamedTuple):  # a tuple, not a frozen dataclass: Lightning refuses t
     """(batch,) position of each sample in the training set: key of caches and memory banks."""
     view: int | None = None
     """Which of its stored views each sample shows, if any; whoever changes the inputs of a batch takes this away."""
+
+
+Predict = Callable[[Tensor], Tensor]
+"""From a batch of inputs to outputs: a module in evaluation mode, or the session of an exported file."""

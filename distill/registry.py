@@ -10,11 +10,13 @@ So a signature is documentation, schema and constructor at once, and nothing is 
 
 import importlib
 import inspect
-import pkgutil
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import re
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, fields, make_dataclass
 from difflib import get_close_matches
-from functools import cache
+from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from distill.errors import RecipeError
@@ -24,39 +26,42 @@ C = TypeVar("C", bound=Component)
 
 
 class Registry:
-    """Components of one kind, found by importing every module of ``package`` on first use.
+    """Components of one kind. Their names are read from the source of ``packages``, so that listing imports nothing;
+    only the module of a component that is asked for is imported.
 
     Args:
-        kind: what a component is called in messages, for example ``"loss"``.
-        package: the package whose modules register components; modules named ``_x`` are not imported.
-        also: more packages that may hold some.
-        offers: every name that the framework can supply to a component of this kind.
-        elsewhere: finds components that another library owns; answers None for names it does not know.
+        kind: what a component is called in messages, for example ``"compression hook"``.
+        decorator: the name under which modules import this registry: ``@hook("svd")`` in a file registers ``svd``.
+        packages: the packages, sub-packages included, whose files may register components.
+        injectable: every name of an argument that the framework can inject into a component of this kind.
+        fallback: finds components that another library owns; returns None for names that it does not know.
     """
 
     def __init__(
         self,
         kind: str,
-        package: str,
-        offers: Collection[str] = (),
-        elsewhere: Callable[[str], Component | None] = lambda name: None,
-        also: Sequence[str] = (),
+        decorator: str,
+        packages: Sequence[str],
+        injectable: Collection[str] = (),
+        fallback: Callable[[str], Component | None] = lambda name: None,
     ) -> None:
         self.kind = kind
-        self.packages = (package, *also)
-        self.offers = frozenset(offers)
-        self._elsewhere = elsewhere
+        self.decorator = decorator
+        self.packages = tuple(packages)
+        self.injectable = frozenset(injectable)
+        self._fallback = fallback
         self._components: dict[str, Component] = {}
 
     def __call__(self, name: str) -> Callable[[C], C]:
         """Decorator: ``@loss("at")`` above a function or a class makes ``at`` a name for recipes."""
 
         def register(component: C) -> C:
-            if name in self._components:
-                raise ValueError(f"two {self.kind}s are called '{name}': {self._components[name]!r} and {component!r}")
-            if unknown := set(needs(component)) - self.offers:
+            home = self.modules.get(name)
+            if name in self._components or (home and home not in sys.modules):
+                raise ValueError(f"{self.kind} '{name}' exists already in {home}: {component!r} needs another name")
+            if unknown := set(required(component)) - self.injectable:
                 raise TypeError(
-                    f"{self.kind} '{name}' asks for {sorted(unknown)}, but may ask for {sorted(self.offers)}; "
+                    f"{self.kind} '{name}' asks for {sorted(unknown)}, but may ask for {sorted(self.injectable)}; "
                     "make a setting of the recipe keyword-only"
                 )
             self._components[name] = component
@@ -64,20 +69,37 @@ class Registry:
 
         return register
 
+    @cached_property
+    def modules(self) -> Mapping[str, str]:
+        """The module of every component, by name, as the decorators in the packages' files say."""
+        pattern = re.compile(rf"""\b{self.decorator}\("([\w.]+)"\)""")
+        found: dict[str, str] = {}
+        for module, text in _sources(self.packages):
+            for name in pattern.findall(text):
+                if name in found:
+                    raise ValueError(f"{self.kind} '{name}' is in {found[name]} and in {module}: rename one of them")
+                found[name] = module
+        return found
+
     def names(self) -> list[str]:
-        for package in self.packages:
-            _import_all(package)
-        return sorted(self._components)
+        """Every name, sorted; nothing is imported."""
+        return sorted({*self.modules, *self._components})
 
     def find(self, name: str) -> Component:
-        """``"at"`` is one of ours; ``"package.module:attribute"`` reaches code outside this repository."""
+        """``"at"`` is a component of this package; ``"package.module:attribute"`` is code outside this repository.
+
+        Raises:
+            RecipeError: there is no component of that name.
+        """
         if ":" in name:
-            return _foreign(self.kind, name)
-        if name not in self.names():
-            if component := self._elsewhere(name):
-                return component
-            raise RecipeError(f"unknown {self.kind} {did_you_mean(name, self.names())}")
-        return self._components[name]
+            return _outside(self.kind, name)
+        if name not in self._components and name in self.modules:
+            importlib.import_module(self.modules[name])
+        if name in self._components:
+            return self._components[name]
+        if component := self._fallback(name):
+            return component
+        raise RecipeError(f"unknown {self.kind} {did_you_mean(name, self.names())}")
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
@@ -88,14 +110,14 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     return f"'{name}'.{hint} There are: {', '.join(valid)}"
 
 
-def supplied(component: Component) -> list[str]:
-    """Names of the positional parameters: what the framework must supply."""
+def injected(component: Component) -> list[str]:
+    """Names of the positional parameters: the arguments that the framework injects."""
     return [p.name for p in _parameters(component) if p.kind is p.POSITIONAL_OR_KEYWORD]
 
 
-def needs(component: Component) -> list[str]:
-    """All that a component must be supplied with: when built and, if it has a ``forward``, when called."""
-    return supplied(component) + (supplied(component.forward) if hasattr(component, "forward") else [])
+def required(component: Component) -> list[str]:
+    """All arguments to inject into a component: when built and, if it has a ``forward``, when called."""
+    return injected(component) + (injected(component.forward) if hasattr(component, "forward") else [])
 
 
 def schema(component: Component, base: type, inferred: Collection[str] = ()) -> type:
@@ -121,19 +143,21 @@ def options(component: Component, spec: Any) -> dict[str, Any]:
     return {p.name: getattr(spec, p.name) for p in _parameters(component) if p.kind is p.KEYWORD_ONLY}
 
 
-def call(component: Component, spec: Any, offers: Mapping[str, Callable[[], Any]]) -> Any:
-    """Call a component with those of the ``offers`` that it asks for, and with the settings of its recipe node."""
-    return component(*(offers[need]() for need in supplied(component)), **options(component, spec))
+def call(component: Component, spec: Any, available: Mapping[str, Callable[[], Any]]) -> Any:
+    """Call a component with the injected arguments that it asks for, and with the settings of its recipe node."""
+    return component(*(available[name]() for name in injected(component)), **options(component, spec))
 
 
-@cache
-def _import_all(package: str) -> None:
-    for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
-        if not module.name.startswith(f"{package}._"):
-            importlib.import_module(module.name)
+def _sources(packages: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Name and text of every module of these packages."""
+    for package in packages:
+        folder = Path(importlib.import_module(package).__path__[0])
+        for file in sorted(folder.rglob("*.py")):
+            parts = file.relative_to(folder).with_suffix("").parts
+            yield ".".join((package, *parts)).removesuffix(".__init__"), file.read_text(encoding="utf-8")
 
 
-def _foreign(kind: str, name: str) -> Component:
+def _outside(kind: str, name: str) -> Component:
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
@@ -153,3 +177,40 @@ def _default(parameter: inspect.Parameter) -> Any:
     if parameter.default is parameter.empty:
         return field(default="???")  # OmegaConf's mark for "the recipe must say"
     return field(default_factory=lambda: parameter.default)
+
+
+loss = Registry(
+    "loss",
+    "loss",
+    ["distill.losses"],
+    injectable={
+        *("student", "teacher", "labels", "sample", "inputs"),
+        *("student_shape", "teacher_shape", "student_shapes", "teacher_shapes", "student_model", "teacher_model"),
+        *("teacher_path", "teacher_paths", "train_labels", "batch_size"),
+    },
+)
+"""See `distill.losses` for what each argument is."""
+
+hook = Registry(
+    "compression hook",
+    "hook",
+    ["distill.compress"],
+    injectable={"artifact", "calibration", "evaluate", "example", "progress", "task_loss"},
+)
+"""See `distill.compress` for what each argument is."""
+
+surgery = Registry("structural change", "surgery", ["distill.compress", "distill.losses"], {"model", "layers"})
+"""``@surgery("svd")`` above ``apply(model, layers) -> nn.Module``: builds what a plan of that name describes, in the
+given model, with no particular values."""
+
+form = Registry("storage format", "form", ["distill.artifact", "distill.compress"])
+codec = Registry("codec", "codec", ["distill.codecs"])
+data = Registry("data set", "data", ["distill.data"], injectable={"seed"})
+task = Registry("task", "task", ["distill.tasks"], injectable={"num_classes"})
+exporter = Registry("export format", "exporter", ["distill.export"], injectable={"artifact", "folder", "samples"})
+
+
+def needs_teacher(name: str) -> bool:
+    """Whether the loss of that name compares the student with a teacher; some look at the student alone."""
+    component = loss.find(name)
+    return "teacher" in injected(getattr(component, "forward", component))

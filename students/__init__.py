@@ -7,18 +7,18 @@ early to late. Names that are not ours are torchvision's classification networks
 from collections.abc import Callable
 from typing import Any
 
-import torchvision
-
 from distill.registry import Registry
 
 
 def _torchvision(name: str) -> Callable[..., Any] | None:
+    import torchvision  # seconds to import: a name of ours needs none of it
+
     if name not in torchvision.models.list_models(module=torchvision.models):
         return None
     return torchvision.models.get_model_builder(name)
 
 
-student = Registry("network", package=__name__, elsewhere=_torchvision)
+student = Registry("network", "student", [__name__], fallback=_torchvision)
 
 
 def __getattr__(name: str) -> Callable[..., Any]:

@@ -55,8 +55,7 @@ def _downsample(inputs: int, outputs: int, stride: int, shortcut: Shortcut) -> n
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
 
-def _network(name: str, depth: int, widths: tuple[int, int, int, int] = (16, 16, 32, 64)) -> Callable[..., nn.Module]:
-    @student(name)
+def _network(depth: int, widths: tuple[int, int, int, int] = (16, 16, 32, 64)) -> Callable[..., nn.Module]:
     def build(*, num_classes: int = 10, channels: int = 3, shortcut: Shortcut = "B") -> nn.Module:
         require("shortcut", shortcut, ("A", "B"))
         stages = residual_stages(partial(Block, shortcut=shortcut), blocks=(depth - 2) // 6, widths=widths)
@@ -69,15 +68,14 @@ def _network(name: str, depth: int, widths: tuple[int, int, int, int] = (16, 16,
         }
         return initialised(Network(layers, tuple(stages)))
 
-    build.__name__ = name
     build.__doc__ = f"{depth} layers for images of about 32x32, stages of {widths[1:]} channels."
     return build
 
 
-resnet20 = _network("resnet20", depth=20)
-resnet32 = _network("resnet32", depth=32)
-resnet44 = _network("resnet44", depth=44)
-resnet56 = _network("resnet56", depth=56)
-resnet110 = _network("resnet110", depth=110)
-resnet8x4 = _network("resnet8x4", depth=8, widths=(32, 64, 128, 256))
-resnet32x4 = _network("resnet32x4", depth=32, widths=(32, 64, 128, 256))
+resnet20 = student("resnet20")(_network(depth=20))
+resnet32 = student("resnet32")(_network(depth=32))
+resnet44 = student("resnet44")(_network(depth=44))
+resnet56 = student("resnet56")(_network(depth=56))
+resnet110 = student("resnet110")(_network(depth=110))
+resnet8x4 = student("resnet8x4")(_network(depth=8, widths=(32, 64, 128, 256)))
+resnet32x4 = student("resnet32x4")(_network(depth=32, widths=(32, 64, 128, 256)))

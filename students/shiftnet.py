@@ -115,8 +115,7 @@ class Block(nn.Module):
         return self.branch(x) + self.downsample(x)
 
 
-def _resnet(name: str, depth: int) -> Callable[..., nn.Module]:
-    @student(name)
+def _resnet(depth: int) -> Callable[..., nn.Module]:
     def build(*, num_classes: int = 10, expansion: float = 3.0, channels: int = 3) -> nn.Module:
         if not 1 / 16 <= expansion < float("inf"):
             raise ValueError(f"expansion is {expansion}, but must be at least 1/16; the paper has 1, 3, 6 and 9")
@@ -125,7 +124,6 @@ def _resnet(name: str, depth: int) -> Callable[..., nn.Module]:
         layers = {"stem": Conv2dNormActivation(channels, 16, 3, inplace=False), **stages, **head(64, num_classes)}
         return initialised(Network(layers, tuple(stages)))
 
-    build.__name__ = name
     build.__doc__ = f"""A ResNet-{depth} for images of about 32x32; each block is a shift between two 1x1 convolutions.
 
     Args:
@@ -139,18 +137,17 @@ def _resnet(name: str, depth: int) -> Callable[..., nn.Module]:
     return build
 
 
-shift_resnet20 = _resnet("shift_resnet20", depth=20)
-shift_resnet56 = _resnet("shift_resnet56", depth=56)
-shift_resnet110 = _resnet("shift_resnet110", depth=110)
+shift_resnet20 = student("shift_resnet20")(_resnet(depth=20))
+shift_resnet56 = student("shift_resnet56")(_resnet(depth=56))
+shift_resnet110 = student("shift_resnet110")(_resnet(depth=110))
 
 EXPANSIONS = ((4, 4), (4, 3), (3, 2), (2, 1))
 """Of the first module of each stage, and of the others."""
 
 
 def _shiftnet(
-    name: str, about: str, *, first: int, blocks: Sequence[int], kernel_sizes: Sequence[int]
+    about: str, *, first: int, blocks: Sequence[int], kernel_sizes: Sequence[int]
 ) -> Callable[..., nn.Module]:
-    @student(name)
     def build(*, num_classes: int = 1000, small_images: bool = False, channels: int = 3) -> nn.Module:
         original = nn.Conv2d(3, first, 7, stride=2, padding=3, bias=False)
         layers: dict[str, nn.Module] = {
@@ -168,7 +165,6 @@ def _shiftnet(
         stages = tuple(path for path in layers if path.startswith("stage"))
         return initialised(Network(layers | head(width, num_classes), stages))
 
-    build.__name__ = name
     build.__doc__ = f"""{about} Approximately the paper's: see the head of the file.
 
     Args:
@@ -179,12 +175,12 @@ def _shiftnet(
     return build
 
 
-shiftnet_a = _shiftnet(
-    "shiftnet_a", "Stages of 64 to 512 channels.", first=32, blocks=(5, 6, 7, 3), kernel_sizes=(5, 5, 3, 3)
+shiftnet_a = student("shiftnet_a")(
+    _shiftnet("Stages of 64 to 512 channels.", first=32, blocks=(5, 6, 7, 3), kernel_sizes=(5, 5, 3, 3))
 )
-shiftnet_b = _shiftnet(
-    "shiftnet_b", "ShiftNet-A with half of its channels.", first=16, blocks=(5, 6, 7, 3), kernel_sizes=(5, 5, 3, 3)
+shiftnet_b = student("shiftnet_b")(
+    _shiftnet("ShiftNet-A with half of its channels.", first=16, blocks=(5, 6, 7, 3), kernel_sizes=(5, 5, 3, 3))
 )
-shiftnet_c = _shiftnet(
-    "shiftnet_c", "ShiftNet-B with fewer modules.", first=16, blocks=(1, 4, 4, 3), kernel_sizes=(3, 3, 3, 3)
+shiftnet_c = student("shiftnet_c")(
+    _shiftnet("ShiftNet-B with fewer modules.", first=16, blocks=(1, 4, 4, 3), kernel_sizes=(3, 3, 3, 3))
 )

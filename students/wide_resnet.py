@@ -45,17 +45,15 @@ def preactivated(
     return initialised(Network(layers, tuple(stages)))
 
 
-def _network(name: str, *, depth: int, width: int) -> Callable[..., nn.Module]:
-    @student(name)
+def _network(*, depth: int, width: int) -> Callable[..., nn.Module]:
     def build(*, num_classes: int = 10, channels: int = 3) -> nn.Module:
         return preactivated(Block, (depth - 4) // 6, width, num_classes, channels)
 
-    build.__name__ = name
     build.__doc__ = f"{depth} layers for images of about 32x32, {width} times as wide as a ResNet."
     return build
 
 
-wrn_16_1 = _network("wrn_16_1", depth=16, width=1)
-wrn_16_2 = _network("wrn_16_2", depth=16, width=2)
-wrn_40_1 = _network("wrn_40_1", depth=40, width=1)
-wrn_40_2 = _network("wrn_40_2", depth=40, width=2)
+wrn_16_1 = student("wrn_16_1")(_network(depth=16, width=1))
+wrn_16_2 = student("wrn_16_2")(_network(depth=16, width=2))
+wrn_40_1 = student("wrn_40_1")(_network(depth=40, width=1))
+wrn_40_2 = student("wrn_40_2")(_network(depth=40, width=2))

@@ -14,7 +14,8 @@ def body(function: ast.FunctionDef) -> ast.stmt:
 
 
 MODULES = sorted(path for folder in ("distill", "students") for path in (ROOT / folder).rglob("*.py"))
-COMPONENTS = [p for p in MODULES if p.parent.name in ("losses", "students", "compress", "codecs")]
+ROOMS = [ROOT / "students", *(ROOT / "distill" / room for room in ("losses", "compress", "codecs"))]
+COMPONENTS = [p for p in MODULES if any(room in p.parents for room in ROOMS)]
 CITED = [p for p in COMPONENTS if not p.name.startswith("_")]
 
 

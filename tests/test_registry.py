@@ -4,8 +4,8 @@ from torch import Tensor
 
 from distill.errors import RecipeError
 from distill.losses import loss
+from distill.recipe.schema import Loss
 from distill.registry import did_you_mean, options, schema
-from distill.schema import Loss
 
 
 def test_a_misspelt_name_gets_the_nearest_and_all_others() -> None:
@@ -43,7 +43,7 @@ def test_asking_for_what_is_not_offered_is_an_error_at_once() -> None:
 
 
 def test_two_components_cannot_share_a_name() -> None:
-    with pytest.raises(ValueError, match="two losss are called 'kd'"):
+    with pytest.raises(ValueError, match="loss 'kd' exists already in distill.losses.kd"):
         loss("kd")(lambda student, teacher: student)
 
 

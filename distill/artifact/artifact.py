@@ -14,16 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill import atomic, container, networks, packing
+from distill import atomic
+from distill.artifact import byte_planes, file_format
+from distill.artifact.sparse import Sparse, inherit_zeros, keeps_zeros
+from distill.artifact.step import Step
+from distill.artifact.storage import Stored, from_record, to_record
 from distill.errors import ArtifactError
-from distill.measure import Step
-from distill.registry import Registry
-from distill.sparse import Sparse, inherit_zeros, keeps_zeros
-from distill.stored import Stored, from_record, to_record
-
-surgery = Registry("structural change", package="distill.compress", also=["distill.losses"], offers={"model", "layers"})
-"""``@surgery("svd")`` above ``apply(model, layers) -> nn.Module``: builds what a plan of that name describes, in the
-model it is given, with no particular values."""
+from distill.models.build import build_network
+from distill.registry import surgery
 
 PACKED = "packed"
 
@@ -101,7 +99,7 @@ class Artifact:
             "forms": [{"settings": json.loads(settings), "of": of} for settings, of in forms.items()],
             PACKED: self.encoded,
         }
-        return container.encode({PACKED: packing.pack(tensors)} if self.encoded else tensors, head)
+        return file_format.encode({PACKED: byte_planes.pack(tensors)} if self.encoded else tensors, head)
 
     def save(self, path: Path | str) -> int:
         """Write the file, whole or not at all, and return its size in bytes.
@@ -148,12 +146,12 @@ def open_artifact(path: Path | str, allow: Collection[str] = ()) -> Artifact:
         ArtifactError: the file is missing, truncated, altered or newer, needs code that is not allowed, or its network
             is no longer built as it was.
     """
-    tensors, head = container.read(Path(path))
+    tensors, head = file_format.read(Path(path))
     plans = tuple(Plan(**plan) for plan in head["plans"])
     _refuse_outside([plan.hook for plan in plans], allow)
     _refuse_outside(_texts(head["forms"]), allow)
-    model = networks.build(head["network"], allow)
-    tensors = packing.unpack(tensors[PACKED]) if head[PACKED] else tensors
+    model = build_network(head["network"], allow)
+    tensors = byte_planes.unpack(tensors[PACKED]) if head[PACKED] else tensors
     try:
         for plan in plans:
             model = surgery.find(plan.hook)(model, plan.layers)
@@ -167,31 +165,6 @@ def open_artifact(path: Path | str, allow: Collection[str] = ()) -> Artifact:
 def load(path: Path | str, allow: Collection[str] = ()) -> nn.Module:
     """The network of an artifact, ready to run. See `open_artifact`."""
     return open_artifact(path, allow).model
-
-
-def deployable(model: nn.Module) -> nn.Module:
-    """A copy in plain operators: layers that keep other factors than they compute with answer ``deploy()``."""
-    seen: dict[nn.Module, nn.Module] = {}
-
-    def deployed(module: nn.Module) -> nn.Module:
-        if module not in seen:
-            deploy = getattr(module, "deploy", None)
-            seen[module] = deploy() if callable(deploy) else module
-            for name, child in seen[module]._modules.items():
-                if child is not None:
-                    setattr(seen[module], name, deployed(child))
-        return seen[module]
-
-    return deployed(copy.deepcopy(model)).eval()
-
-
-def exchange(model: nn.Module, path: str, new: nn.Module) -> None:
-    """Put ``new`` wherever the model uses the module at ``path``."""
-    old = model.get_submodule(path)
-    for module in list(model.modules()):
-        for name, child in module._modules.items():
-            if child is old:
-                setattr(module, name, new)
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:

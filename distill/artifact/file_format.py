@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from distill.artifact.byte_planes import raw
 from distill.errors import ArtifactError
-from distill.packing import raw
 
 FORMAT = 1
 """Raised when an older program would misread a file."""

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distill.artifact.storage import Encoded, Shared, Stored
 from distill.errors import RecipeError
-from distill.stored import Encoded, Shared, Stored, form
+from distill.registry import form
 
 
 @form("sparse")

@@ -12,9 +12,7 @@ from torch import Tensor
 
 from distill.codecs import codec
 from distill.errors import RecipeError
-from distill.registry import Registry
-
-form = Registry("stored form", package="distill.compress")
+from distill.registry import form
 
 
 @runtime_checkable

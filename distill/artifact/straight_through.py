@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from distill.artifact import Artifact, store
+from distill.artifact.byte_planes import raw
+from distill.artifact.storage import Shared, Stored, moved
 from distill.errors import RecipeError
-from distill.packing import raw
-from distill.stored import Shared, Stored, moved
 
 
 class StraightThrough(nn.Module):

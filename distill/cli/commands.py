@@ -12,20 +12,24 @@ from omegaconf import OmegaConf
 from rich.markup import escape
 from rich.table import Table
 
-from distill import measure, onnx_file, recipe
-from distill.artifact import Artifact, deployable, open_artifact
+from distill.artifact import Artifact, open_artifact
+from distill.cli.terminal import recipe_arguments
 from distill.codecs import codec
 from distill.compress import hook
 from distill.console import console
 from distill.data import data
 from distill.errors import ArtifactError, RecipeError
-from distill.evaluation import on_best_device, score
-from distill.export import exporter
+from distill.export import exporter, onnx_file
 from distill.losses import loss
+from distill.measure import latency
+from distill.measure.evaluation import on_best_device, score
+from distill.models import cost
+from distill.models.surgery import deployable
+from distill.recipe import files, loading
+from distill.recipe.plain import resolved
+from distill.recipe.schema import Component as Named
 from distill.registry import Component, Registry, options, schema
-from distill.schema import Component as Named
 from distill.tasks import task
-from distill.terminal import recipe_arguments
 from students import student
 
 Command = Callable[[Namespace], None]
@@ -56,7 +60,7 @@ def inspect(options: Namespace) -> None:
     size = Path(options.artifact).stat().st_size
     console.print(f"network  {artifact.network}")
     console.print(f"input    {artifact.about.get('input')}")
-    console.print(f"total    {measure.params(artifact.model):,} parameters, {size:,} bytes")
+    console.print(f"total    {cost.params(artifact.model):,} parameters, {size:,} bytes")
     for step in artifact.history:
         scores = "  ".join(f"{key} {value:.4f}" for key, value in step.metrics.items())
         console.print(f"history  {step.step}: {step.params:,} parameters, {step.bytes:,} bytes  {scores}")
@@ -91,7 +95,7 @@ def bench(options: Namespace) -> None:
     shape = artifact.about["input"]
     example = torch.zeros(1, shape["channels"], shape["height"], shape["width"])
     file = onnx_file.serialize(deployable(artifact.model), example)
-    timings = measure.file_latency(file, example, batch_sizes=options.batch_sizes, threads=options.threads, seconds=2.0)
+    timings = latency.file_latency(file, example, batch_sizes=options.batch_sizes, threads=options.threads, seconds=2.0)
     table = Table("ONNX Runtime", "median ms", "25 %", "75 %", "images/s", box=None, pad_edge=False)
     for name, timing in timings.items():
         images = 1000 * int(name.removeprefix("batch")) / timing.median
@@ -104,8 +108,8 @@ def list_(options: Namespace) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     registry = KINDS[options.kind]
     if registry is None:
-        for name in recipe.names():
-            table.add_row(name, recipe.summary(name))
+        for name in files.names():
+            table.add_row(name, files.summary(name))
     else:
         for name in registry.names():
             component = registry.find(name)
@@ -119,15 +123,15 @@ def list_(options: Namespace) -> None:
 def show(options: Namespace) -> None:
     """Print a recipe with everything filled in."""
     name, overrides = recipe_arguments(options.arguments)
-    console.print(recipe.resolved(recipe.load(name, overrides)), markup=False, soft_wrap=True)
+    console.print(resolved(loading.load(name, overrides)), markup=False, soft_wrap=True)
 
 
 def cache(options: Namespace) -> None:
     """Fill a recipe's cache ahead of its training; goes on where it was stopped."""
-    from distill.filling import fill
+    from distill.pipeline.precompute import fill
 
     name, overrides = recipe_arguments(options.arguments)
-    fill(recipe.load(name, overrides))
+    fill(loading.load(name, overrides))
 
 
 def sweep(options: Namespace) -> None:
@@ -178,9 +182,9 @@ def _cost(network: Component) -> tuple[str, str]:
         model = network()
         for size in (224,) if "small_images" in parameters else (32, 28):
             with suppress(RuntimeError):  # the LeNets take one size alone
-                macs = measure.macs(model, torch.empty(1, parameters["channels"].default, size, size))
-                return f"{measure.params(model):,}", f"{macs / 1e6:,.1f}M at {size}"
-    return f"{measure.params(model):,}", ""
+                macs = cost.macs(model, torch.empty(1, parameters["channels"].default, size, size))
+                return f"{cost.params(model):,}", f"{macs / 1e6:,.1f}M at {size}"
+    return f"{cost.params(model):,}", ""
 
 
 def _source(component: Component) -> str:

@@ -71,15 +71,15 @@ def recipe_arguments(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _train(arguments: Sequence[str]) -> None:
-    from distill.recipe import load
-    from distill.run import run
+    from distill.pipeline.run import run
+    from distill.recipe.loading import load
 
     name, overrides = recipe_arguments(arguments)
     run(load(name, overrides))
 
 
 def _help() -> None:
-    from distill.recipe import names, summary
+    from distill.recipe.files import names, summary
 
     console.print(USAGE)
     table = Table("recipe", "what it does", box=None, pad_edge=False)

@@ -1,5 +1,5 @@
 """Lossless codecs of integer arrays: one file each."""
 
-from distill.registry import Registry
+from distill.registry import codec
 
-codec = Registry("codec", package=__name__)
+__all__ = ["codec"]

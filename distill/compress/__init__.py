@@ -1,12 +1,10 @@
-"""Compression hooks: one file each. A hook takes an artifact and returns a smaller one."""
+"""Compression hooks: one file each. A hook takes an artifact and returns a smaller one.
 
-from distill.registry import Registry
-
-hook = Registry(
-    "compression hook",
-    package=__name__,
-    offers={"artifact", "calibration", "evaluate", "example", "progress", "task_loss"},
-)
-"""``calibration`` is batches with labels, ``evaluate(model)`` the task's monitor on the validation split, ``example``
-one batch, ``progress`` what part of its rounds a hook has done with this one, ``task_loss(output, labels)`` the task's.
+A hook may ask for, by parameter name: ``artifact``; ``calibration``, batches with labels; ``evaluate(model)``, the
+task's monitor on the validation split; ``example``, one batch; ``progress``, the part of its rounds that is done with
+this one; ``task_loss(output, labels)``, the task's loss.
 """
+
+from distill.registry import hook
+
+__all__ = ["hook"]

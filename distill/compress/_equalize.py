@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from distill.compress._layers import Layer, layer_at
 from distill.compress._places import LAYERS
-from distill.flow import Flow
+from distill.models.tracing import Flow
 
 HOMOGENEOUS = frozenset(["relu", "relu6", "hardtanh", "dropout", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"])
 """Functions of each channel with f(s * x) = s * f(x) for s > 0; a ReLU6 once it is a ReLU."""

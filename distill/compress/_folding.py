@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from distill.artifact import Artifact, exchange
+from distill.artifact import Artifact
 from distill.compress._equalize import equalize, pairs
 from distill.compress._layers import Layer, factorable, layer_at
 from distill.compress._places import LAYERS
 from distill.errors import RecipeError
-from distill.flow import Flow, follow
+from distill.models.surgery import exchange
+from distill.models.tracing import Flow, follow
 
 Spec = dict[str, dict[str, Any]]
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d

@@ -9,10 +9,10 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from distill.artifact import Artifact
+from distill.artifact.sparse import keeps_zeros
 from distill.errors import RecipeError, TrainingError
+from distill.models.channels.narrow import weights
 from distill.registry import did_you_mean
-from distill.sparse import keeps_zeros
-from distill.widths.narrow import weights
 
 Layer = nn.Conv2d | nn.Linear
 

@@ -8,7 +8,7 @@ belongs to the layer before it, and what only moves values needs no rounding of 
 from collections.abc import Collection
 from typing import Literal, NamedTuple
 
-from distill.flow import Flow, Op
+from distill.models.tracing import Flow, Op
 
 LAYERS = frozenset(["conv2d", "linear"])
 MOVES = frozenset(

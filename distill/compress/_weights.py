@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill.artifact import Artifact, store
+from distill.artifact.storage import Stored
 from distill.compress._layers import chosen, refuse_broken, refuse_encoded
-from distill.stored import Stored
-from distill.widths.narrow import Transposed
+from distill.models.channels.narrow import Transposed
 
 
 def weights_of(artifact: Artifact, hook: str, patterns: list[str] | None) -> dict[str, Tensor]:

@@ -6,11 +6,11 @@ The last hook: integer codes in as few bits as their frequencies allow, everythi
 from dataclasses import replace
 
 from distill.artifact import Artifact, store
+from distill.artifact.sparse import Pruned
+from distill.artifact.storage import Encoded
 from distill.compress import hook
 from distill.compress._layers import refuse_encoded
 from distill.errors import RecipeError
-from distill.sparse import Pruned
-from distill.stored import Encoded
 
 
 @hook("encode")

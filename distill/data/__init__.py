@@ -6,9 +6,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from distill.batch import Batch
-from distill.registry import Registry
+from distill.registry import data
 
-data = Registry("data", package=__name__, offers={"seed"})
+__all__ = ["DataModule", "Viewed", "data"]
 
 
 @runtime_checkable

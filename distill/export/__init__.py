@@ -2,9 +2,9 @@
 
 import sys
 
-from distill.registry import Registry
+from distill.registry import exporter
 
-exporter = Registry("export format", package=__name__, offers={"artifact", "folder", "samples"})
+__all__ = ["exporter", "refuse_missing"]
 
 
 def refuse_missing(name: str) -> None:

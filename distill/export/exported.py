@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from distill.artifact import Artifact, deployable
-from distill.batch import Batch
+from distill.artifact import Artifact
+from distill.batch import Batch, Predict
 from distill.errors import ExportError
-from distill.evaluation import Predict
-from distill.integer import is_integer
+from distill.models.fake_quantize import is_integer
+from distill.models.surgery import deployable
 
 TOLERANCE = 1e-3
 INTEGER_TOLERANCE = 0.1

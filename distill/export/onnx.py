@@ -7,14 +7,13 @@ import json
 from functools import partial
 from pathlib import Path
 
-from distill import __version__, onnx_file
+from distill import __version__
 from distill.artifact import Artifact
 from distill.atomic import replacing
-from distill.batch import Batch
+from distill.batch import Batch, Predict
 from distill.errors import ExportError
-from distill.evaluation import Predict
-from distill.export import exporter
-from distill.export._exported import Exported, compared, to_export
+from distill.export import exporter, onnx_file
+from distill.export.exported import Exported, compared, to_export
 
 ABOUT = ("task", "input", "classes")  # what a program needs to feed the file and to read its answer
 

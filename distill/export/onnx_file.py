@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from distill import integer
 from distill.errors import ExportError
-from distill.onnx_codes import prefer_codes
+from distill.export.onnx_integers import prefer_codes
+from distill.models import fake_quantize
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -45,7 +45,7 @@ def serialize(
             "compress it further, or export a smaller network"
         )
     copy = deepcopy(model).cpu().eval()
-    integer.write_codes(copy)
+    fake_quantize.write_codes(copy)
     graph = _graph(copy, example[:1].cpu(), opset)
     written = next(entry.version for entry in graph.opset_import if not entry.domain)
     if opset not in (None, written):

@@ -12,14 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill import onnx_file
 from distill.artifact import Artifact
 from distill.atomic import replacing
-from distill.batch import Batch
+from distill.batch import Batch, Predict
 from distill.errors import ExportError
-from distill.evaluation import Predict
-from distill.export import exporter
-from distill.export._exported import Exported, compared, to_export
+from distill.export import exporter, onnx_file
+from distill.export.exported import Exported, compared, to_export
 
 
 @exporter("openvino")

@@ -136,7 +136,7 @@ def works(model: nn.Module, images: Tensor) -> dict[str, Work]:
 def sparse(model: nn.Module, images: Tensor, machine: Machine | None = None) -> nn.Module:
     """A copy for inference on the CPU: its pruned convolutions are sparse wherever the model says that this is faster.
 
-    Its outputs differ from the model's by rounding alone. ``distill.artifact.deployable`` makes it dense again.
+    Its outputs differ from the model's by rounding alone. ``distill.models.surgery.deployable`` makes it dense again.
 
     Args:
         model: as `distill.load` gives it, for example; in eval mode.

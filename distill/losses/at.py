@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill.losses import loss
-from distill.losses._pooling import pool_to_smaller
+from distill.models.feature_maps import pool_to_smaller
 
 
 @loss("at")

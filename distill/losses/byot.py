@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from distill.losses import loss
 from distill.losses._adapters import bottleneck
 from distill.losses._divergence import kl
-from distill.losses._pooling import embedding
+from distill.models.feature_maps import embedding
 
 Shape = tuple[int, ...]
 

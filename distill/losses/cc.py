@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from distill.losses import loss
 from distill.losses._batch import refuse_a_batch_of_one
-from distill.losses._pooling import embedding
+from distill.models.feature_maps import embedding
 
 
 @loss("cc")

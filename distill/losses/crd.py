@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from distill.losses import loss
-from distill.losses._pooling import embedding
+from distill.models.feature_maps import embedding
 
 Both = Float[Tensor, "2 batch dimension"]
 """What belongs to the student, and what belongs to the teacher."""

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from distill.losses import loss
 from distill.losses._adapters import connector
-from distill.losses._pooling import as_map, pool_to_smaller
+from distill.models.feature_maps import as_map, pool_to_smaller
 
 
 @loss("fitnet")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from distill.losses import loss
 from distill.losses._adapters import adapter
-from distill.losses._pooling import pool_to_smaller
+from distill.models.feature_maps import pool_to_smaller
 
 
 @loss("mgd")

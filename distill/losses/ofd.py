@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from distill.losses import loss
 from distill.losses._adapters import connector
 from distill.losses._pairs import paired, sum_of_halved
-from distill.losses._pooling import pool_to_smaller
+from distill.models.feature_maps import pool_to_smaller
 
 RARE = 0.001
 """Below this share of negative values their mean is taken as three standard deviations below zero."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from distill.losses import loss
 from distill.losses._pairs import paired
-from distill.losses._pooling import as_map
+from distill.models.feature_maps import as_map
 
 Shape = tuple[int, ...]
 Map = Float[Tensor, "batch _ _ _"]

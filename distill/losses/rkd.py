@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distill.losses import loss
 from distill.losses._batch import refuse_a_batch_of_one
-from distill.losses._pooling import embedding
+from distill.models.feature_maps import embedding
 
 Differences = Float[Tensor, "batch batch channels"]
 Distances = Float[Tensor, "batch batch"]

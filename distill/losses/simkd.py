@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from distill.artifact import Plan, surgery
+from distill.artifact import Plan
 from distill.losses import loss
 from distill.losses._adapters import bottleneck
 from distill.losses._classifier import FrozenClassifier, check_it_reads, last_linear
-from distill.losses._pooling import embedding, pooled
-from distill.taps import Taps
+from distill.models.feature_maps import embedding, pooled
+from distill.models.taps import Taps
+from distill.registry import surgery
 
 
 @loss("simkd")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from distill.losses import loss
 from distill.losses._adapters import connector
 from distill.losses._classifier import FrozenClassifier
-from distill.losses._pooling import as_map, embedding
+from distill.models.feature_maps import as_map, embedding
 
 
 @loss("srrl")

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from distill.losses import loss
-from distill.losses._pooling import as_map, pool_to_smaller
+from distill.models.feature_maps import as_map, pool_to_smaller
 
 SMALLEST_VARIANCE = 1e-5
 

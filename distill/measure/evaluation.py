@@ -3,13 +3,11 @@
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric, MetricCollection
 
-from distill.batch import Batch
-
-Predict = Callable[[Tensor], Tensor]
+from distill.batch import Batch, Predict
 
 
 @torch.inference_mode()

@@ -1,9 +1,8 @@
 """What a network costs: parameters, MACs, bytes, milliseconds. One `Step` is one row of the report."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,38 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from distill import onnx_file
+from distill.export import onnx_file
 
 BATCH_SIZES = (1, 32)
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a network costs and how good it is after one step of a run."""
-
-    step: str
-    """"teacher", "alone", "student", "compress/1-tensor_train", "export/onnx"."""
-    params: int
-    macs: int
-    """Multiply-accumulates for one image."""
-    bytes: int
-    """On disk."""
-    metrics: Mapping[str, float]
-    """{"val/accuracy": 0.91, "test/accuracy": 0.90}: fractions, not percent."""
-    latency_ms: Mapping[str, float]
-    """{"batch1": 0.31, "batch32": 4.2}: one run of the whole batch in ONNX Runtime."""
-    seconds: float
-    """Wall time of the step."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data, as report.json and metrics.json hold it."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> "Step":
-        return cls(**row)
 
 
 @dataclass(frozen=True)
@@ -53,27 +24,6 @@ class Timing:
     p25: float
     p75: float
     runs: int
-
-
-def params(model: nn.Module) -> int:
-    """Number of parameter values, frozen ones and batch normalisation included; shared ones count once."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def macs(model: nn.Module, example: Tensor) -> int:
-    """Multiply-accumulates for one image: convolutions and matrix products, nothing else.
-
-    Normalisation, activations, pooling and additions are left out, as published counts do. ``model`` runs once, in
-    evaluation mode, and is left as it was.
-
-    Args:
-        example: (batch, channels, height, width); its first image is used.
-    """
-    device = next((parameter.device for parameter in model.parameters()), example.device)
-    counter = FlopCounterMode(display=False)
-    with _evaluating(model), torch.no_grad(), counter:
-        model(example[:1].to(device))
-    return counter.get_total_flops() // 2
 
 
 def latency(
@@ -129,15 +79,3 @@ def _durations(run: Callable[[], Any], seconds: float, *, at_least: int) -> list
         run()
         durations.append(time.perf_counter() - start)
     return durations
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; every module gets its own mode back."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from distill.flow import Flow, Op, follow
+from distill.models.tracing import Flow, Op, follow
 
 PROPORTIONAL = {"relu", "dropout", "avg_pool2d", "max_pool2d", "mul"}
 """Functions of half of their input are half of their output; others may not follow what is scaled."""

@@ -8,8 +8,8 @@ from torch import nn
 from distill.artifact import Artifact
 from distill.compress import hook
 from distill.data import DataModule
+from distill.recipe.schema import Hook
 from distill.registry import call
-from distill.schema import Hook
 from distill.tasks import Task
 
 

@@ -5,26 +5,24 @@ What does not fit is said in seconds, not after the hours that came before it.
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 from torch import nn
 
-from distill import networks
 from distill.artifact import Artifact
+from distill.artifact.straight_through import trainable
 from distill.data import DataModule
-from distill.distiller import Distiller
-from distill.ensemble import together
 from distill.errors import RecipeError
 from distill.export import refuse_missing
-from distill.hooking import hooked
-from distill.inputs import OWN, own_inputs
-from distill.schema import Network, Recipe, Stage, TeacherNetwork
-from distill.straight_through import trainable
+from distill.pipeline.apply_hook import hooked
+from distill.pipeline.build import build_distiller, first_artifact
+from distill.recipe.schema import Network, Recipe, Stage
 from distill.tasks import Task
-from distill.teacher import Teacher
+from distill.training.distiller import Distiller
+from distill.training.ensemble import together
 
 SAMPLES = 32
 """Images that hooks are tried on."""
@@ -95,48 +93,6 @@ def _rehearsed(
     models = {name: copy.deepcopy(known[name]) for name in recipe.teachers_of(stage)}
     teacher = together(models, recipe.teachers_of(stage)) if models else None
     return build_distiller(recipe, data, task, student, teacher, stage)
-
-
-def build_distiller(
-    recipe: Recipe,
-    data: DataModule,
-    task: Task,
-    student: nn.Module,
-    teacher: nn.Module | None,
-    stage: Stage,
-    cached: Callable[[Teacher], nn.Module] = lambda teacher: teacher,
-) -> Distiller:
-    """One stage of a recipe, ready to train."""
-    # Another seed: two networks that begin alike would have nothing to tell each other.
-    peer = first_artifact(stage.peer, data, recipe.seed + 1).model if stage.peer else None
-    return Distiller(
-        student,
-        teacher,
-        task,
-        stage,
-        optimizer=recipe.optimizer,
-        schedule=recipe.schedule,
-        example=data.calibration(8)[0],
-        offered={"train_labels": data.train_labels(), "batch_size": data.batch_size},
-        peer=peer,
-        cached=cached,
-        seed=recipe.seed,
-        channels_last=recipe.channels_last,
-        compiled=recipe.compile,
-    )
-
-
-def first_artifact(spec: Network, data: DataModule, seed: int) -> Artifact:
-    """A network with its first weights: from the seed, or from a checkpoint."""
-    entry = networks.entry(spec, num_classes=data.num_classes, channels=data.channels)
-    own = own_inputs(spec, data, entry.get("channels")) if isinstance(spec, TeacherNetwork) else None
-    entry |= {OWN: own} if own else {}
-    torch.manual_seed(seed)
-    model = networks.build(entry, allow=[spec.name.partition(":")[0]])
-    if spec.weights:
-        trains_on = getattr(spec, "epochs", 1) > 0
-        networks.load_weights(model, spec.weights, name=spec.name, new_classifier=trains_on)
-    return Artifact(model.eval(), network=entry)
 
 
 @torch.no_grad()

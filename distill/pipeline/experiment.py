@@ -10,26 +10,29 @@ from typing import Any
 import torch
 from torch import nn
 
-from distill import __version__, measure
-from distill.artifact import Artifact, deployable
+from distill import __version__
+from distill.artifact import Artifact
+from distill.artifact.step import Step
 from distill.batch import Batch
-from distill.cache import cached, show_views
 from distill.console import console
 from distill.data import DataModule
 from distill.data import data as datasets
-from distill.ensemble import together
 from distill.errors import RecipeError
-from distill.evaluation import on_best_device, score
-from distill.measure import Step
-from distill.recipe import plain, resolved
+from distill.measure.evaluation import on_best_device, score
+from distill.models import cost
+from distill.models.surgery import deployable
+from distill.pipeline.build import build_distiller, first_artifact
+from distill.pipeline.dry_run import rehearse
+from distill.pipeline.step_store import Finished, Make, Steps
+from distill.pipeline.tracking import Tracker
+from distill.recipe.plain import key, plain, resolved
+from distill.recipe.schema import Network, Recipe, Stage
 from distill.registry import call
-from distill.rehearsal import build_distiller, first_artifact, rehearse
-from distill.schema import Network, Recipe, Stage
-from distill.steps import Finished, Make, Steps, key
 from distill.tasks import Task
 from distill.tasks import task as tasks
-from distill.tracking import Tracker
-from distill.training import OnEpoch, Trained, fit
+from distill.training.cache import cached, show_views
+from distill.training.ensemble import together
+from distill.training.fit import OnEpoch, Trained, fit
 
 UNKEYED = ("output", "tracking", "recipe")
 """Sections that do not change any result."""
@@ -149,8 +152,8 @@ class Experiment:
         images = self.example.inputs
         return Step(
             step=name,
-            params=measure.params(artifact.model),
-            macs=measure.macs(small, images),
+            params=cost.params(artifact.model),
+            macs=cost.macs(small, images),
             bytes=size,
             latency_ms={},  # measured at the end, when every network can be timed in the same minute
             metrics=self.validate(on_best_device(small)),

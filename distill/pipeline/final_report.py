@@ -7,19 +7,20 @@ from typing import Any
 
 import torch
 
-from distill import atomic, measure, report
-from distill.artifact import deployable
+from distill import atomic, report
+from distill.artifact.step import Step
 from distill.console import console
 from distill.errors import ExportError
-from distill.evaluation import evaluate, on_best_device
-from distill.experiment import Experiment
-from distill.export._exported import Exported
-from distill.measure import Step
-from distill.processes import is_first
-from distill.provenance import provenance
-from distill.recipe import resolved
+from distill.export.exported import Exported
+from distill.measure import latency
+from distill.measure.evaluation import evaluate, on_best_device
+from distill.models.surgery import deployable
+from distill.pipeline.experiment import Experiment
+from distill.pipeline.provenance import provenance
+from distill.pipeline.step_store import Finished
+from distill.recipe.plain import key, resolved
 from distill.report import Report
-from distill.steps import Finished, key
+from distill.training.processes import is_first
 
 CONFUSION = "the final network's confusion matrix"
 Made = Mapping[str, Finished]
@@ -100,13 +101,13 @@ def _timed(experiment: Experiment, made: Made, exported: Exports) -> dict[str, d
         structure = key(dict(done.artifact.network), [asdict(plan) for plan in done.artifact.plans])
         if structure not in by_structure:
             try:
-                by_structure[structure] = measure.latency(deployable(done.artifact.model), images)
+                by_structure[structure] = latency.latency(deployable(done.artifact.model), images)
             except ExportError as error:
                 console.print(f"{name}: no latency, {error}")
                 by_structure[structure] = {}
         latencies[name] = by_structure[structure]
     for name, (_, file) in exported.items():
-        latencies[name] = {key: timing.median for key, timing in measure.timings(file.single(), images).items()}
+        latencies[name] = {key: timing.median for key, timing in latency.timings(file.single(), images).items()}
     return latencies
 
 

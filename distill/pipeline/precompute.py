@@ -10,17 +10,17 @@ import torch
 from rich.progress import Progress
 
 from distill.batch import Batch
-from distill.cache import CachedTeacher, cached, show_views
 from distill.console import console
 from distill.data import Viewed
-from distill.ensemble import together
 from distill.errors import RecipeError
-from distill.experiment import Experiment
-from distill.rehearsal import rehearse
-from distill.run import train_teachers
-from distill.schema import Recipe
-from distill.steps import Finished
-from distill.teacher import Teacher
+from distill.pipeline.dry_run import rehearse
+from distill.pipeline.experiment import Experiment
+from distill.pipeline.run import train_teachers
+from distill.pipeline.step_store import Finished
+from distill.recipe.schema import Recipe
+from distill.training.cache import CachedTeacher, cached, show_views
+from distill.training.ensemble import together
+from distill.training.teacher import Teacher
 
 Group = tuple[tuple[str, float], ...]
 """Teachers that teach together, and their weights."""

@@ -13,7 +13,7 @@ import torch
 from distill import __version__
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "onnxruntime")
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def provenance() -> dict[str, Any]:

@@ -6,22 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distill import measure
-from distill.artifact import Artifact, deployable
-from distill.conclusion import conclude
+from distill.artifact import Artifact
+from distill.artifact.step import Step
+from distill.artifact.straight_through import settle, trainable
 from distill.console import console
-from distill.evaluation import on_best_device
-from distill.experiment import Experiment
 from distill.export import exporter
-from distill.export._exported import Exported
-from distill.hooking import hooked
-from distill.measure import Step
-from distill.recipe import plain
+from distill.export.exported import Exported
+from distill.measure.evaluation import on_best_device
+from distill.models import cost
+from distill.models.surgery import deployable
+from distill.pipeline.apply_hook import hooked
+from distill.pipeline.experiment import Experiment
+from distill.pipeline.final_report import conclude
+from distill.pipeline.step_store import Finished
+from distill.recipe.plain import key, plain
+from distill.recipe.schema import Hook, Recipe, Stage, TeacherNetwork
 from distill.registry import call
-from distill.schema import Hook, Recipe, Stage, TeacherNetwork
-from distill.steps import Finished, key
-from distill.straight_through import settle, trainable
-from distill.training import Curve, OnEpoch
+from distill.training.fit import Curve, OnEpoch
 
 CALIBRATION_SAMPLES = 512
 
@@ -41,7 +42,7 @@ def run(recipe: Recipe, *, on_epoch: OnEpoch | None = None) -> Result:
     """Do all that a recipe says; finished steps of earlier runs are reused.
 
     Args:
-        recipe: from `distill.recipe.load`.
+        recipe: from `distill.recipe.loading.load`.
         on_epoch: called after every epoch with the step's name, the epoch and its metrics; may raise to stop.
 
     Raises:
@@ -207,8 +208,8 @@ def export(experiment: Experiment, artifact: Artifact) -> dict[str, tuple[Step, 
         done[f"export/{name}"] = (
             Step(
                 step=f"export/{name}",
-                params=measure.params(artifact.model),
-                macs=measure.macs(small, experiment.example.inputs),
+                params=cost.params(artifact.model),
+                macs=cost.macs(small, experiment.example.inputs),
                 bytes=made.nbytes,
                 metrics=experiment.validate(made.predict),
                 latency_ms={},

@@ -4,7 +4,6 @@ A step's key covers all that determines its result. A step of that key that any 
 finished is copied; one that was killed half-way finds its checkpoints where it left them.
 """
 
-import hashlib
 import json
 import shutil
 import time
@@ -12,21 +11,15 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
 from distill.artifact import Artifact, open_artifact
-from distill.measure import Step
-from distill.processes import is_first, wait_for_all
-from distill.training import Curve
+from distill.artifact.step import Step
+from distill.training.fit import Curve
+from distill.training.processes import is_first, wait_for_all
 
 NETWORK, METRICS = "network.safetensors", "metrics.json"
-
-
-def key(*parts: Any) -> str:
-    """A short name for everything in ``parts``, which is plain JSON."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

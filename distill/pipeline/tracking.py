@@ -12,8 +12,8 @@ from typing import Any, Literal
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from distill.measure import Step
-from distill.provenance import provenance
+from distill.artifact.step import Step
+from distill.pipeline.provenance import provenance
 
 Mode = Literal["online", "offline", "disabled"]
 log = logging.getLogger(__name__)

@@ -3,7 +3,6 @@
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,38 +11,25 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from distill.compress import hook
-from distill.data import data
 from distill.errors import RecipeError
-from distill.export import exporter
-from distill.losses import loss, needs_teacher
-from distill.registry import Registry, did_you_mean, needs, schema, supplied
-from distill.schema import Component, Hook, Loss, Network, Recipe, TeacherNetwork
-from distill.tasks import task
+from distill.recipe.files import find, names
+from distill.recipe.schema import Component, Hook, Loss, Network, Recipe, TeacherNetwork
+from distill.registry import (
+    Registry,
+    data,
+    did_you_mean,
+    exporter,
+    hook,
+    injected,
+    loss,
+    needs_teacher,
+    required,
+    schema,
+    task,
+)
 from students import student
 
-RECIPES = Path(__file__).parents[1] / "recipes"
 FROM_THE_DATA = ("num_classes", "channels")
-
-
-def names() -> list[str]:
-    """Every recipe of the repository; files named ``base`` are only inherited from, and sweeps are not recipes."""
-    paths = (p.relative_to(RECIPES).with_suffix("") for p in RECIPES.rglob("*.yaml"))
-    return sorted(p.as_posix() for p in paths if p.name != "base" and p.parts[0] != "sweeps")
-
-
-def summary(name: str) -> str:
-    """The first line of a recipe's header comment."""
-    return find(name).read_text().partition("\n")[0].removeprefix("#").strip()
-
-
-def find(name: str) -> Path:
-    """The file of ``recipe=NAME`` or ``recipe=PATH.yaml``."""
-    outside = name.endswith((".yaml", ".yml"))
-    path = Path(name) if outside else RECIPES / f"{name}.yaml"
-    if path.is_file():
-        return path
-    raise RecipeError(f"no recipe file '{name}'" if outside else f"unknown recipe {did_you_mean(name, names())}")
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -74,16 +60,6 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
         return recipe
     except (OmegaConfBaseException, RecipeError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe '{name}'{_explain(error, place)}") from None
-
-
-def plain(section: Any) -> Any:
-    """A typed section as JSON-able data: what keys are made from and artifacts remember."""
-    return _paths_as_text(asdict(section))
-
-
-def resolved(recipe: Recipe) -> str:
-    """The recipe as YAML with everything filled in; it loads again as it is."""
-    return OmegaConf.to_yaml(OmegaConf.create(plain(recipe)))
 
 
 def _apply(override: str, tree: DictConfig) -> None:
@@ -181,7 +157,7 @@ def _check_losses(recipe: Recipe) -> None:
         asking = [key for key, spec in stage.losses.items() if needs_teacher(spec.name)]
         if asking and not stage.peer and not recipe.teachers_of(stage):
             raise RecipeError(f"at stages.{name}: loss '{asking[0]}' compares with a teacher, but the recipe has none")
-        fixed = [key for key, spec in stage.losses.items() if "teacher_model" in needs(loss.find(spec.name))]
+        fixed = [key for key, spec in stage.losses.items() if "teacher_model" in required(loss.find(spec.name))]
         if fixed and stage.peer:
             raise RecipeError(f"at stages.{name}: loss '{fixed[0]}' reads a trained teacher's weights; a peer has none")
         if stage.blocks and not recipe.teachers_of(stage):
@@ -207,19 +183,8 @@ def _check_cache(recipe: Recipe) -> None:
 def _check_rounds(recipe: Recipe) -> None:
     """Whoever is applied several times knows how far to go each time."""
     for name, spec in recipe.compress.items():
-        if spec.rounds > 1 and "progress" not in supplied(hook.find(spec.name)):
+        if spec.rounds > 1 and "progress" not in injected(hook.find(spec.name)):
             raise RecipeError(f"at compress.{name}: '{spec.name}' goes all the way at once; remove 'rounds'")
-
-
-def _paths_as_text(value: Any) -> Any:
-    match value:
-        case Path():
-            return str(value)
-        case dict():
-            return {key: _paths_as_text(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_paths_as_text(item) for item in value]
-    return value
 
 
 def _explain(error: Exception, place: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from distill.measure import Step
+from distill.artifact.step import Step
 from distill.report.rows import Report, count, milliseconds, score, scored, title
 
 COLOURS = {

@@ -17,14 +17,15 @@ from rich.table import Table
 from distill import atomic
 from distill.console import console, quiet_libraries
 from distill.errors import DistillError, RecipeError, UserError
-from distill.recipe import load, resolved
+from distill.pipeline.run import run
+from distill.pipeline.tracking import headline
+from distill.recipe.loading import load
+from distill.recipe.plain import resolved
+from distill.recipe.schema import Recipe
 from distill.registry import did_you_mean, options
-from distill.run import run
-from distill.schema import Recipe
 from distill.sweep.file import SweepFile, read, short
 from distill.sweep.work import Objective, Report, Work
 from distill.tasks import task
-from distill.tracking import headline
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,9 @@ from torch import Tensor, nn
 
 from distill.batch import Batch
 from distill.errors import RecipeError
-from distill.losses._pooling import as_map
-from distill.schema import Cuts
-from distill.taps import Features, Taps
+from distill.models.feature_maps import as_map
+from distill.models.taps import Features, Taps
+from distill.recipe.schema import Cuts
 
 Map = Float[Tensor, "batch _ _ _"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from distill.errors import RecipeError
-from distill.taps import Taps
+from distill.models.taps import Taps
 
 
 def compile_networks(modules: Iterable[nn.Module]) -> None:

@@ -13,17 +13,17 @@ from torchmetrics import MetricCollection
 
 from distill.artifact import Plan
 from distill.batch import Batch
-from distill.blocks import Blocks
-from distill.compiled import compile_networks
 from distill.errors import RecipeError, TrainingError
-from distill.optim import at_rates, build_optimizer, build_schedule
-from distill.peer import Peer
-from distill.schema import Optimizer, Schedule, Stage
-from distill.stochastic_depth import StochasticDepth
-from distill.taps import Features, Taps
+from distill.models.taps import Features, Taps
+from distill.recipe.schema import Optimizer, Schedule, Stage
 from distill.tasks import Task
-from distill.teacher import Teacher
-from distill.terms import Term, bind, unique, with_taps
+from distill.training.blocks import Blocks
+from distill.training.compile import compile_networks
+from distill.training.loss_terms import Term, bind, unique, with_taps
+from distill.training.optimizers import at_rates, build_optimizer, build_schedule
+from distill.training.peer import Peer
+from distill.training.stochastic_depth import StochasticDepth
+from distill.training.teacher import Teacher
 
 
 class Distiller(pl.LightningModule):

@@ -15,9 +15,9 @@ from torch import nn
 from distill.artifact import Plan
 from distill.console import console
 from distill.data import DataModule
-from distill.distiller import Distiller
 from distill.errors import RecipeError, TrainingError
-from distill.schema import Stage
+from distill.recipe.schema import Stage
+from distill.training.distiller import Distiller
 
 Curve = list[dict[str, float]]
 OnEpoch = Callable[[str, int, dict[str, float]], None]

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from distill.batch import Batch
-from distill.ensemble import member
 from distill.errors import RecipeError, TapError
 from distill.losses import loss as losses
-from distill.losses import needs_teacher
-from distill.processes import share
-from distill.registry import options, supplied
-from distill.schema import Loss
-from distill.taps import Features, stages
+from distill.models.taps import Features, stages
+from distill.recipe.schema import Loss
+from distill.registry import injected, needs_teacher, options
+from distill.training.ensemble import member
+from distill.training.processes import share
 
 
 class Term(nn.Module):
@@ -44,7 +43,7 @@ class Term(nn.Module):
         call = getattr(component, "forward", component)
         self.sees_all = get_type_hints(call)["student"] == list[Tensor]
         self.needs_teacher = needs_teacher(spec.name)
-        self.extras = [need for need in supplied(call) if need not in ("student", "teacher")]
+        self.extras = [need for need in injected(call) if need not in ("student", "teacher")]
         taps = spec.teacher or [""] * len(spec.student)
         self.calls = [
             self._build(component, {**offered, **_shapes(s, t), "teacher_paths": spec.teacher}, tap)
@@ -110,7 +109,7 @@ class Term(nn.Module):
             return partial(component, **settings)
         if not self.sees_all and self.needs_teacher:
             offered["teacher_model"], offered["teacher_path"] = member(offered["teacher_model"], tap)
-        return cast(nn.Module, component(**{need: offered[need] for need in supplied(component)}, **settings))
+        return cast(nn.Module, component(**{need: offered[need] for need in injected(component)}, **settings))
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from torch.optim import Optimizer as TorchOptimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from distill.errors import RecipeError
-from distill.schema import Optimizer, Schedule
+from distill.recipe.schema import Optimizer, Schedule
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter] | list[dict[str, Any]], spec: Optimizer) -> TorchOptimizer:

@@ -11,10 +11,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from distill.batch import Batch
-from distill.schema import Loss
-from distill.taps import Features, Taps
+from distill.models.taps import Features, Taps
+from distill.recipe.schema import Loss
 from distill.tasks import Task
-from distill.terms import bind, unique
+from distill.training.loss_terms import bind, unique
 
 
 class Peer(nn.Module):

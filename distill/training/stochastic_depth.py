@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from distill.errors import RecipeError
-from distill.residual import Residual, residual_blocks, without
-from distill.schema.stage import Scaling
+from distill.models.residual import Residual, residual_blocks, without
+from distill.recipe.schema.stage import Scaling
 
 
 class StochasticDepth:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from distill.batch import Batch
-from distill.taps import Taps
+from distill.models.taps import Taps
 
 
 class Teacher(nn.Module):

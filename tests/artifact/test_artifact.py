@@ -12,14 +12,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from distill import container
-from distill.artifact import Artifact, Plan, deployable, load, open_artifact, store
-from distill.compress._quantized import Quantized
+from distill.artifact import Artifact, Plan, file_format, load, open_artifact, store
+from distill.artifact.step import Step
 from distill.compress.encode import encode
-from distill.compress.quantize import quantize
-from distill.compress.svd import svd
+from distill.compress.low_rank.svd import svd
+from distill.compress.quantization._quantized import Quantized
+from distill.compress.quantization.quantize import quantize
 from distill.errors import ArtifactError, DistillError
-from distill.measure import Step
+from distill.models.surgery import deployable
 from tests.compress import nets
 from tests.compress.nets import ALLOW, ENTRY
 
@@ -118,7 +118,7 @@ def test_any_changed_byte_is_noticed(kind: str, data: st.DataObject, tmp_path_fa
     at = data.draw(st.one_of(st.integers(0, header + 8), st.integers(0, len(content) - 1)), "position")
     content[at] ^= data.draw(st.integers(1, 255), "change")
     with pytest.raises(ArtifactError, match="is truncated, damaged or|damaged$|altered|newer"):
-        container.decode(bytes(content), "student.safetensors")
+        file_format.decode(bytes(content), "student.safetensors")
 
 
 def test_every_byte_of_the_header_counts() -> None:
@@ -128,7 +128,7 @@ def test_every_byte_of_the_header_counts() -> None:
             changed = content[:at] + bytes([value]) + content[at + 1 :]
             if changed != content:
                 with pytest.raises(ArtifactError):
-                    container.decode(changed, "student.safetensors")
+                    file_format.decode(changed, "student.safetensors")
 
 
 def test_the_damaged_tensor_is_named() -> None:
@@ -137,7 +137,7 @@ def test_the_damaged_tensor_is_named() -> None:
     with pytest.raises(
         ArtifactError, match=r"student.safetensors has been altered: tensor 'kernel\.weight' is damaged"
     ):
-        container.decode(content, "student.safetensors")
+        file_format.decode(content, "student.safetensors")
 
 
 @every_kind
@@ -150,11 +150,11 @@ def test_a_truncated_file_is_refused(kind: str, length: float, file: Callable[[b
 
 def test_bytes_after_the_end_are_refused() -> None:
     with pytest.raises(ArtifactError, match="truncated, damaged"):
-        container.decode(CONTENT["plain"] + b"\0", "student.safetensors")
+        file_format.decode(CONTENT["plain"] + b"\0", "student.safetensors")
 
 
 def test_a_newer_format_is_refused(file: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(container, "FORMAT", 2)
+    monkeypatch.setattr(file_format, "FORMAT", 2)
     path = file(plain().to_bytes())
     monkeypatch.undo()
     with pytest.raises(ArtifactError, match=r"has format 2, newer than this program's 1: upgrade distill"):
@@ -185,7 +185,7 @@ def test_a_file_cannot_reach_outside_by_other_names(where: str, file: Callable[[
     if where == "plan":
         artifact = Artifact(artifact.model, network=ENTRY, plans=(Plan("antigravity:apply", {}),))
     content = artifact.to_bytes()
-    tensors, head = container.decode(content, "")
+    tensors, head = file_format.decode(content, "")
     settings = head["forms"][0]["settings"] if head["forms"] else {}
     if where == "form":
         settings["inner"]["form"] = "antigravity:Form"
@@ -193,7 +193,7 @@ def test_a_file_cannot_reach_outside_by_other_names(where: str, file: Callable[[
         settings["codec"] = "antigravity:Codec"
     head = {key: value for key, value in head.items() if key not in ("checksum", "checksums", "format")}
     with pytest.raises(ArtifactError, match=r"needs 'antigravity:\w+', code from outside.*allow=\['antigravity'\]"):
-        open_artifact(file(container.encode(tensors, head)), allow=ALLOW)
+        open_artifact(file(file_format.encode(tensors, head)), allow=ALLOW)
 
 
 def test_a_network_that_is_built_differently_now_is_refused(file: Callable[[bytes], Path]) -> None:

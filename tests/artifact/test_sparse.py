@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from distill.artifact import Artifact, open_artifact, store
-from distill.compress._quantized import Quantized
-from distill.compress.cluster import cluster
-from distill.compress.prune import prune
+from distill.artifact.sparse import Pruned, PrunedShared, Sparse, Spliced, inherit_zeros, largest, n_of_m
+from distill.artifact.storage import Encoded, Stored, from_record, to_record
+from distill.artifact.straight_through import settle, trainable
+from distill.compress.pruning.prune import prune
+from distill.compress.quantization._quantized import Quantized
+from distill.compress.sharing.cluster import cluster
 from distill.errors import RecipeError
-from distill.sparse import Pruned, PrunedShared, Sparse, Spliced, inherit_zeros, largest, n_of_m
-from distill.stored import Encoded, Stored, from_record, to_record
-from distill.straight_through import settle, trainable
 from tests.compress import nets
 
 shapes = st.lists(st.integers(1, 5), min_size=1, max_size=4)

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
-from distill.compress._quantized import Quantized
+from distill.artifact.byte_planes import pack, raw, unpack
+from distill.artifact.storage import Encoded, Stored, from_record, to_record
+from distill.compress.quantization._quantized import Quantized
 from distill.errors import RecipeError
-from distill.packing import pack, raw, unpack
-from distill.stored import Encoded, Stored, form, from_record, to_record
+from distill.registry import form
 
 weights = arrays.arrays(
     "float32",

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from distill.artifact import Artifact
+from distill.artifact.straight_through import settle, trainable
 from distill.compress.encode import encode
-from distill.compress.quantize import quantize
-from distill.compress.svd import svd
+from distill.compress.low_rank.svd import svd
+from distill.compress.quantization.quantize import quantize
 from distill.errors import RecipeError
-from distill.straight_through import settle, trainable
 from tests.compress import nets
 
 

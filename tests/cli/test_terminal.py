@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from distill.__main__ import main
+from distill.cli.terminal import guarded, recipe_arguments, train
 from distill.errors import ArtifactError, TrainingError
-from distill.terminal import guarded, recipe_arguments, train
 
 
 def test_without_arguments_it_lists_the_recipes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,11 +7,12 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from distill.artifact import Artifact, deployable, open_artifact
+from distill.artifact import Artifact, open_artifact
 from distill.compress import hook
 from distill.errors import RecipeError, TrainingError
-from distill.registry import options, schema, supplied
-from distill.schema import Hook
+from distill.models.surgery import deployable
+from distill.recipe.schema import Hook
+from distill.registry import injected, options, schema
 from tests.compress import nets
 
 every_hook = pytest.mark.parametrize("name", hook.names())
@@ -35,7 +36,7 @@ def apply(name: str, artifact: Artifact, **settings: object) -> Artifact:
         "progress": 1.0,
         "task_loss": cross_entropy,
     }
-    return component(*(offered[need] for need in supplied(component)), **{**settings, **SETTINGS.get(name, {})})
+    return component(*(offered[need] for need in injected(component)), **{**settings, **SETTINGS.get(name, {})})
 
 
 def prepared(name: str) -> Artifact:
@@ -134,7 +135,7 @@ def weights(model: nn.Module) -> int:
 
 @pytest.mark.parametrize("finetune", [lambda done: done, "train"])
 def test_all_in_a_row(finetune: Callable[[Artifact], Artifact] | str, tmp_path: pytest.TempPathFactory) -> None:
-    from distill.straight_through import settle, trainable
+    from distill.artifact.straight_through import settle, trainable
 
     def recover(done: Artifact) -> Artifact:
         return settle(done, nets.train(trainable(done))) if finetune == "train" else done

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from distill.batch import Batch
 from distill.data import data
 from distill.errors import RecipeError
-from distill.recipe import Component
-from distill.registry import schema, supplied
+from distill.recipe.loading import Component
+from distill.registry import injected, schema
 from tests.data import tiny
 
 SHARED = {"batch_size", "val", "limit", "crop", "flip"}
@@ -43,7 +43,7 @@ def samples(module):
 @pytest.mark.parametrize("name", data.names())
 def test_settings_are_typed_and_shared(name):
     component = data.find(name)
-    assert supplied(component) == ["seed"]
+    assert injected(component) == ["seed"]
     settings = inspect.signature(component).parameters
     assert set(settings) >= SHARED
     if name != "digits":

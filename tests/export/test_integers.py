@@ -12,15 +12,14 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from distill import onnx_file
 from distill.artifact import Artifact
 from distill.batch import Batch
-from distill.compress.int8 import int8
+from distill.compress.quantization.int8 import int8
 from distill.errors import ExportError
-from distill.export import exporter, refuse_missing
-from distill.export._exported import Exported
-from distill.onnx_codes import prefer_codes
-from tests.compress.test_int8 import Joined
+from distill.export import exporter, onnx_file, refuse_missing
+from distill.export.exported import Exported
+from distill.export.onnx_integers import prefer_codes
+from tests.compress.quantization.test_int8 import Joined
 
 TYPES = {code: name for name, code in TensorProto.DataType.items()}
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from distill import __version__, onnx_file
+from distill import __version__
 from distill.artifact import Artifact
 from distill.batch import Batch
 from distill.errors import ExportError
-from distill.export import exporter
-from distill.registry import supplied
+from distill.export import exporter, onnx_file
+from distill.registry import injected
 
 ABOUT = {
     "task": {"name": "classification"},
@@ -64,7 +64,7 @@ def tampered(monkeypatch: pytest.MonkeyPatch, tamper: Callable[[nn.Module], Any]
 
 
 def test_asks_for_what_the_framework_offers():
-    assert supplied(export) == ["artifact", "folder", "samples"]
+    assert injected(export) == ["artifact", "folder", "samples"]
 
 
 def test_the_file_computes_what_pytorch_does_at_any_batch_size(tmp_path: Path):

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from distill import onnx_file
 from distill.errors import ExportError
+from distill.export import onnx_file
 
 
 class Undecided(nn.Module):

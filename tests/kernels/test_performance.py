@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from distill.artifact import Artifact
-from distill.compress.prune import prune
+from distill.compress.pruning.prune import prune
 from distill.kernels import Geometry, Machine, SparseConv2d, measured, sparse
 from distill.kernels.performance import Work, works
 

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from distill.artifact import deployable
 from distill.kernels import SparseConv2d
+from distill.models.surgery import deployable
 from tests.kernels.shapes import convolutions, images_for
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.losses.catkd import ClassAttention
-from distill.taps import Taps
+from distill.models.taps import Taps
 from tests.nets import ConvNet
 
 STUDENT, TEACHER = (4, 8, 4, 4), (4, 16, 6, 6)

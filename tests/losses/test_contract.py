@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from distill.batch import Batch
 from distill.losses import loss as losses
-from distill.losses import needs_teacher
-from distill.registry import schema
-from distill.schema import Loss
-from distill.terms import Term
+from distill.recipe.schema import Loss
+from distill.registry import needs_teacher, schema
+from distill.training.loss_terms import Term
 from tests.nets import ConvNet
 
 BATCH, CLASSES = 4, 10

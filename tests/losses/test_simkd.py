@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from distill.artifact import Artifact, open_artifact
 from distill.losses.simkd import ReusedClassifier
-from distill.networks import build
-from distill.taps import Taps
+from distill.models.build import build_network
+from distill.models.taps import Taps
 from tests.nets import ConvNet, block
 
 SHAPES = (4, 8, 4, 4), (4, 16, 4, 4)
@@ -72,7 +72,7 @@ def test_simkd_trains_and_saves_the_projector_alone() -> None:
 def test_simkd_keeps_a_network_that_is_saved_and_opened(
     entry: dict[str, object], path: str, teacher_shape: tuple[int, ...], tmp_path: Path
 ) -> None:
-    student, teacher, images = build(entry), ConvNet(num_classes=7), torch.randn(4, 3, 16, 16)
+    student, teacher, images = build_network(entry), ConvNet(num_classes=7), torch.randn(4, 3, 16, 16)
     _, features = Taps(student, [path])(images)
     loss = ReusedClassifier(tuple(features[path].shape), teacher_shape, student, teacher)
     projected = trained(loss, student, path, images)

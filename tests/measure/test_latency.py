@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from distill import measure, onnx_file
-from distill.measure import Step
+from distill.artifact.step import Step
+from distill.export import onnx_file
+from distill.measure import latency
+from distill.models import cost
 
 
 def net() -> nn.Sequential:
@@ -20,16 +22,16 @@ def images(batch: int = 2, channels: int = 1, size: int = 8) -> torch.Tensor:
 
 
 def test_params_by_hand():
-    assert measure.params(net()) == (4 * 9 + 4) + (4 + 4) + (144 * 3 + 3)
+    assert cost.params(net()) == (4 * 9 + 4) + (4 + 4) + (144 * 3 + 3)
 
 
 def test_shared_params_count_once():
     layer = nn.Linear(5, 5, bias=False)
-    assert measure.params(nn.Sequential(layer, layer)) == 25
+    assert cost.params(nn.Sequential(layer, layer)) == 25
 
 
 def test_macs_by_hand():
-    assert measure.macs(net(), images()) == 4 * 9 * 6 * 6 + 144 * 3
+    assert cost.macs(net(), images()) == 4 * 9 * 6 * 6 + 144 * 3
 
 
 @given(
@@ -40,20 +42,20 @@ def test_macs_of_a_convolution_are_one_per_output_value_and_weight_it_sees(group
     layer = nn.Conv2d(4, 8, kernel, stride, groups=groups)
     inputs = images(batch, channels=4)
     outputs = layer(inputs)[0]
-    assert measure.macs(layer, inputs) == outputs.numel() * layer.weight[0].numel()
+    assert cost.macs(layer, inputs) == outputs.numel() * layer.weight[0].numel()
 
 
 def test_factorising_a_pointwise_convolution_saves_the_macs_it_should():
     dense, factors = nn.Conv2d(16, 16, 1), nn.Sequential(nn.Conv2d(16, 2, 1, bias=False), nn.Conv2d(2, 16, 1))
     inputs = images(channels=16)
-    assert measure.macs(dense, inputs) == 4 * measure.macs(factors, inputs)
+    assert cost.macs(dense, inputs) == 4 * cost.macs(factors, inputs)
 
 
 def test_macs_leave_the_model_as_it_was():
     model = net().train()
     model[2].eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    measure.macs(model, images())
+    cost.macs(model, images())
     assert [module.training for module in model] == [True, True, False, True, True]
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
@@ -63,7 +65,7 @@ def test_latency_is_measured_at_both_batch_sizes_and_leaves_nothing(tmp_path: Pa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     model = net().train()
-    timings = measure.latency(model, images(), threads=1)
+    timings = latency.latency(model, images(), threads=1)
     assert list(timings) == ["batch1", "batch32"]
     assert 0 < timings["batch1"] < timings["batch32"]
     assert model.training
@@ -74,7 +76,7 @@ def test_a_file_and_its_bytes_are_timed_with_quartiles(tmp_path: Path):
     content = onnx_file.serialize(net(), images())
     (tmp_path / "net.onnx").write_bytes(content)
     for file in (content, tmp_path / "net.onnx"):
-        timings = measure.file_latency(file, images(3), batch_sizes=(1, 5), threads=1, seconds=0.01)
+        timings = latency.file_latency(file, images(3), batch_sizes=(1, 5), threads=1, seconds=0.01)
         assert list(timings) == ["batch1", "batch5"]
         for timing in timings.values():
             assert 0 < timing.p25 <= timing.median <= timing.p75

@@ -6,39 +6,40 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from distill.errors import ArtifactError, RecipeError
-from distill.networks import build, entry, load_weights
-from distill.recipe import load
+from distill.models.build import build_network, network_entry
+from distill.models.weights import load_weights
+from distill.recipe.loading import load
 from tests.nets import ConvNet
 
 SAMPLES = {"num_classes": 7, "channels": 1}
 
 
 def test_classes_and_channels_follow_from_the_data() -> None:
-    made = entry(load("smoke").student, **SAMPLES)
+    made = network_entry(load("smoke").student, **SAMPLES)
     assert made == {"name": "mobilenet_v1", "width": 0.25, "small_images": True, "num_classes": 7, "channels": 1}
-    assert build(made)(torch.zeros(2, 1, 8, 8)).shape == (2, 7)
+    assert build_network(made)(torch.zeros(2, 1, 8, 8)).shape == (2, 7)
 
 
 def test_torchvisions_networks_are_found_by_name() -> None:
-    made = entry(load("smoke", ["student={name: efficientnet_b0}"]).student, **SAMPLES)
-    assert build(made)(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+    made = network_entry(load("smoke", ["student={name: efficientnet_b0}"]).student, **SAMPLES)
+    assert build_network(made)(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
 
 
 def test_a_network_of_the_users_own() -> None:
     recipe = load("smoke", ["student={name: 'tests.nets:ConvNet', arguments: {width: 2}}"])
-    made = entry(recipe.student, **SAMPLES)
+    made = network_entry(recipe.student, **SAMPLES)
     assert made == {"name": "tests.nets:ConvNet", "width": 2, "num_classes": 7}
-    assert isinstance(build(made, allow=["tests.nets"]), ConvNet)
+    assert isinstance(build_network(made, allow=["tests.nets"]), ConvNet)
 
 
 def test_code_from_outside_is_only_built_when_allowed() -> None:
     with pytest.raises(ArtifactError, match=r"pass allow=\['tests.nets'\]"):
-        build({"name": "tests.nets:ConvNet"})
+        build_network({"name": "tests.nets:ConvNet"})
 
 
 def test_an_impossible_setting_is_named() -> None:
     with pytest.raises(RecipeError, match="network 'shufflenet_v2' cannot be built: .*0.3"):
-        build({"name": "shufflenet_v2", "width": 0.3})
+        build_network({"name": "shufflenet_v2", "width": 0.3})
 
 
 @pytest.mark.parametrize("form", ["safetensors", "plain", "nested"])
@@ -81,7 +82,7 @@ def test_a_classifier_for_other_classes_starts_anew_when_asked() -> None:
     path = "unused.pt"
     own = model.head.weight.clone()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distill.networks._file_state", lambda _: trained.state_dict())
+        patch.setattr("distill.models.weights._file_state", lambda _: trained.state_dict())
         load_weights(model, path, name="mine", new_classifier=True)
         with pytest.raises(RecipeError, match="size mismatch for head"):
             load_weights(ConvNet(num_classes=3), path, name="mine")

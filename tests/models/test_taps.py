@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from distill.errors import TapError
-from distill.taps import Taps, stages
+from distill.models.taps import Taps, stages
 from tests.nets import ConvNet
 
 

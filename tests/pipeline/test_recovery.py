@@ -8,7 +8,7 @@ from torch import nn
 
 from distill.artifact import Artifact
 from distill.console import console
-from distill.run import no_worse
+from distill.pipeline.run import no_worse
 
 
 def experiment(*values: float | None) -> Any:

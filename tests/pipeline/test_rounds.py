@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from distill.artifact import Artifact, open_artifact
+from distill.artifact.sparse import Sparse
 from distill.errors import RecipeError
-from distill.recipe import load
-from distill.run import Result, run
-from distill.sparse import Sparse
+from distill.pipeline.run import Result, run
+from distill.recipe.loading import load
 
 RECIPE = """
 task: {name: classification}

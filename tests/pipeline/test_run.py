@@ -10,9 +10,10 @@ import torch
 
 import distill
 from distill.__main__ import main
+from distill.artifact.step import Step
 from distill.data.digits import Digits
-from distill.measure import Step, params
-from distill.run import Result, run
+from distill.models.cost import params
+from distill.pipeline.run import Result, run
 
 STEPS = ["teacher", "alone", "student", "compress/1-svd", "compress/2-quantize", "compress/3-encode", "export/onnx"]
 

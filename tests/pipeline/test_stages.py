@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 import distill
 from distill.artifact import open_artifact
-from distill.ensemble import Ensemble
 from distill.errors import RecipeError
 from distill.losses import loss as losses
-from distill.recipe import load
+from distill.pipeline.run import Result, run
+from distill.recipe.loading import load
+from distill.recipe.schema import Loss
 from distill.registry import schema
-from distill.run import Result, run
-from distill.schema import Loss
-from distill.terms import Term
+from distill.training.ensemble import Ensemble
+from distill.training.loss_terms import Term
 from tests.nets import ConvNet
 
 RECIPE = """

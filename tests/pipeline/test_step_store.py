@@ -6,8 +6,9 @@ import pytest
 from torch import nn
 
 from distill.artifact import Artifact
-from distill.measure import Step
-from distill.steps import Steps, key
+from distill.artifact.step import Step
+from distill.pipeline.step_store import Steps
+from distill.recipe.plain import key
 from tests.nets import ConvNet
 
 ENTRY = {"name": "tests.nets:ConvNet"}

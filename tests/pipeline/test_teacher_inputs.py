@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import resize
 
-from distill import networks, onnx_file
 from distill.artifact import Artifact, load
 from distill.data.digits import Digits
 from distill.errors import RecipeError
-from distill.inputs import OwnInputs, own_inputs, trained_on
-from distill.rehearsal import first_artifact
-from distill.schema import TeacherNetwork
+from distill.export import onnx_file
+from distill.models.input_transform import OwnInputs
+from distill.models.weights import load_weights
+from distill.pipeline.build import first_artifact
+from distill.pipeline.teacher_inputs import own_inputs, trained_on
+from distill.recipe.schema import TeacherNetwork
 from tests.nets import ConvNet
 
 NAME = "tests.nets:ConvNet"
@@ -39,7 +41,7 @@ def made(spec: TeacherNetwork) -> Artifact:
 def plain(spec: TeacherNetwork) -> nn.Module:
     """The same network without anything before it."""
     model = ConvNet(**spec.arguments)
-    networks.load_weights(model, str(spec.weights), name=NAME)
+    load_weights(model, str(spec.weights), name=NAME)
     return model.eval()
 
 

@@ -16,10 +16,10 @@ import wandb
 from torch.utils.data import DataLoader
 from wandb.proto import wandb_internal_pb2 as messages
 
-from distill import provenance as origin
-from distill.measure import Step
-from distill.provenance import provenance
-from distill.tracking import Tracker, headline
+from distill.artifact.step import Step
+from distill.pipeline import provenance as origin
+from distill.pipeline.provenance import provenance
+from distill.pipeline.tracking import Tracker, headline
 
 CONFIG = {"seed": 3, "stages": {"distill": {"epochs": 2, "losses": {"kd": {"temperature": 4.0}}}}}
 STEPS = (
@@ -135,7 +135,7 @@ def records(data: bytes) -> Iterator[Any]:
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Our own warnings; wandb fills its log with news of itself."""
-    ours = [record for record in caplog.records if record.name == "distill.tracking"]
+    ours = [record for record in caplog.records if record.name == "distill.pipeline.tracking"]
     return [record.message for record in ours if record.levelno == logging.WARNING]
 
 
@@ -277,7 +277,7 @@ def test_online_without_a_network_becomes_offline(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", 40 * "a")
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
-    monkeypatch.setattr("distill.tracking.START_SECONDS", 1.0)
+    monkeypatch.setattr("distill.pipeline.tracking.START_SECONDS", 1.0)
     wandb.teardown()
     with Tracker(tmp_path, name="a", config=CONFIG, mode="online") as tracker:
         tracker.log("student/hint", {"train/kd": 1.0}, 1)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from distill.recipe import load, names
-from distill.run import run
+from distill.pipeline.run import run
+from distill.recipe.files import names
+from distill.recipe.loading import load
 from tests.data.tiny import cifar100
 
 PAIRS = [name for name in names() if name.startswith("cifar100/")]
@@ -25,7 +26,9 @@ def test_all_six_are_there() -> None:
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_runs_with_the_networks_of_the_table(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distill.measure.latency", lambda *_: {})  # exporting a ResNet-50 takes longer than the rest
+    monkeypatch.setattr(
+        "distill.measure.latency.latency", lambda *_: {}
+    )  # exporting a ResNet-50 takes longer than the rest
     tiny = ["teacher.epochs=1", "stages.distill.epochs=1", "schedule={}", "data.batch_size=8", "baseline=false"]
     recipe = load(
         name,

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from distill.errors import RecipeError
-from distill.recipe import RECIPES, find, load, names, resolved, summary
+from distill.recipe.files import RECIPES, find, names, summary
+from distill.recipe.loading import load
+from distill.recipe.plain import resolved
 
 
 @pytest.mark.parametrize("name", names())

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from distill import report
+from distill.artifact.step import Step
 from distill.errors import DistillError
-from distill.measure import Step
 from distill.report import Report
 from distill.report.html import page
 from distill.report.pictures import pictures, script

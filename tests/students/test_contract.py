@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import students
-from distill.artifact import deployable
-from distill.onnx_file import answer, serialize, session
-from distill.taps import Taps
+from distill.export.onnx_file import answer, serialize, session
+from distill.models.surgery import deployable
+from distill.models.taps import Taps
 from students import student
 
 NAMES = student.names()

@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 import students
-from distill.taps import Taps
+from distill.models.taps import Taps
 from students.resnet_cifar import PadChannels
 from students.shufflenet import V1_CHANNELS, ChannelShuffle, Unit
 

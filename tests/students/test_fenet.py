@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import students
-from distill.artifact import deployable
-from distill.onnx_file import answer, serialize, session
+from distill.export.onnx_file import answer, serialize, session
+from distill.models.surgery import deployable
 from students.fenet import FeatureBlock, SparseShift, moved
 from tests.students.test_counts import million_macs, on_meta
 

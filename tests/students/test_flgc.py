@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import students
-from distill import measure
-from distill.artifact import deployable
+from distill.models import cost
+from distill.models.surgery import deployable
 from students.flgc import GroupedConv, LearnedGroupConv, membership
 from tests.students.test_counts import on_meta
 
@@ -114,8 +114,8 @@ def test_eight_equal_groups_save_32_4_million_macs_of_mobilenet_v2() -> None:
         for scores in (learned.input_scores, learned.filter_scores):
             scores.data = torch.eye(8)[torch.arange(len(scores)) % 8]
     images = torch.empty(1, 3, 32, 32, device="meta")
-    dense = measure.macs(on_meta("mobilenet_v2", settings), images)
-    assert (dense - measure.macs(deployable(network).to("meta"), images)) / 1e6 == pytest.approx(32.4, abs=0.05)
+    dense = cost.macs(on_meta("mobilenet_v2", settings), images)
+    assert (dense - cost.macs(deployable(network).to("meta"), images)) / 1e6 == pytest.approx(32.4, abs=0.05)
 
 
 def test_a_network_computes_the_same_once_its_groups_are_cut() -> None:
@@ -126,7 +126,7 @@ def test_a_network_computes_the_same_once_its_groups_are_cut() -> None:
         network(images)
         expected = network.eval()(images)
         torch.testing.assert_close(deployable(network)(images), expected, rtol=1e-5, atol=1e-5 * float(expected.max()))
-    assert measure.params(deployable(network)) < measure.params(network)
+    assert cost.params(deployable(network)) < cost.params(network)
 
 
 @pytest.mark.parametrize(

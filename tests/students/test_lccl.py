@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import students
-from distill.onnx_file import answer, serialize, session
+from distill.export.onnx_file import answer, serialize, session
 from students.lccl import Gated, GatedBlock, Saving, saving, skip
 from tests.nets import settled
 

@@ -10,14 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import students
-from distill import measure, onnx_file
-from distill.artifact import Artifact, deployable
+from distill.artifact import Artifact
 from distill.data.digits import Digits
-from distill.distiller import Distiller
-from distill.optim import build_optimizer
-from distill.recipe import load
-from distill.rehearsal import first_artifact
+from distill.export import onnx_file
+from distill.models import cost
+from distill.models.surgery import deployable
+from distill.pipeline.build import first_artifact
+from distill.recipe.loading import load
 from distill.tasks.classification import Classification
+from distill.training.distiller import Distiller
+from distill.training.optimizers import build_optimizer
 from students.lcnn import LookupConv2d, lookup, lookup_macs
 
 LAYERS = [
@@ -131,7 +133,7 @@ def test_a_network_costs_what_its_nonzero_coefficients_cost() -> None:
     assert len(layers) == 19
     for layer in layers:
         layer.coefficients.fill_(1.0)
-    dense = measure.macs(network, images)
+    dense = cost.macs(network, images)
     assert lookup_macs(network, images) == dense
     layers[0].coefficients.zero_()
     assert lookup_macs(network, images) == dense - layers[0].coefficients.numel() * 32 * 32

@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 import students
-from distill import measure
+from distill.models import cost
 from students.low_rank_filters import CompositeConv2d, Variant, low_rank
 
 
@@ -23,7 +23,7 @@ def test_it_has_a_part_of_the_weights_and_macs_of_square_filters(size: int) -> N
     composite, images = CompositeConv2d(8, low_rank(12, size)), torch.empty(1, 8, 6, 7)
     square = nn.Conv2d(8, 12, size, padding=size // 2)
     assert weights(composite) * size == weights(square)
-    assert measure.macs(composite, images) * size == measure.macs(square, images)
+    assert cost.macs(composite, images) * size == cost.macs(square, images)
 
 
 @torch.no_grad()
@@ -82,7 +82,7 @@ def test_global_max_pooling_leaves_24_percent_of_vgg_11() -> None:
     with torch.device("meta"):
         vgg = torchvision.models.vgg11()
         network = students.vgg11_low_rank(variant="gmp")
-    assert measure.params(network) / measure.params(vgg) == pytest.approx(0.242, abs=5e-4)
+    assert cost.params(network) / cost.params(vgg) == pytest.approx(0.242, abs=5e-4)
     assert weights(network) == weights(vgg) == 9_217_728
 
 
@@ -94,7 +94,7 @@ def test_low_rank_layers_leave_a_third_of_the_convolutions() -> None:
     first = 3 * 64 * 9
     assert weights(low) - first == (weights(whole) - first) / 3
     assert weights(low) == 3_073_728
-    macs = [measure.macs(network, images) - linear for network in (whole, low)]
+    macs = [cost.macs(network, images) - linear for network in (whole, low)]
     assert macs == [pytest.approx(7.485e9, rel=1e-4), pytest.approx(2.553e9, rel=1e-4)]
 
 

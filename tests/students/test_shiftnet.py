@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import students
-from distill.onnx_file import answer, serialize, session
+from distill.export.onnx_file import answer, serialize, session
 from students.shiftnet import Block, Shift
 from tests.students.test_counts import million_macs, on_meta
 

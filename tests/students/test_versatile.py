@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import students
-from distill import measure, onnx_file
+from distill.export import onnx_file
+from distill.models import cost
 from students.versatile import VersatileConv2d
 
 LAYERS = [
@@ -86,15 +87,15 @@ def test_the_authors_code_stores_more_than_it_reads(stem: bool, count: int) -> N
         network = students.versatile_resnet50(delta=1, versatile_stem=stem)
     layers = [module for module in network.modules() if isinstance(module, VersatileConv2d)]
     unread = sum(len(layer.weight) * layer.size**2 for layer in layers)
-    assert measure.params(network) + unread == count
+    assert cost.params(network) + unread == count
 
 
 def test_their_sizes_without_batch_normalisation_are_the_published_ones() -> None:
     with torch.device("meta"):
         first, second = students.versatile_resnet50(versatile_stem=True), students.versatile_resnet50(delta=1)
     for network, published in ((first, 75.6), (second, 41.7)):
-        norms = sum(measure.params(module) for module in network.modules() if isinstance(module, nn.BatchNorm2d))
-        assert 4 * (measure.params(network) - norms) / 2**20 == pytest.approx(published, abs=0.1)
+        norms = sum(cost.params(module) for module in network.modules() if isinstance(module, nn.BatchNorm2d))
+        assert 4 * (cost.params(network) - norms) / 2**20 == pytest.approx(published, abs=0.1)
 
 
 def test_vgg_16_keeps_half_of_its_convolutions_and_a_quarter_of_its_largest_layer() -> None:
@@ -103,7 +104,7 @@ def test_vgg_16_keeps_half_of_its_convolutions_and_a_quarter_of_its_largest_laye
         network = students.versatile_vgg16()
     convolutions = sum(module.weight.numel() for module in vgg.features if isinstance(module, nn.Conv2d))
     saved = convolutions / 2 + vgg.classifier[0].weight.numel() * 3 / 4
-    assert measure.params(network) == measure.params(vgg) - saved
+    assert cost.params(network) == cost.params(vgg) - saved
 
 
 def test_a_grey_first_layer_shares_in_space_only() -> None:
@@ -119,7 +120,7 @@ def test_it_exports_to_onnx_with_the_shared_weights_stored_once() -> None:
     network = nn.Sequential(first, nn.ReLU(), VersatileConv2d(64, 256, 3, delta=2)).eval()
     images = torch.randn(2, 3, 16, 16)
     file = onnx_file.serialize(network, images)
-    assert len(file) < 1.5 * 4 * measure.params(network)
+    assert len(file) < 1.5 * 4 * cost.params(network)
     answer = onnx_file.answer(onnx_file.session(file, threads=1), images)
     torch.testing.assert_close(answer, network(images), rtol=1e-4, atol=1e-4)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import students
-from distill.artifact import deployable
+from distill.models.surgery import deployable
 from students.xnet import XConv2d
 from tests.students.test_counts import million_macs, on_meta
 

@@ -19,7 +19,9 @@ from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
 from distill.errors import DistillError, RecipeError, UserError
-from distill.recipe import RECIPES, load, resolved
+from distill.recipe.files import RECIPES
+from distill.recipe.loading import load
+from distill.recipe.plain import resolved
 from distill.sweep import sweep, train
 from distill.sweep.file import read
 from distill.sweep.work import Report

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from distill.batch import Batch
-from distill.blocks import Blocks, unexplained
 from distill.data.digits import Digits
-from distill.distiller import Distiller
 from distill.errors import RecipeError
-from distill.recipe import load
-from distill.run import run
-from distill.schema import Cuts, Optimizer, Schedule, Stage
-from distill.taps import Features, Taps
+from distill.models.taps import Features, Taps
+from distill.pipeline.run import run
+from distill.recipe.loading import load
+from distill.recipe.schema import Cuts, Optimizer, Schedule, Stage
 from distill.tasks.classification import Classification
-from distill.training import fit
+from distill.training.blocks import Blocks, unexplained
+from distill.training.distiller import Distiller
+from distill.training.fit import fit
 from students import student as students
 from tests.nets import ConvNet
 
@@ -309,7 +309,7 @@ def test_the_student_may_be_of_another_architecture() -> None:
 
 
 def test_a_recipe_trains_blocks_and_then_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distill.measure.latency", lambda *_: {})
+    monkeypatch.setattr("distill.measure.latency.latency", lambda *_: {})
     cuts = "{student: [stage2, stage3], teacher: [layer2, layer3], input: mixed}"
     stages = f"stages={{blocks: {{epochs: 1, task_weight: 0, blocks: {cuts}}}, tune: {{epochs: 1, losses: {{kd: }}}}}}"
     fast = ["baseline=false", "data.limit=80", "compress={}", "export={}", "tracking.mode=disabled"]

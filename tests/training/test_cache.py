@@ -18,24 +18,24 @@ from torch import Tensor
 
 from distill.__main__ import main
 from distill.batch import Batch
-from distill.cache import CachedTeacher, _store, cached, show_views
-from distill.cache._belonging import fingerprint
-from distill.cache._coding import Coding, coding, coding_for
 from distill.data.digits import Digits
-from distill.distiller import Distiller
-from distill.ensemble import Ensemble
 from distill.errors import DistillError, RecipeError
-from distill.experiment import Experiment
-from distill.inputs import OwnInputs
-from distill.recipe import load
-from distill.run import train_student, train_teachers
-from distill.schema import Optimizer, Recipe, Schedule, Stage
+from distill.models.input_transform import OwnInputs
+from distill.pipeline.experiment import Experiment
+from distill.pipeline.run import train_student, train_teachers
+from distill.recipe.loading import load
+from distill.recipe.schema import Optimizer, Recipe, Schedule, Stage
 from distill.tasks.classification import Classification
-from distill.teacher import Teacher
-from distill.training import fit
+from distill.training.cache import CachedTeacher, _store, cached, show_views
+from distill.training.cache._coding import Coding, coding, coding_for
+from distill.training.cache._identity import fingerprint
+from distill.training.distiller import Distiller
+from distill.training.ensemble import Ensemble
+from distill.training.fit import fit
+from distill.training.teacher import Teacher
 from students import student
 from tests.nets import ConvNet
-from tests.test_distiller import HINTS, SETTINGS, same
+from tests.training.test_distiller import HINTS, SETTINGS, same
 
 TAPS = ["stage1", "stage3", ""]
 

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
-from distill import compiled
 from distill.data.digits import Digits
-from distill.distiller import Distiller
 from distill.errors import RecipeError
-from distill.schema import Optimizer, Schedule, Stage
-from distill.taps import Taps
+from distill.models.taps import Taps
+from distill.recipe.schema import Optimizer, Schedule, Stage
 from distill.tasks.classification import Classification
-from distill.training import fit
+from distill.training import compile as compiled
+from distill.training.distiller import Distiller
+from distill.training.fit import fit
 from tests.nets import ConvNet
-from tests.test_distiller import HINTS, SETTINGS
+from tests.training.test_distiller import HINTS, SETTINGS
 
 PATHS = ("stage1", "stage2", "")
 

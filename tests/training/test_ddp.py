@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from tests.data.tiny import mnist
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RECIPE = """
 task: {{name: classification}}
 data: {{name: mnist, root: {root}, batch_size: 16, val: 0.2, crop: 0}}

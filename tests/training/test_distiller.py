@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from distill.data.digits import Digits
-from distill.distiller import Distiller
 from distill.errors import RecipeError, TrainingError
 from distill.losses import loss as losses
+from distill.recipe.schema import Loss, Optimizer, Schedule, Stage
 from distill.registry import schema
-from distill.schema import Loss, Optimizer, Schedule, Stage
 from distill.tasks.classification import Classification
-from distill.training import fit
+from distill.training.distiller import Distiller
+from distill.training.fit import fit
 from tests.nets import ConvNet
 
 SETTINGS = {"accelerator": "cpu", "devices": 1}

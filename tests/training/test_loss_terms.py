@@ -5,9 +5,9 @@ from torch import Tensor
 from distill.batch import Batch
 from distill.errors import RecipeError
 from distill.losses import loss as losses
+from distill.recipe.schema import Loss
 from distill.registry import schema
-from distill.schema import Loss
-from distill.terms import Term
+from distill.training.loss_terms import Term
 
 BATCH = Batch(torch.zeros(4, 1, 2, 2), torch.zeros(4, dtype=torch.long), torch.arange(4))
 

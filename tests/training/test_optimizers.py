@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from distill.errors import RecipeError
-from distill.optim import at_rates, build_optimizer, build_schedule, factor
-from distill.schema import Optimizer, Schedule
+from distill.recipe.schema import Optimizer, Schedule
+from distill.training.optimizers import at_rates, build_optimizer, build_schedule, factor
 
 
 def rates(spec: Schedule, *, epochs: int, steps_per_epoch: int) -> list[float]:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 import students
 from distill.artifact import open_artifact
 from distill.errors import RecipeError
-from distill.recipe import load
-from distill.run import run
-from distill.stochastic_depth import StochasticDepth
+from distill.pipeline.run import run
+from distill.recipe.loading import load
+from distill.training.stochastic_depth import StochasticDepth
 from tests.nets import ConvNet, settled
 
 NETWORKS: dict[str, tuple[Callable[..., nn.Module], int]] = {

@@ -7,14 +7,15 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from distill import measure
-from distill.artifact import Artifact, Plan, deployable, exchange, surgery
+from distill.artifact import Artifact, Plan
 from distill.batch import Batch
-from distill.compress import _probe, hook
-from distill.compress._goal import Aim, Choice, Goal, Menu, Option
 from distill.compress._layers import Change, Layer, explain, factorable, layer_at
-from distill.compress._moments import Felt, Site, Weighting, felt, sites
+from distill.compress.low_rank import _layer_timing
+from distill.compress.low_rank._allocation import Aim, Choice, Goal, Menu, Option
+from distill.compress.low_rank._error_weighting import Felt, Site, Weighting, felt, sites
 from distill.errors import RecipeError
+from distill.models import cost
+from distill.models.surgery import deployable, exchange
 
 Judge = Callable[[nn.Module], float]
 Build = Callable[[Layer, Mapping[str, Any]], nn.Module]
@@ -43,12 +44,12 @@ Ways = Callable[[Site, Felt], Factors | str]
 
 
 def factorisation(name: str, ways: Ways, build: Build) -> Callable[..., Artifact]:
-    """The hook, and the surgery, of a way to factorise layers that has no settings of its own.
+    """The hook of a factorisation that has no settings of its own.
 
     Args:
-        name: of both.
-        ways: what may become of a layer; its docstring and its file are the hook's.
-        build: makes it.
+        name: of the hook and of its structural change.
+        ways: all factorisations that a layer may become; its docstring and its file are the hook's.
+        build: makes the factors of one layer.
     """
 
     def factorised(
@@ -68,8 +69,12 @@ def factorisation(name: str, ways: Ways, build: Build) -> Callable[..., Artifact
         return factorise(name, artifact, evaluate, calibration, goal, weighting, layers, ways, build)
 
     factorised.__name__, factorised.__module__, factorised.__doc__ = name, ways.__module__, ways.__doc__
-    surgery(name)(lambda model, layers: rebuild(model, layers, build))
-    return hook(name)(factorised)
+    return factorised
+
+
+def rebuilding(build: Build) -> Callable[[nn.Module, Mapping[str, Mapping[str, Any]]], nn.Module]:
+    """The structural change of a factorisation: factors in place of the layers that a plan names."""
+    return lambda model, layers: rebuild(model, layers, build)
 
 
 def factorise(
@@ -109,7 +114,7 @@ def factorise(
     possible = {path: ways(site, feeling[path]) for path, site in where.items()}
     made = {path: some for path, some in possible.items() if not isinstance(some, str)}
     menus = {path: menu(where[path], some, weighting, goal, build) for path, some in made.items()}
-    total = {"params": measure.params(artifact.model), "macs": measure.macs(deployable(artifact.model), images)}
+    total = {"params": cost.params(artifact.model), "macs": cost.macs(deployable(artifact.model), images)}
     choice = goal.choose(
         {path: menu for path, menu in menus.items() if menu.options},
         total,
@@ -155,10 +160,10 @@ def menu(site: Site, factors: Factors, weighting: Weighting, goal: Goal, build: 
     eights = [option for option in options if not any(n % 8 for n in option.widths or option.spec["ranks"])]
     options = eights or options
     options = options[:: -(-len(options) // TIMED)] if options else options
-    before = _probe.seconds(site.layer, site.inputs)
+    before = _layer_timing.seconds(site.layer, site.inputs)
     timed = []
     for option in options if before else ():
-        after = _probe.seconds(deployable(build(site.layer, option.spec)), site.inputs)
+        after = _layer_timing.seconds(deployable(build(site.layer, option.spec)), site.inputs)
         if before and after and all(a < b for a, b in zip(after, before, strict=True)):
             timed.append(replace(option, seconds=sum(after)))
     return Menu(replace(dense, seconds=sum(before or ())), tuple(timed), importance)

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from torch import nn
 
-from distill import onnx_file
+from distill.export import onnx_file
 
 COPIES = 8
 """Of the layer in one file: starting a run then costs little beside it, and weights come from memory as they will."""

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from distill.compress._goal import Aim, Option
 from distill.compress._layers import Layer
-from distill.compress._moments import Felt, Site
+from distill.compress.low_rank._allocation import Aim, Option
+from distill.compress.low_rank._error_weighting import Felt, Site
 
 Scheme = Literal["spatial", "channel"]
 AXES = {"spatial": ((True, False), (False, True)), "channel": ((True, True), (False, False))}

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill.compress._factorise import Factors, factorisation
-from distill.compress._goal import Aim, Option
 from distill.compress._layers import Layer
-from distill.compress._matrices import Cut, pair, part
-from distill.compress._moments import Felt, Site
+from distill.compress.low_rank._allocation import Aim, Option
+from distill.compress.low_rank._error_weighting import Felt, Site
+from distill.compress.low_rank._factorise import Factors, factorisation, rebuilding
+from distill.compress.low_rank._matrices import Cut, pair, part
+from distill.registry import hook, surgery
 
 PARTS = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4)
 """Of the layer's parameters: the sizes that are tried."""
@@ -48,7 +49,8 @@ def build(layer: Layer, spec: Mapping[str, Any]) -> nn.Module:
     )
 
 
-cp = factorisation("cp", factors, build)
+cp = hook("cp")(factorisation("cp", factors, build))
+surgery("cp")(rebuilding(build))
 
 
 class Separable:

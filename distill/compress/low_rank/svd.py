@@ -12,13 +12,14 @@ from typing import Any
 
 from torch import nn
 
-from distill.artifact import Artifact, surgery
+from distill.artifact import Artifact
 from distill.batch import Batch
 from distill.compress import hook
-from distill.compress._factorise import factorise, rebuild
-from distill.compress._goal import Aim, Goal
-from distill.compress._matrices import Cut, Scheme, pair
-from distill.compress._moments import Weighting
+from distill.compress.low_rank._allocation import Aim, Goal
+from distill.compress.low_rank._error_weighting import Weighting
+from distill.compress.low_rank._factorise import factorise, rebuild
+from distill.compress.low_rank._matrices import Cut, Scheme, pair
+from distill.registry import surgery
 
 
 @hook("svd")

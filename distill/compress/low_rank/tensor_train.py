@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from distill.compress._factorise import factorisation
-from distill.compress._goal import Aim, Option
 from distill.compress._layers import Layer
-from distill.compress._matrices import left_singular
-from distill.compress._moments import Felt, Site
-from distill.compress._trains import Shape, Trains, contract, decompose, dense
+from distill.compress.low_rank._allocation import Aim, Option
+from distill.compress.low_rank._error_weighting import Felt, Site
+from distill.compress.low_rank._factorise import factorisation, rebuilding
+from distill.compress.low_rank._matrices import left_singular
+from distill.compress.low_rank._trains import Shape, Trains, contract, decompose, dense
+from distill.registry import hook, surgery
 
 LEVELS = 24
 """Error bounds tried of each layer."""
@@ -107,7 +108,8 @@ class TensorTrain(nn.Module):
             yield weight, self.bias if position == len(weights) - 1 else None, geometry
 
 
-tensor_train = factorisation("tensor_train", factors, TensorTrain)
+tensor_train = hook("tensor_train")(factorisation("tensor_train", factors, TensorTrain))
+surgery("tensor_train")(rebuilding(TensorTrain))
 
 
 def shape_of(spec: Mapping[str, Any]) -> Shape:

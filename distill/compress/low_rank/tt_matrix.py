@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill.compress._factorise import Factors, factorisation
-from distill.compress._goal import Aim, Option
 from distill.compress._layers import Layer
-from distill.compress._moments import Felt, Root, Site
+from distill.compress.low_rank._allocation import Aim, Option
+from distill.compress.low_rank._error_weighting import Felt, Root, Site
+from distill.compress.low_rank._factorise import Factors, factorisation, rebuilding
+from distill.registry import hook, surgery
 
 RANKS = (1, 2, 4, 8, 16, 32)
 SPLITS = 3
@@ -90,7 +91,8 @@ class TTMatrix(nn.Module):
         )
 
 
-tt_matrix = factorisation("tt_matrix", factors, TTMatrix)
+tt_matrix = hook("tt_matrix")(factorisation("tt_matrix", factors, TTMatrix))
+surgery("tt_matrix")(rebuilding(TTMatrix))
 
 
 class Products:

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill.compress._factorise import Factors, factorisation
-from distill.compress._goal import Aim, Option
 from distill.compress._layers import Layer
-from distill.compress._matrices import Cut, pair, part
-from distill.compress._moments import Felt, Site
+from distill.compress.low_rank._allocation import Aim, Option
+from distill.compress.low_rank._error_weighting import Felt, Site
+from distill.compress.low_rank._factorise import Factors, factorisation, rebuilding
+from distill.compress.low_rank._matrices import Cut, pair, part
+from distill.registry import hook, surgery
 
 GRID = 16
 """Ranks tried of each mode."""
@@ -45,7 +46,8 @@ def build(layer: Layer, spec: Mapping[str, Any]) -> nn.Module:
     )
 
 
-tucker = factorisation("tucker", factors, build)
+tucker = hook("tucker")(factorisation("tucker", factors, build))
+surgery("tucker")(rebuilding(build))
 
 
 class Tucker2:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from distill.batch import Batch
-from distill.widths.channels import Ends
-from distill.widths.narrow import Channelwise, Transposed, per_input
+from distill.models.channels.narrow import Channelwise, Transposed, per_input
+from distill.models.channels.propagation import Ends
 
 Saliency = Literal["magnitude", "taylor", "bn_scale"]
 Scores = dict[int, float]

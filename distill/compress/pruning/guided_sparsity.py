@@ -15,15 +15,16 @@ import torch
 from torch import Tensor
 
 from distill.artifact import Artifact, store
+from distill.artifact.sparse import Pruned, Sparse, Spliced, largest
+from distill.artifact.storage import Stored
 from distill.batch import Batch
 from distill.compress import hook
 from distill.compress._layers import refuse_broken
-from distill.compress._saliency import TaskLoss, saliencies
 from distill.compress._weights import weights_of
+from distill.compress.pruning._saliency import TaskLoss, saliencies
 from distill.errors import RecipeError
 from distill.kernels.performance import Machine, works
-from distill.sparse import Pruned, Sparse, Spliced, largest
-from distill.stored import Stored, form
+from distill.registry import form
 
 log = logging.getLogger(__name__)
 

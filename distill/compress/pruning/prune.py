@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from distill.artifact import Artifact, store
+from distill.artifact.sparse import Pruned, Sparse, Spliced, keeps_zeros, largest, n_of_m
+from distill.artifact.storage import Stored
 from distill.batch import Batch
 from distill.compress import hook
 from distill.compress._layers import refuse_broken
-from distill.compress._saliency import Saliency, TaskLoss, saliencies
 from distill.compress._weights import weights_of
+from distill.compress.pruning._saliency import Saliency, TaskLoss, saliencies
 from distill.errors import RecipeError
-from distill.sparse import Pruned, Sparse, Spliced, keeps_zeros, largest, n_of_m
-from distill.stored import Stored
-from distill.widths.narrow import Transposed
+from distill.models.channels.narrow import Transposed
 
 log = logging.getLogger(__name__)
 

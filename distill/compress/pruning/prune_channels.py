@@ -15,24 +15,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from distill.artifact import Artifact, Plan, surgery
+from distill.artifact import Artifact, Plan
 from distill.batch import Batch
 from distill.compress import hook
-from distill.compress._channel_scores import Saliency, Scores, bn_scales, magnitudes, taylor
 from distill.compress._layers import chosen, refuse_broken_weights, refuse_encoded, refuse_stored
+from distill.compress.pruning._channel_scores import Saliency, Scores, bn_scales, magnitudes, taylor
 from distill.errors import RecipeError
-from distill.widths.channels import Channels
-from distill.widths.families import Widths
-from distill.widths.narrow import (
-    Channelwise,
-    Kept,
-    mask_of,
-    narrowed,
-    rebuilt,
-    silence,
-    sizes_of,
-)
-from distill.widths.sizes import Budget, Sizes, choose, followed
+from distill.models.channels.groups import Widths
+from distill.models.channels.narrow import Channelwise, Kept, mask_of, narrowed, rebuilt, silence, sizes_of
+from distill.models.channels.propagation import Channels
+from distill.models.channels.sizes import Budget, Sizes, choose, followed
+from distill.registry import surgery
 
 log = logging.getLogger(__name__)
 

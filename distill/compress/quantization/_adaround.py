@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from distill.artifact import Artifact
 from distill.batch import Batch
 from distill.compress._output_error import Moments, moments
-from distill.compress._quantized import Quantized
+from distill.compress.quantization._quantized import Quantized
 
 log = logging.getLogger("distill.compress.quantize")
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from distill.artifact.storage import Stored
 from distill.batch import Batch
-from distill.stored import Stored
 
 log = logging.getLogger("distill.compress.quantize")
 

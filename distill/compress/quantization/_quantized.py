@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from distill.compress._weights import slices, unsliced
-from distill.stored import form
+from distill.registry import form
 
 Scale = Literal["max", "mse"]
 CLIPS = [0.97**k for k in range(110)]

@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from distill.compress._places import Place, Spot
 from distill.errors import TrainingError
-from distill.integer import LEVELS, Grid
+from distill.models.fake_quantize import LEVELS, Grid
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 

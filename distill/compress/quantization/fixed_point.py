@@ -10,7 +10,7 @@ from distill.artifact import Artifact
 from distill.compress import hook
 from distill.compress._weights import adopt, weights_of
 from distill.errors import RecipeError
-from distill.stored import form
+from distill.registry import form
 
 Rounding = Literal["nearest", "stochastic"]
 NEARBY = range(-1, 4)

@@ -16,19 +16,19 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from distill.artifact import Artifact, Plan, store, surgery
+from distill.artifact import Artifact, Plan, store
 from distill.batch import Batch
 from distill.compress import hook
 from distill.compress._equalize import correct_biases
 from distill.compress._folding import Plain, Spec, fold, restructure
 from distill.compress._layers import refuse_encoded
 from distill.compress._places import Places
-from distill.compress._quantized import Quantized
-from distill.compress._ranges import Method, histograms
+from distill.compress.quantization._quantized import Quantized
+from distill.compress.quantization._ranges import Method, histograms
 from distill.errors import RecipeError
-from distill.flow import follow
-from distill.integer import Grid, QuantizesInput, QuantizesOutput, mark
-from distill.stored import form
+from distill.models.fake_quantize import Grid, QuantizesInput, QuantizesOutput, mark
+from distill.models.tracing import follow
+from distill.registry import form, surgery
 
 log = logging.getLogger(__name__)
 

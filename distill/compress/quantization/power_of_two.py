@@ -14,7 +14,7 @@ from distill.artifact import Artifact
 from distill.compress import hook
 from distill.compress._weights import adopt, channels_of, slices, unsliced, weights_of
 from distill.errors import RecipeError
-from distill.stored import form
+from distill.registry import form
 
 Bits = Literal[2, 3, 4, 5]
 LOWEST, HIGHEST = -110, 110

@@ -8,10 +8,10 @@ from typing import Literal, get_args
 from distill.artifact import Artifact
 from distill.batch import Batch
 from distill.compress import hook
-from distill.compress._adaround import adaround
-from distill.compress._mixed import choose_bits
-from distill.compress._quantized import Quantized, Scale
 from distill.compress._weights import adopt, channels_of, weights_of
+from distill.compress.quantization._adaround import adaround
+from distill.compress.quantization._mixed import choose_bits
+from distill.compress.quantization._quantized import Quantized, Scale
 from distill.errors import RecipeError
 
 Bits = Literal[2, 3, 4, 5, 6, 7, 8]

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from distill.artifact import Artifact
 from distill.compress import hook
-from distill.compress._quantized import Quantized
 from distill.compress._weights import adopt, channels_of, slices, unsliced, weights_of
+from distill.compress.quantization._quantized import Quantized
 
 Threshold = Literal["optimal", "mean"]
 

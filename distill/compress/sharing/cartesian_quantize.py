@@ -12,10 +12,10 @@ from torch import Tensor
 
 from distill.artifact import Artifact
 from distill.compress import hook
-from distill.compress._codebooks import block_of, centred, entries, k_means, nearest
 from distill.compress._weights import adopt, channels_of, slices, unsliced, weights_of
+from distill.compress.sharing._codebooks import block_of, centred, entries, k_means, nearest
 from distill.errors import RecipeError
-from distill.stored import form
+from distill.registry import form
 
 ITERATIONS = 30
 

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from distill.artifact import exchange
 from distill.compress._layers import Layer
 from distill.compress._places import JOINS
-from distill.flow import Flow, Op
-from distill.widths.narrow import resized, sizes_of
+from distill.models.channels.narrow import resized, sizes_of
+from distill.models.surgery import exchange
+from distill.models.tracing import Flow, Op
 
 ACTIVATIONS = frozenset(["relu", "relu6", "hardtanh", "hardswish", "silu", "leaky_relu", "gelu", "elu", "dropout"])
 POOLS = frozenset(["max_pool2d", "avg_pool2d", "local_response_norm"])

@@ -18,15 +18,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from distill import measure
-from distill.artifact import Artifact, Plan, exchange, surgery
+from distill.artifact import Artifact, Plan
 from distill.batch import Batch
 from distill.compress import hook
-from distill.compress._branches import ACTIVATIONS, fill, joined, rebuilt, slimming
 from distill.compress._folding import BatchNorm, absorb, norms_after, restructure
 from distill.compress._layers import Layer, factorable, layer_at
+from distill.compress.structure._branches import ACTIVATIONS, fill, joined, rebuilt, slimming
 from distill.errors import RecipeError
-from distill.flow import Flow, Op, follow
+from distill.models import cost
+from distill.models.surgery import exchange
+from distill.models.tracing import Flow, Op, follow
+from distill.registry import surgery
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +119,7 @@ def _slimmed(artifact: Artifact, image: Tensor, layers: dict[str, Layer], seed: 
         torch.manual_seed(seed)
         for path, before in grown.items():
             fill(model.get_submodule(path), artifact.model.get_submodule(path), before)
-    was, now = measure.params(artifact.model), measure.params(model)
+    was, now = cost.params(artifact.model), cost.params(model)
     log.info("deep_rebirth: %d modules lose branches, %d -> %d parameters", len(plan) - len(grown), was, now)
     return artifact.with_model(model, Plan("deep_rebirth", plan)) if plan else artifact
 

@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from distill import measure
-from distill.artifact import Artifact, Plan, exchange, surgery
+from distill.artifact import Artifact, Plan
+from distill.artifact.sparse import keeps_zeros
 from distill.compress import hook
 from distill.compress._layers import chosen, factorable, refuse_broken
 from distill.errors import RecipeError
-from distill.sparse import keeps_zeros
+from distill.models import cost
+from distill.models.surgery import exchange
+from distill.registry import surgery
 from students.flgc import GroupedConv, LearnedGroupConv
 
 log = logging.getLogger(__name__)
@@ -59,7 +61,7 @@ def flgc(
     if not plan:
         return artifact
     done = artifact.with_model(apply(artifact.copy_model(), plan), Plan("flgc", plan))
-    before, after = measure.params(artifact.model), measure.params(done.model)
+    before, after = cost.params(artifact.model), cost.params(done.model)
     log.info("flgc: %d layers in groups, the network has %d -> %d parameters", len(plan), before, after)
     return done
 

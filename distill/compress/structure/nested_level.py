@@ -8,15 +8,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from distill.artifact import Artifact, Plan, exchange, store, surgery
+from distill.artifact import Artifact, Plan, store
+from distill.artifact.sparse import Sparse
 from distill.batch import Batch
 from distill.compress import hook
 from distill.compress._layers import refuse_broken_weights, refuse_encoded, refuse_stored
 from distill.errors import RecipeError
-from distill.sparse import Sparse
-from distill.widths.narrow import Channelwise, narrowed, rebuilt
-from distill.widths.nested import Nest, largest_masks, leading, removable_blocks, spare_blocks
-from distill.widths.sizes import Sizes, followed
+from distill.models.channels.narrow import Channelwise, narrowed, rebuilt
+from distill.models.channels.nested import Nest, largest_masks, leading, removable_blocks, spare_blocks
+from distill.models.channels.sizes import Sizes, followed
+from distill.models.surgery import exchange
+from distill.registry import surgery
 
 
 @hook("nested_level")

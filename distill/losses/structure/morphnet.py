@@ -14,13 +14,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from distill.artifact import Plan, surgery
+from distill.artifact import Plan
 from distill.losses import loss
-from distill.widths.channels import CONSTANT, Channels
-from distill.widths.families import Family, Widths
-from distill.widths.narrow import Channelwise, Transposed, costs_of, narrowed, rebuilt
-from distill.widths.sizes import Budget, Sizes, choose, followed, followed_copy
-from distill.widths.wider import widened, widest
+from distill.models.channels.groups import Family, Widths
+from distill.models.channels.narrow import Channelwise, Transposed, costs_of, narrowed, rebuilt
+from distill.models.channels.propagation import CONSTANT, Channels
+from distill.models.channels.sizes import Budget, Sizes, choose, followed, followed_copy
+from distill.models.channels.wider import widened, widest
+from distill.registry import surgery
 
 
 @loss("morphnet")

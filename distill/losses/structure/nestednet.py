@@ -17,7 +17,7 @@ from torch.func import functional_call
 
 from distill.losses import loss
 from distill.losses._divergence import kl
-from distill.widths.nested import (
+from distill.models.channels.nested import (
     Masks,
     Nest,
     block_masks,
@@ -26,7 +26,7 @@ from distill.widths.nested import (
     removable_blocks,
     spare_blocks,
 )
-from distill.widths.sizes import followed_copy
+from distill.models.channels.sizes import followed_copy
 
 Groups = list[list[int]]
 """The classes of each coarse class."""

@@ -15,12 +15,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from distill.artifact import Plan, exchange, surgery
+from distill.artifact import Plan
 from distill.losses import loss
-from distill.widths.channels import CONSTANT
-from distill.widths.families import positions
-from distill.widths.narrow import fill
-from distill.widths.sizes import followed, followed_copy
+from distill.models.channels.groups import positions
+from distill.models.channels.narrow import fill
+from distill.models.channels.propagation import CONSTANT
+from distill.models.channels.sizes import followed, followed_copy
+from distill.models.surgery import exchange
+from distill.registry import surgery
 
 Split = nn.Conv2d | nn.Linear
 Assigned = Float[Tensor, "groups channels"]

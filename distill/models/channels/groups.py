@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import lcm
 
-from distill.widths.channels import Channels, Place
-from distill.widths.narrow import Kept
+from distill.models.channels.narrow import Kept
+from distill.models.channels.propagation import Channels, Place
 
 
 @dataclass(frozen=True)

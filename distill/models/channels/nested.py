@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from distill.errors import RecipeError
-from distill.residual import Residual, residual_blocks
-from distill.widths.channels import CONSTANT, Channels
-from distill.widths.families import Widths
-from distill.widths.narrow import Channelwise, Kept, mask_of, silence, sizes_of, weights
-from distill.widths.sizes import Sizes
+from distill.models.channels.groups import Widths
+from distill.models.channels.narrow import Channelwise, Kept, mask_of, silence, sizes_of, weights
+from distill.models.channels.propagation import CONSTANT, Channels
+from distill.models.channels.sizes import Sizes
+from distill.models.residual import Residual, residual_blocks
 
 Nest = Literal["channels", "connections", "layers"]
 Masks = dict[str, Tensor]

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from distill.widths.narrow import Channelwise, Convolution, Transposed, depthwise, shape_after, sizes_of
+from distill.models.channels.narrow import Channelwise, Convolution, Transposed, depthwise, shape_after, sizes_of
 
 VALUE_BY_VALUE = {"clone", "_to_copy", "detach", "alias", "lift_fresh", "contiguous", "hardswish", "hardswish_"}
 """Beside those that torch tags as such."""

@@ -9,11 +9,11 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from torch import Tensor, nn
 
-from distill import measure
 from distill.errors import RecipeError
-from distill.widths.channels import Channels, follow
-from distill.widths.families import Widths
-from distill.widths.narrow import Narrowable, Transposed, costs_of, sizes_of
+from distill.models import cost
+from distill.models.channels.groups import Widths
+from distill.models.channels.narrow import Narrowable, Transposed, costs_of, sizes_of
+from distill.models.channels.propagation import Channels, follow
 
 NEAR = 0.99
 """A budget that is used up to this part is left at that."""
@@ -59,8 +59,8 @@ class Sizes:
         self.whole = self._whole()
         counted = self._counted(self.whole)
         self.rest = {
-            "params": measure.params(model) - counted["params"],
-            "macs": measure.macs(model, image) - counted["macs"],
+            "params": cost.params(model) - counted["params"],
+            "macs": cost.macs(model, image) - counted["macs"],
         }
 
     def _whole(self) -> Channels:

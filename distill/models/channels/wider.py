@@ -9,10 +9,10 @@ from math import lcm
 import torch
 from torch import nn
 
-from distill.widths.channels import CONSTANT, Channels
-from distill.widths.families import Widths, contains
-from distill.widths.narrow import Channelwise, fill, mask_of, rebuilt, silence, sizes_of
-from distill.widths.sizes import Sizes
+from distill.models.channels.groups import Widths, contains
+from distill.models.channels.narrow import Channelwise, fill, mask_of, rebuilt, silence, sizes_of
+from distill.models.channels.propagation import CONSTANT, Channels
+from distill.models.channels.sizes import Sizes
 
 TRIES = 4
 """Widths that are tried, each a step below the last, where shuffles and splits do not let a network have one."""

@@ -1,11 +1,11 @@
 """What a recipe may say: one dataclass per section, each with its types, defaults and rules."""
 
-from distill.schema.cache import Cache
-from distill.schema.components import Component, Network, TeacherNetwork
-from distill.schema.cuts import Cuts
-from distill.schema.optimisation import Optimizer, Schedule
-from distill.schema.recipe import Hook, Recipe, Tracking
-from distill.schema.stage import Finetune, Loss, Stage
+from distill.recipe.schema.cache import Cache
+from distill.recipe.schema.components import Component, Network, TeacherNetwork
+from distill.recipe.schema.cuts import Cuts
+from distill.recipe.schema.optimisation import Optimizer, Schedule
+from distill.recipe.schema.recipe import Hook, Recipe, Tracking
+from distill.recipe.schema.stage import Finetune, Loss, Stage
 
 __all__ = [
     "Cache",

@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from distill.errors import RecipeError
-from distill.schema.optimisation import Optimizer, Schedule
+from distill.recipe.schema.optimisation import Optimizer, Schedule
 
 
 @dataclass

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill.errors import RecipeError
+from distill.recipe.schema.cache import Cache
+from distill.recipe.schema.components import Component, Network, TeacherNetwork
+from distill.recipe.schema.optimisation import Optimizer, Schedule
+from distill.recipe.schema.stage import Finetune, Stage
 from distill.registry import did_you_mean
-from distill.schema.cache import Cache
-from distill.schema.components import Component, Network, TeacherNetwork
-from distill.schema.optimisation import Optimizer, Schedule
-from distill.schema.stage import Finetune, Stage
 
 
 @dataclass

@@ -7,9 +7,9 @@ from typing import Any, Literal
 from omegaconf import MISSING
 
 from distill.errors import RecipeError
-from distill.schema.components import Component, Network
-from distill.schema.cuts import Cuts
-from distill.schema.optimisation import Optimizer, Schedule
+from distill.recipe.schema.components import Component, Network
+from distill.recipe.schema.cuts import Cuts
+from distill.recipe.schema.optimisation import Optimizer, Schedule
 
 Scaling = Literal["paper", "inverted"]
 

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from distill.batch import Batch
-from distill.cache._belonging import belonging, claim
-from distill.cache._store import Store
 from distill.data import DataModule, Viewed
 from distill.errors import RecipeError
-from distill.schema import Recipe
-from distill.steps import key
-from distill.teacher import Teacher
+from distill.recipe.plain import key
+from distill.recipe.schema import Recipe
+from distill.training.cache._identity import belonging, claim
+from distill.training.cache._store import Store
+from distill.training.teacher import Teacher
 
 
 class CachedTeacher(nn.Module):

@@ -14,9 +14,9 @@ from distill import __version__
 from distill.atomic import replacing
 from distill.data import DataModule
 from distill.errors import RecipeError
-from distill.inputs import OwnInputs
-from distill.recipe import plain
-from distill.schema import Recipe
+from distill.models.input_transform import OwnInputs
+from distill.recipe.plain import plain
+from distill.recipe.schema import Recipe
 
 ELSEWHERE = ("root", "batch_size", "workers")
 """Settings of data sets that say where samples are read and how many at a time, not what they look like."""

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from distill.atomic import replacing
-from distill.cache._coding import Coding, Rows, coding
+from distill.training.cache._coding import Coding, Rows, coding
 
 Positions = Int64[np.ndarray, " batch"]
 

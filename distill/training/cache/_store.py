@@ -15,12 +15,12 @@ from rich.filesize import decimal
 from torch import Tensor
 
 from distill.batch import Batch
-from distill.cache import _answers
-from distill.cache._answers import Answers, Positions
-from distill.cache._coding import Coding, coding_for
 from distill.console import console
 from distill.errors import DistillError, RecipeError
-from distill.schema import Cache
+from distill.recipe.schema import Cache
+from distill.training.cache import _outputs as _answers
+from distill.training.cache._coding import Coding, coding_for
+from distill.training.cache._outputs import Answers, Positions
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.compress._goal import COSTS, Goal, Menu, Option, spread
+from distill.compress.low_rank._allocation import COSTS, Goal, Menu, Option, spread
 from distill.errors import RecipeError
 
 PARAMS = COSTS["params"]

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from distill.batch import Batch
-from distill.compress._matrices import Cut
-from distill.compress._moments import DAMPING, Felt, Root, felt, sites
+from distill.compress.low_rank._error_weighting import DAMPING, Felt, Root, felt, sites
+from distill.compress.low_rank._matrices import Cut
 from tests.compress import nets
 
 

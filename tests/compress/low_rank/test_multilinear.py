@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from distill.artifact import Artifact
-from distill.compress import cp as cp_module
-from distill.compress._moments import Felt, Site
-from distill.compress.cp import cp
-from distill.compress.tucker import Tucker2, tucker
-from distill.measure import macs, params
+from distill.compress.low_rank import cp as cp_module
+from distill.compress.low_rank._error_weighting import Felt, Site
+from distill.compress.low_rank.cp import cp
+from distill.compress.low_rank.tucker import Tucker2, tucker
+from distill.models.cost import macs, params
 from tests.compress import nets
 
 HOOKS = {"tucker": tucker, "cp": cp}

@@ -11,11 +11,11 @@ from torch import nn
 
 from distill.artifact import Artifact
 from distill.batch import Batch
-from distill.compress import _probe
-from distill.compress._matrices import unfold
-from distill.compress.svd import svd
+from distill.compress.low_rank import _layer_timing as _probe
+from distill.compress.low_rank._matrices import unfold
+from distill.compress.low_rank.svd import svd
 from distill.errors import RecipeError
-from distill.measure import macs
+from distill.models.cost import macs
 from tests.compress import nets
 
 

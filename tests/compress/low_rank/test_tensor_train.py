@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from distill.artifact import Artifact, deployable
-from distill.compress._trains import Shape, Trains, contract, decompose, dense
-from distill.compress.tensor_train import TensorTrain, tensor_train
-from distill.measure import macs
+from distill.artifact import Artifact
+from distill.compress.low_rank._trains import Shape, Trains, contract, decompose, dense
+from distill.compress.low_rank.tensor_train import TensorTrain, tensor_train
+from distill.models.cost import macs
+from distill.models.surgery import deployable
 from tests.compress import nets
 
 

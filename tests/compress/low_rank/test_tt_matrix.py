@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distill import onnx_file
 from distill.artifact import Artifact
-from distill.compress import _probe
-from distill.compress._moments import Felt, Site
-from distill.compress.tt_matrix import Products, TTMatrix, tt_matrix
-from distill.measure import macs, params
+from distill.compress.low_rank import _layer_timing as _probe
+from distill.compress.low_rank._error_weighting import Felt, Site
+from distill.compress.low_rank.tt_matrix import Products, TTMatrix, tt_matrix
+from distill.export import onnx_file
+from distill.models.cost import macs, params
 from tests.compress import nets
 
 

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from distill.artifact import Artifact, open_artifact
+from distill.artifact.sparse import Sparse, Spliced
+from distill.artifact.straight_through import settle, trainable
 from distill.batch import Batch
-from distill.compress.guided_sparsity import Restorable, guided_sparsity
-from distill.compress.quantize import quantize
+from distill.compress.pruning.guided_sparsity import Restorable, guided_sparsity
+from distill.compress.quantization.quantize import quantize
 from distill.errors import RecipeError
 from distill.kernels import Machine, SparseConv2d, sparse
 from distill.kernels.performance import works
-from distill.sparse import Sparse, Spliced
-from distill.straight_through import settle, trainable
 
 FAST = {"flops": 1e9, "bandwidth": 5e8, "alpha": 3.0}
 

@@ -11,18 +11,18 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from distill.artifact import Artifact, open_artifact, store
+from distill.artifact.sparse import Pruned, Sparse, Spliced
+from distill.artifact.straight_through import settle, trainable
 from distill.batch import Batch
-from distill.compress._saliency import lamp, saliencies
 from distill.compress.encode import encode
-from distill.compress.prune import prune
-from distill.compress.quantize import quantize
-from distill.compress.svd import svd
-from distill.compress.tensor_train import tensor_train
+from distill.compress.low_rank.svd import svd
+from distill.compress.low_rank.tensor_train import tensor_train
+from distill.compress.pruning._saliency import lamp, saliencies
+from distill.compress.pruning.prune import prune
+from distill.compress.quantization.quantize import quantize
 from distill.errors import RecipeError, TrainingError
-from distill.sparse import Pruned, Sparse, Spliced
-from distill.straight_through import settle, trainable
+from tests.artifact.test_sparse import Ones
 from tests.compress import nets
-from tests.test_sparse import Ones
 
 
 def batches() -> list[Batch]:

@@ -11,16 +11,17 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from distill import measure, onnx_file
 from distill.artifact import Artifact, open_artifact
 from distill.batch import Batch
-from distill.compress.prune_channels import prune_channels
-from distill.compress.quantize import quantize
-from distill.compress.svd import svd
+from distill.compress.low_rank.svd import svd
+from distill.compress.pruning.prune_channels import prune_channels
+from distill.compress.quantization.quantize import quantize
 from distill.errors import RecipeError
-from distill.taps import Taps
-from distill.widths.channels import Channels
-from distill.widths.families import Widths
+from distill.export import onnx_file
+from distill.models import cost
+from distill.models.channels.groups import Widths
+from distill.models.channels.propagation import Channels
+from distill.models.taps import Taps
 from students import student
 from tests.compress import nets
 
@@ -178,10 +179,10 @@ def test_dead_channels_go_first_and_nobody_misses_them(name: str, settings: dict
 def test_a_budget_is_met_and_used(name: str, budget: str, scope: str) -> None:
     artifact, images = trained(name), batches()[0].inputs
     done = prune(artifact, scope=scope, **{budget: 0.5})
-    whole = {"max_macs": measure.macs(artifact.model, images), "max_params": measure.params(artifact.model)}[budget]
+    whole = {"max_macs": cost.macs(artifact.model, images), "max_params": cost.params(artifact.model)}[budget]
     assert prune(artifact, scope=scope, **{budget: float(whole // 2)}).to_bytes() == done.to_bytes()
     costs = [
-        measure.macs(model, images) if budget == "max_macs" else measure.params(model)
+        cost.macs(model, images) if budget == "max_macs" else cost.params(model)
         for model in (artifact.model, done.model)
     ]
     assert 0.45 < costs[1] / costs[0] <= 0.5
@@ -196,7 +197,7 @@ def test_a_budget_that_cannot_be_met_says_the_least_that_can() -> None:
     least = float(str(refusal.value).split()[-6])
     done = prune(artifact, max_macs=least + 0.001)
     assert set(widths(done.model).values()) == {8, 10}
-    macs = [measure.macs(model, batches()[0].inputs) for model in (artifact.model, done.model)]
+    macs = [cost.macs(model, batches()[0].inputs) for model in (artifact.model, done.model)]
     assert round(macs[1] / macs[0], 3) == least
 
 
@@ -409,7 +410,7 @@ def test_factors_of_other_hooks_get_narrower_too() -> None:
     images = batches()[0].inputs
     done = prune(artifact, max_params=0.5, round_to=2, min_channels=2)
     assert [plan.hook for plan in done.plans] == ["svd", "prune_channels"]
-    assert measure.params(done.model) <= 0.5 * measure.params(artifact.model)
+    assert cost.params(done.model) <= 0.5 * cost.params(artifact.model)
     assert done.model(images).isfinite().all()
 
 

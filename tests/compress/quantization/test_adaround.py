@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from distill.artifact import Artifact
 from distill.batch import Batch
 from distill.compress._output_error import moments
-from distill.compress.quantize import quantize
+from distill.compress.quantization.quantize import quantize
 from tests.compress import nets
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {

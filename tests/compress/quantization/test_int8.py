@@ -6,21 +6,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distill import integer
 from distill.artifact import Artifact, open_artifact
+from distill.artifact.straight_through import settle, trainable
 from distill.batch import Batch
 from distill.compress._equalize import correct_biases, equalize, pairs
 from distill.compress._folding import fold
 from distill.compress._places import Places
 from distill.compress.encode import encode
-from distill.compress.int8 import int8
-from distill.compress.quantize import quantize
-from distill.compress.svd import svd
-from distill.compress.tensor_train import tensor_train
+from distill.compress.low_rank.svd import svd
+from distill.compress.low_rank.tensor_train import tensor_train
+from distill.compress.quantization.int8 import int8
+from distill.compress.quantization.quantize import quantize
 from distill.errors import ExportError, RecipeError, TrainingError
-from distill.flow import follow
-from distill.integer import Grid
-from distill.straight_through import settle, trainable
+from distill.models import fake_quantize
+from distill.models.fake_quantize import Grid
+from distill.models.tracing import follow
 from students import student
 from tests.compress import nets
 
@@ -271,7 +271,7 @@ def test_training_moves_weights_on_their_grids_and_leaves_ranges() -> None:
     done = settle(artifact, nets.train(model, steps=8))
     assert nets.loss(done.model) < nets.loss(artifact.model)
     assert done.plans == artifact.plans
-    integer.write_codes(done.copy_model())  # all weights still are codes
+    fake_quantize.write_codes(done.copy_model())  # all weights still are codes
     assert any(not torch.equal(done.stored[name].codes, form.codes) for name, form in artifact.stored.items())
 
 
@@ -280,14 +280,14 @@ def test_weights_that_left_their_codes_are_not_written() -> None:
     with torch.no_grad():
         model.point.weight.mul_(1 + torch.rand(24, 12, 1, 1))
     with pytest.raises(ExportError, match="the weight of 'point' was changed after 'int8'"):
-        integer.write_codes(model)
+        fake_quantize.write_codes(model)
 
 
 class TestGate:
     @staticmethod
     def count(model: nn.Module) -> float:
         """Loses a point with every layer on integers."""
-        return -0.01 * sum(hasattr(module, integer.MARK) for module in model.modules())
+        return -0.01 * sum(hasattr(module, fake_quantize.MARK) for module in model.modules())
 
     def test_it_keeps_as_few_layers_in_float_as_do(self) -> None:
         done = int8(joined(), batches(), self.count, max_drop=0.035)
@@ -297,7 +297,7 @@ class TestGate:
         artifact = joined()
         with torch.no_grad():  # one value that takes all of the range
             artifact.model.two.weight[0, 0] = 40.0
-        done = int8(artifact, batches(), lambda model: -float(hasattr(model.two, integer.MARK)), max_drop=0.5)
+        done = int8(artifact, batches(), lambda model: -float(hasattr(model.two, fake_quantize.MARK)), max_drop=0.5)
         assert {f"{path}.weight" for path in ("stem", "one", "block.conv", "head")} == set(done.stored)
 
     def test_nothing_stays_in_float_where_all_is_well(self) -> None:
@@ -371,7 +371,7 @@ def test_encode_loses_nothing(tmp_path: pytest.TempPathFactory) -> None:
     assert encoded.save(tmp_path / "student.safetensors") < artifact.nbytes()
     loaded = open_artifact(tmp_path / "student.safetensors", allow=nets.ALLOW).model
     assert torch.equal(loaded(nets.images()), artifact.model(nets.images()))
-    integer.write_codes(loaded)
+    fake_quantize.write_codes(loaded)
 
 
 def test_grids_hold_zero_and_round_to_nearest() -> None:

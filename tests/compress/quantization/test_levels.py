@@ -10,12 +10,12 @@ from hypothesis.extra import numpy as arrays
 from torch import Tensor, nn
 
 from distill.artifact import Artifact
+from distill.artifact.storage import from_record, to_record
 from distill.compress.encode import encode
-from distill.compress.fixed_point import FixedPoint, fixed_point
-from distill.compress.power_of_two import PowersOfTwo, power_of_two
-from distill.compress.ternary import ternary
+from distill.compress.quantization.fixed_point import FixedPoint, fixed_point
+from distill.compress.quantization.power_of_two import PowersOfTwo, power_of_two
+from distill.compress.quantization.ternary import ternary
 from distill.errors import RecipeError
-from distill.stored import from_record, to_record
 from tests.compress import nets
 
 weights = arrays.arrays(

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.compress._mixed import allocate, sensitivities
 from distill.compress.encode import encode
-from distill.compress.quantize import Quantized, quantize
+from distill.compress.quantization._mixed import allocate, sensitivities
+from distill.compress.quantization.quantize import Quantized, quantize
 from tests.compress import nets
 
 BITS = range(2, 9)

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from distill.artifact import Artifact
+from distill.artifact.storage import Encoded
 from distill.codecs import codec
-from distill.compress._quantized import Quantized
 from distill.compress.encode import encode
-from distill.compress.quantize import quantize
+from distill.compress.quantization._quantized import Quantized
+from distill.compress.quantization.quantize import quantize
 from distill.errors import RecipeError
-from distill.stored import Encoded
 from tests.compress import nets
 
 

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from distill.compress._places import Place, Spot
-from distill.compress._ranges import Histogram, histograms
-from distill.integer import Grid
+from distill.compress.quantization._ranges import Histogram, histograms
+from distill.models.fake_quantize import Grid
 
 
 def seen(*batches: Tensor) -> Histogram:

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from distill.artifact import Artifact
-from distill.compress._codebooks import k_means, nearest
-from distill.compress.cartesian_quantize import cartesian_quantize
+from distill.compress.sharing._codebooks import k_means, nearest
+from distill.compress.sharing.cartesian_quantize import cartesian_quantize
 from distill.errors import RecipeError
 from tests.compress import nets
 

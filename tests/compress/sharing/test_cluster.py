@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from distill.artifact import Artifact
-from distill.compress.cluster import cluster, k_means
 from distill.compress.encode import encode
+from distill.compress.sharing.cluster import cluster, k_means
 from distill.errors import RecipeError
 from tests.compress import nets
 

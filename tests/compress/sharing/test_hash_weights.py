@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from distill.artifact import Artifact
-from distill.compress.hash_weights import Hashed, hash_weights, hashed
+from distill.compress.sharing.hash_weights import Hashed, hash_weights, hashed
 from distill.errors import RecipeError
 from tests.compress import nets
 

@@ -5,11 +5,11 @@ import torch
 from torch import Tensor, nn
 
 from distill.artifact import Artifact
-from distill.compress._codebooks import k_means, nearest
+from distill.artifact.storage import Encoded
 from distill.compress.encode import encode
-from distill.compress.product_quantize import product_quantize
+from distill.compress.sharing._codebooks import k_means, nearest
+from distill.compress.sharing.product_quantize import product_quantize
 from distill.errors import RecipeError
-from distill.stored import Encoded
 from tests.compress import nets
 
 

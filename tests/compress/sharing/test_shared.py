@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from distill.artifact import Artifact, open_artifact
-from distill.compress.cartesian_quantize import cartesian_quantize
-from distill.compress.cluster import cluster
+from distill.artifact.straight_through import settle, trainable
 from distill.compress.encode import encode
-from distill.compress.hash_weights import hash_weights, hashed
-from distill.compress.product_quantize import product_quantize
-from distill.straight_through import settle, trainable
+from distill.compress.sharing.cartesian_quantize import cartesian_quantize
+from distill.compress.sharing.cluster import cluster
+from distill.compress.sharing.hash_weights import hash_weights, hashed
+from distill.compress.sharing.product_quantize import product_quantize
 from tests.compress import nets
 
 Hook = Callable[[Artifact], Artifact]

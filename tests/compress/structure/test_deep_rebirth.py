@@ -9,12 +9,12 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from distill import measure
 from distill.artifact import Artifact, open_artifact
+from distill.artifact.straight_through import settle, trainable
 from distill.batch import Batch
-from distill.compress.deep_rebirth import deep_rebirth
+from distill.compress.structure.deep_rebirth import deep_rebirth
 from distill.errors import RecipeError
-from distill.straight_through import settle, trainable
+from distill.models import cost
 from students import student
 from tests.compress import nets
 from tests.nets import Inception, conv, settled
@@ -74,7 +74,7 @@ def test_a_network_is_left_with_convolutions(tmp_path: Path) -> None:
     assert left(after.model) == []
     conv = [9 * i * o for i, o in zip((3, 16, 32, 64, 128), (16, 32, 64, 128, 128), strict=True)]
     pixels = (64, 16, 4, 4, 4)  # a quarter of what each of the first three had
-    assert measure.macs(after.model, data[0].inputs) == sum(map(int.__mul__, conv, pixels)) + 1280
+    assert cost.macs(after.model, data[0].inputs) == sum(map(int.__mul__, conv, pixels)) + 1280
     after.save(tmp_path / "student.safetensors")
     loaded = open_artifact(tmp_path / "student.safetensors").model
     assert torch.equal(loaded(data[0].inputs), after.model(data[0].inputs))
@@ -82,7 +82,7 @@ def test_a_network_is_left_with_convolutions(tmp_path: Path) -> None:
 
 def test_googlenets_stem_is_merged() -> None:
     model = torchvision.models.googlenet(weights=None, aux_logits=False, init_weights=False).eval()
-    assert measure.params(model) == 6_624_904
+    assert cost.params(model) == 6_624_904
     after = deep_rebirth(Artifact(model), batches(3, 64, 64))
     assert left(after.model.conv1) == left(after.model.conv3) == []
     assert isinstance(after.model.maxpool1, nn.Identity)
@@ -111,7 +111,7 @@ GOOGLENET = {
 def test_all_of_googlenets_branches_and_pools_are_merged(tmp_path: Path) -> None:
     settings = {"aux_logits": False, "init_weights": False}
     model = torchvision.models.googlenet(**settings).eval()
-    assert measure.macs(model, torch.randn(1, 3, 224, 224)) == pytest.approx(1498.38e6, abs=5e3)
+    assert cost.macs(model, torch.randn(1, 3, 224, 224)) == pytest.approx(1498.38e6, abs=5e3)
     network = {"name": "torchvision.models:googlenet", "num_classes": 1000, **settings}
     after = deep_rebirth(Artifact(model, network=network), batches(3, 64, 64), branches=True)
     assert left(after.model) == []
@@ -120,7 +120,7 @@ def test_all_of_googlenets_branches_and_pools_are_merged(tmp_path: Path) -> None
     for inputs, one, less3, three, less5, five, pool in GOOGLENET.values():
         both = (one + three) * less3 + (five + pool) * less5
         expected += inputs * (less3 + less5) + 9 * both + less3 + less5 + one + three + five + pool
-    assert measure.params(after.model) == expected
+    assert cost.params(after.model) == expected
     images = torch.randn(2, 3, 64, 64)
     assert after.model.conv3(after.model.conv2(after.model.conv1(images))).shape == (2, 192, 8, 8)
     assert after.model.inception3b(torch.randn(2, 256, 8, 8)).shape == (2, 480, 4, 4)

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 import students
-from distill import measure
 from distill.artifact import Artifact, open_artifact
+from distill.artifact.sparse import Sparse
+from distill.artifact.straight_through import settle, trainable
 from distill.compress import hook
 from distill.errors import RecipeError, TrainingError
-from distill.sparse import Sparse
-from distill.straight_through import settle, trainable
+from distill.models import cost
 from students.flgc import GroupedConv, LearnedGroupConv
 from tests.compress import nets
 
@@ -34,7 +34,7 @@ def test_groups_are_learned_first_and_cut_last(tmp_path: Path) -> None:
     assert isinstance(done.model.point, GroupedConv)
     assert [plan.layers for plan in done.plans] == [{"point": {"groups": 3}}, {"point": layer.assignments()}]
     torch.testing.assert_close(done.model(nets.images()), learning.model(nets.images()), rtol=1e-5, atol=1e-5)
-    assert measure.params(done.model) < measure.params(start.model) < measure.params(learning.model)
+    assert cost.params(done.model) < cost.params(start.model) < cost.params(learning.model)
     done = trained(done)
     done.save(tmp_path / "done.safetensors")
     loaded = open_artifact(tmp_path / "done.safetensors", allow=nets.ALLOW)

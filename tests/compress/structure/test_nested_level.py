@@ -9,15 +9,16 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from distill import measure
 from distill.artifact import Artifact, open_artifact
 from distill.batch import Batch
-from distill.compress.nested_level import nested_level, settled
+from distill.compress.structure.nested_level import nested_level, settled
 from distill.errors import RecipeError
-from distill.losses.nestednet import NestedNet, masked
-from distill.recipe import load, resolved
-from distill.residual import residual_blocks
-from distill.widths.nested import Masks, Nest
+from distill.losses.structure.nestednet import NestedNet, masked
+from distill.models import cost
+from distill.models.channels.nested import Masks, Nest
+from distill.models.residual import residual_blocks
+from distill.recipe.loading import load
+from distill.recipe.plain import resolved
 from students import student
 from tests.compress import nets
 from tests.nets import ConvNet
@@ -102,7 +103,7 @@ def test_a_narrower_network_computes_what_the_masked_one_does(name: str, tmp_pat
     torch.testing.assert_close(level.model(data.inputs), expected, rtol=1e-4, atol=1e-5)
     weights = sum(p.numel() for p in level.model.parameters() if p.dim() > 1)
     assert weights == sum(int(mask.sum()) for mask in loss.masks(data.inputs)[1].values())
-    assert measure.macs(level.model, data.inputs) < 0.5 * measure.macs(artifact.model, data.inputs)
+    assert cost.macs(level.model, data.inputs) < 0.5 * cost.macs(artifact.model, data.inputs)
     level.save(tmp_path / "student.safetensors")
     assert torch.equal(open_artifact(tmp_path / "student.safetensors").model(data.inputs), level.model(data.inputs))
 
@@ -122,10 +123,10 @@ def test_a_shallower_network_computes_what_the_masked_one_does(name: str, kept: 
     expected = settled(with_masks(loss, artifact.model, 0.3, data.inputs), [data])(data.inputs)
     level = nested_level(artifact, [data], level=0.3, nest="layers")
     torch.testing.assert_close(level.model(data.inputs), expected, rtol=1e-5, atol=1e-5)
-    assert measure.params(level.model) == weights(loss.masks(data.inputs)[0])
+    assert cost.params(level.model) == weights(loss.masks(data.inputs)[0])
     blocks = residual_blocks(artifact.model, data.inputs[:1])
     assert len(residual_blocks(level.model, data.inputs[:1])) == len(blocks) - len(level.plans[0].layers) == sum(kept)
-    assert measure.macs(level.model, data.inputs) < 0.8 * measure.macs(artifact.model, data.inputs)
+    assert cost.macs(level.model, data.inputs) < 0.8 * cost.macs(artifact.model, data.inputs)
     level.save(tmp_path / "student.safetensors")
     assert torch.equal(open_artifact(tmp_path / "student.safetensors").model(data.inputs), level.model(data.inputs))
 
@@ -135,8 +136,8 @@ def test_levels_of_a_deep_network_are_networks_of_fewer_layers() -> None:
     for level, shallow in ((1 / 3, "resnet20"), (5 / 9, "resnet32"), (7 / 9, "resnet44")):
         found = nested_level(deep, [data], level=level, nest="layers").model
         same = student.find(shallow)().eval()
-        assert measure.params(found) == measure.params(same)
-        assert measure.macs(found, data.inputs) == measure.macs(same, data.inputs)
+        assert cost.params(found) == cost.params(same)
+        assert cost.macs(found, data.inputs) == cost.macs(same, data.inputs)
 
 
 def test_blocks_of_torchvision_go_and_the_first_of_each_stage_stays() -> None:
@@ -313,7 +314,7 @@ def test_levels_are_about_as_good_as_networks_of_their_size() -> None:
     for level, width in ((0.25, 2), (0.5, 4)):
         small = nested_level(nested, [train], level=level).model
         alone = trained(ConvNet(num_classes=4, width=width), train, levels=[])
-        assert measure.params(small) == measure.params(alone)
+        assert cost.params(small) == cost.params(alone)
         assert accuracy(small, test) > accuracy(alone, test) - 0.05
     assert accuracy(nested.model, test) > 0.9
 
@@ -324,7 +325,7 @@ def test_shallow_levels_are_about_as_good_as_networks_of_their_depth() -> None:
     for level, blocks in ((0.25, 1), (0.5, 2)):
         small = nested_level(nested, [train], level=level, nest="layers").model
         alone = trained(Deep(blocks=blocks), train, levels=[])
-        assert measure.params(small) == measure.params(alone)
+        assert cost.params(small) == cost.params(alone)
         assert accuracy(small, test) > accuracy(alone, test) - 0.05
     assert accuracy(nested.model, test) > 0.9
 

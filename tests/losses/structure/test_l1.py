@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from distill.artifact import Artifact
-from distill.compress.prune import prune
-from distill.losses.l1 import L1
-from distill.straight_through import trainable
+from distill.artifact.straight_through import trainable
+from distill.compress.pruning.prune import prune
+from distill.losses.structure.l1 import L1
 from tests.nets import ConvNet
 
 LOGITS = torch.zeros(1, 10)

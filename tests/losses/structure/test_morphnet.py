@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill import measure
 from distill.artifact import Artifact, open_artifact
 from distill.errors import RecipeError
-from distill.losses.morphnet import MorphNet
+from distill.losses.structure.morphnet import MorphNet
+from distill.models import cost
 from students import student
 from tests.nets import ConvNet
 
@@ -59,7 +59,7 @@ def kill(model: nn.Module, share: float = 0.3) -> None:
 def test_the_untouched_network_costs_what_is_counted(name: str) -> None:
     model, inputs = network(name), images()
     prices = morphnet(model, inputs).prices
-    assert prices.cost(model, 0.01) == measure.macs(model, inputs)
+    assert prices.cost(model, 0.01) == cost.macs(model, inputs)
     weights = sum(p.numel() for p in model.parameters() if p.dim() > 1)
     assert morphnet(model, inputs, cost="params").prices.cost(model, 0.01) == weights
 
@@ -68,7 +68,7 @@ def test_a_channels_price_is_what_its_removal_saves() -> None:
     model, inputs = network("resnet20"), images()
     norm = model.layer2[1].bn1
     loss = morphnet(model, inputs, round_to=1)
-    whole = measure.macs(model, inputs)
+    whole = cost.macs(model, inputs)
     (gradient,) = torch.autograd.grad(loss(model(inputs), inputs), norm.weight)
     with torch.no_grad():
         norm.weight[5] = 0
@@ -76,13 +76,13 @@ def test_a_channels_price_is_what_its_removal_saves() -> None:
     assert saved == 2 * 32 * 9 * 8 * 8  # of the filter that makes it and of those that read it
     torch.testing.assert_close(gradient[5], torch.tensor(saved / whole))
     loss.settings = ("macs", whole - saved, 0.01, 1)
-    assert measure.macs(loss.deploy(model, "")[0], inputs) == whole - saved
+    assert cost.macs(loss.deploy(model, "")[0], inputs) == whole - saved
 
 
 def test_channels_that_an_addition_joins_live_until_the_last_of_them_dies() -> None:
     model, inputs = network("resnet20"), images()
     loss = morphnet(model, inputs)
-    whole = measure.macs(model, inputs)
+    whole = cost.macs(model, inputs)
     norms = [model.bn1, *(block.bn2 for block in model.layer1)]
     for norm in norms:
         assert loss.prices.cost(model, 0.01) == whole
@@ -99,11 +99,11 @@ def test_channels_that_an_addition_joins_live_until_the_last_of_them_dies() -> N
 def test_the_result_computes_the_same_meets_the_budget_and_can_be_opened(name: str, tmp_path: Path) -> None:
     model, inputs = network(name), images()
     kill(model)
-    expected, before = model(inputs), measure.macs(model, inputs)
+    expected, before = model(inputs), cost.macs(model, inputs)
     loss = morphnet(model, inputs, round_to=1 if name == "resnet20" else 4)
     deployed, plan = loss.deploy(model, "")
     torch.testing.assert_close(deployed(inputs), expected, rtol=1e-4, atol=1e-4)
-    assert 0.85 * before < measure.macs(deployed, inputs) <= before
+    assert 0.85 * before < cost.macs(deployed, inputs) <= before
     entry = {"name": name, "num_classes": 10, **NETWORKS[name]}
     Artifact(deployed, network=entry, plans=(plan,)).save(tmp_path / "student.safetensors")
     loaded = open_artifact(tmp_path / "student.safetensors").model
@@ -115,7 +115,7 @@ def test_widths_grow_by_the_largest_factor_that_the_budget_allows() -> None:
     kill(model, 0.5)
     deployed, _ = morphnet(model, inputs, round_to=1).deploy(model, "")
     alive = [sum(i % 10 >= 5 for i in range(8 * 2**stage)) for stage in range(3)]
-    budget = measure.macs(model, inputs)
+    budget = cost.macs(model, inputs)
     fitting = [
         widths for widest in range(alive[2], 200) if macs(widths := [n * widest // alive[2] for n in alive]) <= budget
     ]
@@ -132,7 +132,7 @@ def test_more_goes_than_has_died_where_the_budget_asks_for_it() -> None:
     model, inputs = network("resnet20"), images()
     kill(model, 0.1)
     loss = morphnet(model, inputs, budget=0.5, round_to=1)
-    assert 0.47 <= measure.macs(loss.deploy(model, "")[0], inputs) / measure.macs(network("resnet20"), inputs) <= 0.5
+    assert 0.47 <= cost.macs(loss.deploy(model, "")[0], inputs) / cost.macs(network("resnet20"), inputs) <= 0.5
     loss = morphnet(network("resnet20"), inputs, budget=1e-6)
     with pytest.raises(RecipeError, match="is the least"):
         loss.deploy(network("resnet20"), "")

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill import measure
 from distill.artifact import Artifact, open_artifact
-from distill.losses.splitnet import SplitLinear, SplitNet, assigned_to, imbalance, masked, overlap
+from distill.losses.structure.splitnet import SplitLinear, SplitNet, assigned_to, imbalance, masked, overlap
+from distill.models import cost
 from students import student
 from students._blocks import Network, head, residual_stages
 from students.wide_resnet import Block
@@ -98,10 +98,10 @@ def test_the_tree_computes_what_the_masked_network_does(groups: dict[str, int], 
 def test_a_wide_resnet_has_the_published_size(groups: dict[str, int], weights: int, macs: float) -> None:
     model, inputs = wrn(8, 100), images(size=8)
     norms = sum(p.numel() for m in model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters())
-    assert measure.params(model) - norms == 11_000_340
+    assert cost.params(model) - norms == 11_000_340
     tree, _ = splitnet(model, inputs, groups=groups).deploy(model, "")
-    assert measure.params(tree) - norms == weights
-    assert 16 * measure.macs(tree, inputs) == pytest.approx(macs, rel=1e-3)  # the paper's images have 16 times as much
+    assert cost.params(tree) - norms == weights
+    assert 16 * cost.macs(tree, inputs) == pytest.approx(macs, rel=1e-3)  # the paper's images have 16 times as much
 
 
 def test_no_path_leads_from_one_branch_to_another() -> None:

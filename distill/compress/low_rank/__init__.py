@@ -1,0 +1,1 @@
+"""Factorisations: layers as products of smaller ones."""

@@ -1,0 +1,1 @@
+"""Layers merged, regrouped or left out."""

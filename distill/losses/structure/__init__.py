@@ -1,0 +1,1 @@
+"""Losses that search or shape the student's structure; none compares with a teacher."""

@@ -1,0 +1,1 @@
+"""What a network scores and how long it takes."""

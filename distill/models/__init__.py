@@ -1,0 +1,1 @@
+"""Networks: built from recipe entries, filled with weights, traced, tapped and changed."""

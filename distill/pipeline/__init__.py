@@ -1,0 +1,1 @@
+"""The line: recipe, data, teacher, student, compression hooks, exports, report."""

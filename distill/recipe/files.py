@@ -1,0 +1,28 @@
+"""Where recipes lie: the repository's own by name, a user's by path."""
+
+from pathlib import Path
+
+from distill.errors import RecipeError
+from distill.registry import did_you_mean
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def names() -> list[str]:
+    """Every recipe of the repository; files named ``base`` are only inherited from, and sweeps are not recipes."""
+    paths = (p.relative_to(RECIPES).with_suffix("") for p in RECIPES.rglob("*.yaml"))
+    return sorted(p.as_posix() for p in paths if p.name != "base" and p.parts[0] != "sweeps")
+
+
+def summary(name: str) -> str:
+    """The first line of a recipe's header comment."""
+    return find(name).read_text().partition("\n")[0].removeprefix("#").strip()
+
+
+def find(name: str) -> Path:
+    """The file of ``recipe=NAME`` or ``recipe=PATH.yaml``."""
+    outside = name.endswith((".yaml", ".yml"))
+    path = Path(name) if outside else RECIPES / f"{name}.yaml"
+    if path.is_file():
+        return path
+    raise RecipeError(f"no recipe file '{name}'" if outside else f"unknown recipe {did_you_mean(name, names())}")

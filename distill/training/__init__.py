@@ -1,0 +1,1 @@
+"""Training of one stage: the LightningModule, its loss terms and teachers."""
