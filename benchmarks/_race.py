@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from distill.artifact import Artifact
-from distill.batch import Batch
+from distill.batch import Batch, Predict
 from distill.errors import ExportError
 from distill.export import exporter
-from distill.batch import Predict
 from distill.measure.latency import timings
 
 RUNTIMES = {"ONNX Runtime": "onnx", "OpenVINO": "openvino"}

@@ -12,7 +12,7 @@ from torch.utils.data import RandomSampler
 from torchdistill.common.constant import def_logger
 from torchdistill.core.distillation import DistillationBox, get_distillation_box
 
-from benchmarks._work import OneByOne, Work, shapes
+from benchmarks._work import OneByOne, Workload, shapes
 
 FORWARD = {"forward_proc": "forward_batch_only"}
 OUTPUT = {"student_module_path": ".", "student_module_io": "output"}
@@ -20,7 +20,7 @@ FROM_LABELS = {"input": {"is_from_teacher": False, "module_path": ".", "io": "ou
 
 
 def distillation_box(
-    work: Work, data: OneByOne, sgd: dict[str, float], weights: dict[str, float], temperature: float
+    work: Workload, data: OneByOne, sgd: dict[str, float], weights: dict[str, float], temperature: float
 ) -> DistillationBox:
     """Ready for its first epoch."""
     def_logger.setLevel(logging.WARNING)
@@ -46,7 +46,7 @@ def distillation_box(
     return get_distillation_box(teacher, student, {"noise": data}, config, torch.device("cpu"), None, False, 1)
 
 
-def _kd_at(work: Work, weights: dict[str, float], temperature: float) -> dict[str, Any]:
+def _kd_at(work: Workload, weights: dict[str, float], temperature: float) -> dict[str, Any]:
     teacher = {"teacher_module_path": ".", "teacher_module_io": "output"}
     kd = {**OUTPUT, **teacher, "temperature": temperature, "alpha": 0.0, "reduction": "batchmean"}
     pairs = {
@@ -60,7 +60,7 @@ def _kd_at(work: Work, weights: dict[str, float], temperature: float) -> dict[st
     }
 
 
-def _review(work: Work, weights: dict[str, float]) -> dict[str, Any]:
+def _review(work: Workload, weights: dict[str, float]) -> dict[str, Any]:
     """The wrapper numbers its fusions from the deepest."""
     terms = {}
     for number, (_, theirs) in enumerate(reversed(work.taps)):
@@ -73,7 +73,7 @@ def _review(work: Work, weights: dict[str, float]) -> dict[str, Any]:
     return terms
 
 
-def _fusions(work: Work, student: nn.Module, teacher: nn.Module) -> dict[str, Any]:
+def _fusions(work: Workload, student: nn.Module, teacher: nn.Module) -> dict[str, Any]:
     """A student with the fusions of knowledge review around it."""
     ours, theirs = work.paths
     pairs = list(zip(ours, shapes(student, ours), shapes(teacher, theirs), strict=True))

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from benchmarks._work import CLASSES, InOurMemory, OneByOne, Work, shapes
+from benchmarks._work import CLASSES, InOurMemory, OneByOne, Workload, shapes
 from distill.losses import loss as losses
 from distill.losses.at import attention_transfer
 from distill.losses.kd import soft_targets
@@ -43,7 +43,7 @@ class Run(NamedTuple):
     """Of the last step in a bare loop; ours tells the mean over all."""
 
 
-def ours(work: Work, cache: Callable[[Teacher], nn.Module] = lambda teacher: teacher) -> Run:
+def ours(work: Workload, cache: Callable[[Teacher], nn.Module] = lambda teacher: teacher) -> Run:
     """A stage of ours on Lightning's Trainer, as a recipe runs it."""
     data, started = InOurMemory(work), time.perf_counter()
     student, teacher = work.networks()
@@ -55,7 +55,7 @@ def ours(work: Work, cache: Callable[[Teacher], nn.Module] = lambda teacher: tea
         optimizer=Optimizer(**SGD),
         schedule=Schedule("constant"),
         example=data.calibration(8)[0],
-        offered={},
+        injectable={},
         cached=cache,
         channels_last=work.channels_last,
         compiled=work.compiled,
@@ -73,12 +73,12 @@ class Cached:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.stores: dict[Work, Store] = {}
+        self.stores: dict[Workload, Store] = {}
 
-    def __call__(self, work: Work) -> Run:
+    def __call__(self, work: Workload) -> Run:
         return ours(work, lambda teacher: CachedTeacher(teacher, self._store(work, teacher)))
 
-    def _store(self, work: Work, teacher: Teacher) -> Store:
+    def _store(self, work: Workload, teacher: Teacher) -> Store:
         if work not in self.stores:
             folder = self.folder / str(len(self.stores))
             folder.mkdir()
@@ -86,7 +86,7 @@ class Cached:
         return self.stores[work]
 
 
-def bare(work: Work) -> Run:
+def bare(work: Workload) -> Run:
     """Plain PyTorch, with our losses; loads one image at a time in two other processes."""
     started = time.perf_counter()
     student, teacher = (net.to(memory_format=work.layout) for net in work.networks())
@@ -114,7 +114,7 @@ def bare(work: Work) -> Run:
     return Run(ends[-1] - ends[0], ends[0] - started, value.item())
 
 
-def torchdistill(work: Work) -> Run:
+def torchdistill(work: Workload) -> Run:
     """torchdistill in the loop and the layout of its examples; its teacher is in evaluation mode, as ours."""
     from torchdistill.misc.log import MetricLogger, SmoothedValue
 
@@ -133,7 +133,7 @@ def torchdistill(work: Work) -> Run:
     return Run(ends[-1] - ends[0], ends[0] - started, loss.item())
 
 
-def _terms(work: Work) -> dict[str, Loss]:
+def _terms(work: Workload) -> dict[str, Loss]:
     """The losses as a recipe has them."""
     taps = dict(zip(("student", "teacher"), work.paths, strict=True))
     names = work.loss.split(" + ")
@@ -149,12 +149,12 @@ def _watched(network: nn.Module, paths: list[str]) -> dict[str, Tensor]:
     return seen
 
 
-def _review(work: Work, student: nn.Module, teacher: nn.Module) -> KnowledgeReview | None:
+def _review(work: Workload, student: nn.Module, teacher: nn.Module) -> KnowledgeReview | None:
     if work.loss != "reviewkd":
         return None
     ours, theirs = work.paths
     return KnowledgeReview(shapes(student, ours), shapes(teacher, theirs)).to(memory_format=work.layout)
 
 
-def _loader(work: Work) -> DataLoader:
+def _loader(work: Workload) -> DataLoader:
     return DataLoader(OneByOne(work), work.batch, shuffle=True, num_workers=2 * work.loads, drop_last=True)

@@ -19,7 +19,7 @@ MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """What is trained and how."""
 
     teacher: str
@@ -85,7 +85,7 @@ class InOurMemory(InMemory):
 
     mean, std = MEAN, STD
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Workload) -> None:
         images = noise(work.samples)
         names = tuple(map(str, range(CLASSES)))
         augmented = {"crop": 4, "flip": True} if work.loads else {"crop": 0, "flip": False}
@@ -101,7 +101,7 @@ class InOurMemory(InMemory):
 class OneByOne(Dataset[tuple[Tensor, Tensor]]):
     """The images one at a time through torchvision's transforms, as most training scripts read CIFAR."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Workload) -> None:
         self.images, self.labels = noise(work.samples)
         augmented = [v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()] if work.loads else []
         self.transform = v2.Compose([*augmented, v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])

@@ -26,7 +26,7 @@ from torch import nn
 from distill.cli.terminal import quiet_libraries
 from distill.data.fashion_mnist import FashionMNIST
 from distill.measure.evaluation import score
-from distill.pipeline.build import build_distiller, first_artifact
+from distill.pipeline.build import build_distiller, initial_artifact
 from distill.recipe.loading import load
 from distill.recipe.schema import Recipe, Stage
 from distill.report.pictures import COLOURS, INK
@@ -95,7 +95,7 @@ class Bench:
         """Trained once, on the same images, for all seeds of the student."""
         spec, path = self.recipe.teacher, self.folder / "teacher.pt"
         assert spec
-        teacher = first_artifact(spec, self.data, 0).model
+        teacher = initial_artifact(spec, self.data, 0).model
         run = self.kept("teacher", lambda: self.train(teacher, None, {"teacher": Stage(epochs=spec.epochs)}))
         if not path.exists():
             torch.save(teacher.state_dict(), path)
@@ -104,7 +104,7 @@ class Bench:
 
     def student(self, name: str, stages: Mapping[str, Stage], teacher: nn.Module) -> Run:
         """One way from the first weights of the recipe's seed."""
-        first = first_artifact(self.recipe.student, self.data, self.recipe.seed).model
+        first = initial_artifact(self.recipe.student, self.data, self.recipe.seed).model
         return self.kept(f"{name}-{self.recipe.seed}", lambda: self.train(first, teacher, stages))
 
     def kept(self, name: str, train: Callable[[], Run]) -> Run:

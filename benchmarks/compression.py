@@ -26,7 +26,7 @@ from distill.batch import Batch
 from distill.console import console, quiet_libraries
 from distill.data import data as datasets
 from distill.errors import DistillError
-from distill.measure.evaluation import on_best_device, score
+from distill.measure.evaluation import score, to_accelerator
 from distill.models.surgery import deployable
 from distill.pipeline.experiment import Experiment
 from distill.pipeline.run import compress, train_student, train_teachers
@@ -164,7 +164,7 @@ def _size(step: Step) -> tuple[int, int, int]:
 
 def test(experiment: Experiment, model: nn.Module) -> float:
     """Accuracy on the test split, in percent."""
-    return 100 * score(on_best_device(model), experiment.data.test_dataloader(), experiment.task.metrics)["accuracy"]
+    return 100 * score(to_accelerator(model), experiment.data.test_dataloader(), experiment.task.metrics)["accuracy"]
 
 
 def kept(options: argparse.Namespace, student: str, way: str, seed: int) -> Path:

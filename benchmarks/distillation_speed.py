@@ -24,17 +24,19 @@ import torch
 
 from benchmarks._memory import peak_mb
 from benchmarks._ways import Cached, Run, bare, ours, torchdistill
-from benchmarks._work import Work
+from benchmarks._work import Workload
 from distill.cli.terminal import quiet_libraries
 from distill.console import console
 
-Way = Callable[[Work], Run]
+Way = Callable[[Workload], Run]
 
 LAYERS = ("layer1", "layer2", "layer3")
 SMALL = (("width", 0.5), ("small_images", True))
-RESNET = Work("resnet32x4", "resnet8x4", tuple(zip(LAYERS, LAYERS, strict=True)))
-SHUFFLENET = Work("resnet20", "shufflenet_v2", tuple(zip(("conv1", "stage2", "stage3"), LAYERS, strict=True)), SMALL)
-MOBILENET = Work(
+RESNET = Workload("resnet32x4", "resnet8x4", tuple(zip(LAYERS, LAYERS, strict=True)))
+SHUFFLENET = Workload(
+    "resnet20", "shufflenet_v2", tuple(zip(("conv1", "stage2", "stage3"), LAYERS, strict=True)), SMALL
+)
+MOBILENET = Workload(
     "resnet20", "mobilenet_v2", tuple(zip(("features.3", "features.6", "features.13"), LAYERS, strict=True)), SMALL
 )
 REVIEW = replace(RESNET, loss="reviewkd")
@@ -76,7 +78,7 @@ def main() -> None:
         memory(list(ways), options.threads)
 
 
-def throughput(ways: Mapping[str, Way], works: Iterable[Work], rounds: int) -> None:
+def throughput(ways: Mapping[str, Way], works: Iterable[Workload], rounds: int) -> None:
     """Images per second of each way, and what ours gain."""
     say(f"| teacher -> student | losses | batches | {' | '.join(ways)} | ours / bare | ours / torchdistill |", end="")
     say(" cached / bare | teacher / student forward |")
@@ -92,7 +94,7 @@ def throughput(ways: Mapping[str, Way], works: Iterable[Work], rounds: int) -> N
         say(f"| {' | '.join(cells)} |")
 
 
-def switches(works: Iterable[Work], rounds: int) -> None:
+def switches(works: Iterable[Workload], rounds: int) -> None:
     """What each of our switches gains, costs and changes."""
     say("\n| teacher -> student | switches | images/s | faster than none | first step after, s | loss differs by |")
     say("|---|---|---|---|---|---|")
@@ -119,7 +121,7 @@ def memory(names: Iterable[str], threads: int) -> None:
         say(f"| {name} | {float(done.stdout.split()[-1]):.0f} |")
 
 
-def interleaved(jobs: Mapping[str, tuple[Way, Work]], rounds: int) -> dict[str, list[Run]]:
+def interleaved(jobs: Mapping[str, tuple[Way, Workload]], rounds: int) -> dict[str, list[Run]]:
     """Every job once a round."""
     runs: dict[str, list[Run]] = {name: [] for name in jobs}
     for _ in range(rounds):
@@ -139,7 +141,7 @@ def faster(ours: Iterable[Run], theirs: Iterable[Run]) -> str:
 
 
 @torch.no_grad()
-def forward_cost(work: Work) -> float:
+def forward_cost(work: Workload) -> float:
     """How many forward passes of the student one of the teacher costs."""
     images = torch.randn(work.batch, 3, 32, 32).contiguous(memory_format=work.layout)
     seconds = []

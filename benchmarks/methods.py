@@ -22,7 +22,7 @@ from pathlib import Path
 from benchmarks._jobs import spread
 from benchmarks._memory import peak_mb
 from distill.console import quiet_libraries
-from distill.measure.evaluation import on_best_device, score
+from distill.measure.evaluation import score, to_accelerator
 from distill.models.surgery import deployable
 from distill.pipeline.experiment import Experiment
 from distill.pipeline.run import train_student, train_teachers
@@ -81,7 +81,7 @@ def measure(method: str, seeds: int, output: Path, teachers: dict[str, Path]) ->
             recipe, lambda title, *_, ends=ends: ends.append((title, time.process_time()))
         ) as experiment:
             done = list(train_student(experiment, train_teachers(experiment)).values())[-1]
-            model = on_best_device(deployable(done.artifact.model))
+            model = to_accelerator(deployable(done.artifact.model))
             accuracy = score(model, experiment.data.test_dataloader(), experiment.task.metrics)["accuracy"]
         curve = [row["val/accuracy"] for row in done.curve]
         last = [moment for title, moment in ends if title == ends[-1][0]]

@@ -23,11 +23,11 @@ from distill.artifact import Artifact
 from distill.batch import Batch
 from distill.compress import hook
 from distill.compress.low_rank import _matrices, cp, tensor_train, tucker
-from distill.compress.low_rank._allocation import Choice, Goal, Menus
+from distill.compress.low_rank._allocation import Allocation, Goal, OptionsByLayer
 from distill.compress.low_rank._factorise import factorise
 from distill.console import console, quiet_libraries
 from distill.errors import RecipeError
-from distill.measure.evaluation import on_best_device, score
+from distill.measure.evaluation import score, to_accelerator
 from distill.models.cost import macs
 from distill.models.surgery import deployable
 from distill.pipeline.experiment import Experiment
@@ -45,7 +45,7 @@ TEST = 2_560
 """Images to judge by, the first of the test split."""
 CHOICES = ("uniform", "none", "inputs", "outputs")
 KINDS = {
-    "svd": (lambda site, felt: _matrices.Cut(site, felt, "spatial"), _matrices.pair),
+    "svd": (lambda site, error_weights: _matrices.Cut(site, error_weights, "spatial"), _matrices.pair),
     "tensor_train": (tensor_train.factors, tensor_train.TensorTrain),
     "tucker": (tucker.factors, tucker.build),
     "cp": (cp.factors, cp.build),
@@ -56,7 +56,7 @@ KINDS = {
 class Uniform(Goal):
     """The same part of every layer, the largest with which the network is small enough."""
 
-    def choose(self, menus: Menus, total: dict[str, int], judge: object) -> Choice:
+    def choose(self, menus: OptionsByLayer, total: dict[str, int], judge: object) -> Allocation:
         low, high, best = 0.0, 1.0, {}
         saved = (1 - self.max_params) * total["params"]
         for _ in range(20):
@@ -98,7 +98,7 @@ def measured(network: str, kinds: list[str], settings: list[str]) -> dict[tuple[
         def judge(made: Artifact) -> tuple[float, float]:
             plain = deployable(made.model)
             left = macs(plain, batches[0].inputs) / macs(artifact.model, batches[0].inputs)
-            return 100 * score(on_best_device(plain), test, experiment.task.metrics)["accuracy"], left
+            return 100 * score(to_accelerator(plain), test, experiment.task.metrics)["accuracy"], left
 
         found = {("dense", 1.0, choice): judge(artifact) for choice in CHOICES[:1]}
         for kind in kinds:

@@ -19,10 +19,10 @@ from distill.artifact import Artifact, open_artifact
 from distill.console import console, quiet_libraries
 from distill.errors import DistillError
 from distill.measure import latency
-from distill.measure.evaluation import on_best_device, score
+from distill.measure.evaluation import score, to_accelerator
 from distill.models.surgery import deployable
 from distill.pipeline.experiment import Experiment
-from distill.pipeline.run import compress, train_alone, train_student, train_teachers
+from distill.pipeline.run import compress, train_baseline, train_student, train_teachers
 from distill.pipeline.step_store import NETWORK
 from distill.recipe.files import names, summary
 from distill.recipe.loading import load
@@ -76,7 +76,7 @@ def measured(name: str, seeds: int, output: Path, teacher: Path) -> Measured:
     for seed in range(seeds):
         with Experiment.open(load(f"{FOLDER}/{name}", [*settings(output, seed), *taught])) as experiment:
             teachers = train_teachers(experiment)
-            alone = train_alone(experiment)
+            alone = train_baseline(experiment)
             stages = train_student(experiment, teachers)
             trained = list(stages.values())[-1]
             last = list({"student": trained, **compress(experiment, trained, teachers | stages)}.values())[-1]
@@ -90,7 +90,7 @@ def measured(name: str, seeds: int, output: Path, teacher: Path) -> Measured:
 
 
 def accuracy(experiment: Experiment, artifact: Artifact) -> float:
-    model = on_best_device(deployable(artifact.model))
+    model = to_accelerator(deployable(artifact.model))
     return 100 * score(model, experiment.data.test_dataloader(), experiment.task.metrics)["accuracy"]
 
 

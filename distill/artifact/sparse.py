@@ -45,7 +45,7 @@ class Sparse:
         tensor[self.mask(tensor.device)] = self.values
         return tensor
 
-    def refit(self, tensor: Tensor) -> "Sparse":
+    def requantize(self, tensor: Tensor) -> "Sparse":
         return replace(self, values=tensor[self.mask(tensor.device)])
 
 
@@ -68,7 +68,7 @@ class Spliced:
     def decode(self) -> Tensor:
         return self.inner.decode()
 
-    def refit(self, tensor: Tensor) -> "Spliced":
+    def requantize(self, tensor: Tensor) -> "Spliced":
         size = tensor.abs()
         if self.pattern:
             size = size.masked_fill(n_of_m(size, *self.pattern), torch.inf)
@@ -88,9 +88,9 @@ class Pruned:
     def decode(self) -> Tensor:
         return self.inner.decode()
 
-    def refit(self, tensor: Tensor) -> "Pruned":
+    def requantize(self, tensor: Tensor) -> "Pruned":
         zeros = (self.decode() == 0).to(tensor.device)
-        return replace(self, inner=self.inner.refit(tensor.masked_fill(zeros, 0)))
+        return replace(self, inner=self.inner.requantize(tensor.masked_fill(zeros, 0)))
 
 
 @form("pruned_shared")

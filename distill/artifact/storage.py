@@ -25,7 +25,7 @@ class Stored(Protocol):
     def decode(self) -> Tensor:
         """The tensor, always to the same bits."""
 
-    def refit(self, tensor: Tensor) -> "Stored":
+    def requantize(self, tensor: Tensor) -> "Stored":
         """The same form, fitted to new values."""
 
 
@@ -72,7 +72,7 @@ class Encoded:
         inner: Any = self.inner
         return replace(inner, codes=torch.from_numpy(codes)).decode()
 
-    def refit(self, tensor: Tensor) -> "Encoded":
+    def requantize(self, tensor: Tensor) -> "Encoded":
         raise RecipeError("coded tensors cannot be trained: put 'encode' last in compress, without finetune")
 
 

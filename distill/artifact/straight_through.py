@@ -29,7 +29,7 @@ class StraightThrough(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         self.form = moved(self.form, weight.device)
-        return self.form.refit(weight.detach()).decode() + (weight - weight.detach())  # exactly the decoded value
+        return self.form.requantize(weight.detach()).decode() + (weight - weight.detach())  # exactly the decoded value
 
 
 class SharedValues(nn.Module):
@@ -87,7 +87,7 @@ def trainable(artifact: Artifact) -> nn.Module:
     return model
 
 
-def settle(artifact: Artifact, model: nn.Module) -> Artifact:
+def finalize(artifact: Artifact, model: nn.Module) -> Artifact:
     """The artifact with what was learned by ``model``, which is `trainable` of it, after training.
 
     The network is plain again: same structure, same names, each stored form fitted to the new values.
@@ -103,7 +103,7 @@ def settle(artifact: Artifact, model: nn.Module) -> Artifact:
         if isinstance(form, Shared):
             forms[name] = form.with_shared(chain[0].values(learned).cpu())
         else:
-            forms[name] = form.refit(learned.cpu().contiguous())
+            forms[name] = form.requantize(learned.cpu().contiguous())
     return store(replace(artifact, model=plain), forms)
 
 

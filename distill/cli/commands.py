@@ -22,7 +22,7 @@ from distill.errors import ArtifactError, RecipeError
 from distill.export import exporter, onnx_file
 from distill.losses import loss
 from distill.measure import latency
-from distill.measure.evaluation import on_best_device, score
+from distill.measure.evaluation import score, to_accelerator
 from distill.models import cost
 from distill.models.surgery import deployable
 from distill.recipe import files, loading
@@ -50,7 +50,7 @@ def evaluate(options: Namespace) -> None:
     samples = _data(artifact, options.overrides)
     judge = _build(task, artifact.about["task"], samples.num_classes)
     batches = samples.test_dataloader()
-    for name, value in score(on_best_device(deployable(artifact.model)), batches, judge.metrics).items():
+    for name, value in score(to_accelerator(deployable(artifact.model)), batches, judge.metrics).items():
         console.print(f"test/{name} {value:.4f}")
 
 

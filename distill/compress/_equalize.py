@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from distill.compress._layers import Layer, layer_at
 from distill.compress._places import LAYERS
-from distill.models.tracing import Flow
+from distill.models.tracing import Trace
 
 HOMOGENEOUS = frozenset(["relu", "relu6", "hardtanh", "dropout", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"])
 """Functions of each channel with f(s * x) = s * f(x) for s > 0; a ReLU6 once it is a ReLU."""
@@ -28,7 +28,7 @@ class Pair(NamedTuple):
     """Paths of ReLU6 modules between them."""
 
 
-def pairs(model: nn.Module, flow: Flow, layers: Collection[str]) -> list[Pair]:
+def pairs(model: nn.Module, flow: Trace, layers: Collection[str]) -> list[Pair]:
     """All pairs among the ``layers``, in the order of computation."""
     readers, times = flow.readers(), flow.times()
     once = {path for path in layers if times[path] == 1}

@@ -19,7 +19,7 @@ from distill.compress._layers import Layer, factorable, layer_at
 from distill.compress._places import LAYERS
 from distill.errors import RecipeError
 from distill.models.surgery import exchange
-from distill.models.tracing import Flow, follow
+from distill.models.tracing import Trace, trace
 
 Spec = dict[str, dict[str, Any]]
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
@@ -78,14 +78,14 @@ def fold(artifact: Artifact, patterns: list[str] | None, images: list[Tensor], *
     layers, unchanged = factorable(replace(artifact, model=model), "int8", patterns, grouped=True)
     for path in layers:
         _refuse_codes(path, artifact.stored.get(f"{path}.weight"))
-    for path, norm in norms_after(model, follow(model, images[0][:1]), layers).items():
+    for path, norm in norms_after(model, trace(model, images[0][:1]), layers).items():
         batch_norm = model.get_submodule(norm)
         assert isinstance(batch_norm, BatchNorm)
         plan[path] = plan.get(path, {}) | {"norm": norm}
         restructure(model, {path: {"norm": norm}})
         absorb(layer_at(model, path), batch_norm)
     if even_out:
-        found = pairs(model, follow(model, images[0][:1]), layers)
+        found = pairs(model, trace(model, images[0][:1]), layers)
         cut = _cut(model, {path for pair in found for path in pair.clips}, images)
         found = [pair for pair in found if cut.isdisjoint(pair.clips)]
         plan |= (clips := {path: {"relu": True} for pair in found for path in pair.clips})
@@ -93,7 +93,7 @@ def fold(artifact: Artifact, patterns: list[str] | None, images: list[Tensor], *
     return Plain(model, plan, list(layers), unchanged)
 
 
-def norms_after(model: nn.Module, flow: Flow, layers: Collection[str]) -> dict[str, str]:
+def norms_after(model: nn.Module, flow: Trace, layers: Collection[str]) -> dict[str, str]:
     """Layer -> the batch norm that nothing but its output goes through, and its output nowhere else."""
     readers, times, norms = flow.readers(), flow.times(), {}
     for op in flow.ops:

@@ -8,7 +8,7 @@ belongs to the layer before it, and what only moves values needs no rounding of 
 from collections.abc import Collection
 from typing import Literal, NamedTuple
 
-from distill.models.tracing import Flow, Op
+from distill.models.tracing import Op, Trace
 
 LAYERS = frozenset(["conv2d", "linear"])
 MOVES = frozenset(
@@ -62,14 +62,14 @@ class Place(NamedTuple):
 
 
 class Places:
-    """Finds them in a `Flow`.
+    """Finds them in a `Trace`.
 
     Args:
         flow: the network, its batch norms folded already.
         layers: paths of the layers that are to run on integers.
     """
 
-    def __init__(self, flow: Flow, layers: Collection[str]) -> None:
+    def __init__(self, flow: Trace, layers: Collection[str]) -> None:
         self.flow, self.layers = flow, layers
         self.made = {value: op for op in flow.ops for value in op.outputs}
         self.readers, self.times = flow.readers(), flow.times()

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
-from distill.data._loading import Picks, stream
+from distill.data._loading import BatchIndices, stream
 
 Pixels = UInt8[np.ndarray, "batch channels height width"]
 
@@ -41,7 +41,7 @@ class CropFlip:
     crop: int
     flip: bool
 
-    def __call__(self, images: Pixels, picks: Picks) -> Pixels:
+    def __call__(self, images: Pixels, picks: BatchIndices) -> Pixels:
         chosen = picks.samples.numpy()
         views = Views(*(part[chosen] for part in draw(self.seed, picks.epoch, self.samples, self.crop)))
         if self.crop:

@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from distill.batch import Batch
-from distill.data._loading import Batches, EveryView, Loader, Picks, Source
+from distill.data._loading import Batches, BatchIndices, EveryView, Loader, Source
 from distill.data._split import stratified
 from distill.errors import RecipeError
 
@@ -78,7 +78,7 @@ class ImageData(pl.LightningDataModule):
     def calibration(self, samples: int) -> list[Batch]:
         """That many training samples as they are, every class in proportion, the same in every run."""
         chosen = stratified(self.train.labels)[:samples]
-        return [self.plain[Picks(0, batch)] for batch in chosen.split(self.batch_size)]
+        return [self.plain[BatchIndices(0, batch)] for batch in chosen.split(self.batch_size)]
 
     def fingerprint(self) -> str:
         """Changes when unaugmented inputs or labels do: of training, validation or test."""

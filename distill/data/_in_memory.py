@@ -10,7 +10,7 @@ from torch import Tensor
 from distill.batch import Batch
 from distill.data._augment import CropFlip, normalised
 from distill.data._images import ImageData
-from distill.data._loading import Picks
+from distill.data._loading import BatchIndices
 from distill.data._split import split
 from distill.errors import RecipeError
 
@@ -32,7 +32,7 @@ class Store:
     std: tuple[float, ...]
     augment: CropFlip | None = None
 
-    def __getitem__(self, picks: Picks) -> Batch:
+    def __getitem__(self, picks: BatchIndices) -> Batch:
         images = self.images.numpy()[picks.samples.numpy()]
         if self.augment:
             images = self.augment(images, picks)

@@ -14,7 +14,7 @@ from distill.batch import Batch
 from distill.errors import DataError, RecipeError
 
 
-class Picks(NamedTuple):
+class BatchIndices(NamedTuple):
     """What to load: the epoch travels with the indices, so that workers in other processes know it too."""
 
     epoch: int
@@ -30,12 +30,12 @@ class Source(Protocol):
     @property
     def labels(self) -> Tensor: ...
 
-    def __getitem__(self, picks: Picks, /) -> Batch: ...
+    def __getitem__(self, picks: BatchIndices, /) -> Batch: ...
 
     def fingerprint(self) -> bytes: ...
 
 
-class Batches(Sampler[Picks]):
+class Batches(Sampler[BatchIndices]):
     """Which samples make up each batch of the current epoch; under DDP each process gets its share of every batch.
 
     With a seed (training) samples are shuffled anew every epoch; without (evaluation) order is fixed and all are there.
@@ -54,12 +54,12 @@ class Batches(Sampler[Picks]):
         """Called by Lightning before every epoch, also by the first one after a resume."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[Picks]:
+    def __iter__(self) -> Iterator[BatchIndices]:
         rank, processes = _process()
         epoch = self.epoch % self.views if self.views else self.epoch
         for batch in self._batches(processes):
             if len(batch) > rank:
-                yield Picks(epoch, batch[rank::processes], None if self.seed is None else epoch)
+                yield BatchIndices(epoch, batch[rank::processes], None if self.seed is None else epoch)
 
     def __len__(self) -> int:
         rank, processes = _process()
@@ -77,16 +77,16 @@ class Batches(Sampler[Picks]):
         return [batch for batch in order.split(size) if len(batch) == size]
 
 
-class EveryView(Sampler[Picks]):
+class EveryView(Sampler[BatchIndices]):
     """All batches of each view after the other; each process gets its share of them."""
 
     def __init__(self, batches: Batches, views: int) -> None:
         self.batches, self.views = batches, views
 
-    def __iter__(self) -> Iterator[Picks]:
+    def __iter__(self) -> Iterator[BatchIndices]:
         for view in range(self.views):
             for picks in self.batches:
-                yield Picks(view, picks.samples, view)
+                yield BatchIndices(view, picks.samples, view)
 
     def __len__(self) -> int:
         return self.views * len(self.batches)
@@ -102,9 +102,9 @@ class Loader(DataLoader[Any]):
         DataError: a file is damaged; the message is the same whether a worker met it or this process.
     """
 
-    def __init__(self, source: Source, sampler: Sampler[Picks], workers: int = 0) -> None:
+    def __init__(self, source: Source, sampler: Sampler[BatchIndices], workers: int = 0) -> None:
         super().__init__(
-            _Courier(source),
+            BatchDataset(source),
             batch_size=None,
             sampler=sampler,
             num_workers=workers,
@@ -121,7 +121,7 @@ class Loader(DataLoader[Any]):
             yield batch
 
 
-class _Courier(Dataset[Any]):
+class BatchDataset(Dataset[Any]):
     """Writes on each batch which view it shows.
 
     A DataError leaves a worker as a value: a raised one would arrive wrapped in the worker's traceback.
@@ -130,7 +130,7 @@ class _Courier(Dataset[Any]):
     def __init__(self, source: Source) -> None:
         self.source = source
 
-    def __getitem__(self, picks: Picks) -> Batch | DataError:
+    def __getitem__(self, picks: BatchIndices) -> Batch | DataError:
         try:
             return self.source[picks]._replace(view=picks.view)
         except DataError as error:

@@ -19,7 +19,7 @@ from distill.batch import Batch
 from distill.data import data
 from distill.data._augment import normalised
 from distill.data._images import ImageData
-from distill.data._loading import Picks, mix
+from distill.data._loading import BatchIndices, mix
 from distill.data._split import split
 from distill.errors import DataError, RecipeError
 
@@ -36,7 +36,7 @@ class Pictures:
     std: tuple[float, ...]
     seed: int
 
-    def __getitem__(self, picks: Picks) -> Batch:
+    def __getitem__(self, picks: BatchIndices) -> Batch:
         images = torch.stack([self._picture(picks.epoch, sample) for sample in picks.samples.tolist()])
         return Batch(normalised(images.numpy(), self.mean, self.std), self.labels[picks.samples], picks.samples)
 

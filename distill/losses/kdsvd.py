@@ -71,10 +71,10 @@ def match(student: Tensor, teacher: Tensor, components: int) -> tuple[Directions
     with torch.autocast(student.device.type, enabled=False):
         theirs, values = decompose(teacher, components)
         theirs = theirs * theirs.sum(dim=1, keepdim=True).sign()
-        offered, _ = decompose(student, components + SPARE)
-        cosines = offered.mT @ theirs
+        injectable, _ = decompose(student, components + SPARE)
+        cosines = injectable.mT @ theirs
         best = cosines.abs().argmax(dim=1, keepdim=True)
-        chosen = offered.gather(2, best.expand_as(theirs)) * cosines.gather(1, best).sign()
+        chosen = injectable.gather(2, best.expand_as(theirs)) * cosines.gather(1, best).sign()
         return chosen * values, theirs * values
 
 

@@ -39,7 +39,7 @@ def score(network: Predict, batches: DataLoader[Batch], metrics: Callable[[], Me
     return {name: float(value) for name, value in scores[""].compute().items()}
 
 
-def on_best_device(model: nn.Module) -> Predict:
+def to_accelerator(model: nn.Module) -> Predict:
     """The model in eval mode where it runs fastest; inputs are moved to it."""
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model = model.to(device).eval()

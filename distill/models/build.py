@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from distill.errors import ArtifactError, RecipeError
-from distill.models.input_transform import OWN, OwnInputs
+from distill.models.input_transform import INPUT_TRANSFORM, InputTransform
 from distill.recipe.schema import Network
 from distill.registry import options
 from students import student
@@ -38,7 +38,7 @@ def build_network(entry: Mapping[str, Any], allow: Collection[str] = ()) -> nn.M
         ArtifactError: the entry names code outside ``students`` whose module is not in ``allow``.
         RecipeError: the network refuses its settings.
     """
-    name, settings = entry["name"], {key: value for key, value in entry.items() if key not in ("name", OWN)}
+    name, settings = entry["name"], {key: value for key, value in entry.items() if key not in ("name", INPUT_TRANSFORM)}
     module = name.partition(":")[0]
     if ":" in name and module not in allow:
         raise ArtifactError(
@@ -48,8 +48,8 @@ def build_network(entry: Mapping[str, Any], allow: Collection[str] = ()) -> nn.M
         model = student.find(name)(**settings)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"network '{name}' cannot be built: {error}") from error
-    if entry.get(OWN):
-        model.register_forward_pre_hook(OwnInputs(**entry[OWN]))
+    if entry.get(INPUT_TRANSFORM):
+        model.register_forward_pre_hook(InputTransform(**entry[INPUT_TRANSFORM]))
     return model
 
 

@@ -23,7 +23,7 @@ LEVELS = 255
 """The largest code of an activation."""
 
 
-class Grid(NamedTuple):
+class QuantizationParams(NamedTuple):
     """The values that the codes from 0 to 255 stand for; 0.0 is always one of them."""
 
     scale: float
@@ -46,20 +46,20 @@ class Grid(NamedTuple):
 
 
 @dataclass(frozen=True)
-class QuantizesInput:
+class QuantizeInput:
     """A forward pre-hook: the layer sees its input on a grid."""
 
-    grid: Grid
+    grid: QuantizationParams
 
     def __call__(self, layer: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (self.grid(arguments[0]), *arguments[1:])
 
 
 @dataclass(frozen=True)
-class QuantizesOutput:
+class QuantizeOutput:
     """A forward hook: everybody sees the module's output on a grid."""
 
-    grid: Grid
+    grid: QuantizationParams
 
     def __call__(self, module: nn.Module, arguments: Any, output: Tensor) -> Tensor:
         return self.grid(output)

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 
-OWN = "own_inputs"
-"""Where a network's entry keeps the settings of `OwnInputs`."""
+INPUT_TRANSFORM = "own_inputs"
+"""Where a network's entry keeps the settings of `InputTransform`."""
 
 
 @dataclass(frozen=True)
-class OwnInputs:
+class InputTransform:
     """A forward pre-hook: images, normalised for the data, become what the network was trained on.
 
     The mean and standard deviation of both are for pixels from 0 to 1, per channel.

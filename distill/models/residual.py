@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from distill.models.tracing import Flow, Op, follow
+from distill.models.tracing import Op, Trace, trace
 
 PROPORTIONAL = {"relu", "dropout", "avg_pool2d", "max_pool2d", "mul"}
 """Functions of half of their input are half of their output; others may not follow what is scaled."""
@@ -50,7 +50,7 @@ def residual_blocks(model: nn.Module, image: Tensor) -> list[Residual]:
         model: in evaluation mode.
         image: a batch of one.
     """
-    flow = follow(model, image)
+    flow = trace(model, image)
     makers = {value: number for number, op in enumerate(flow.ops) for value in op.outputs}
     readers, times = flow.readers(), flow.times()
     shapes = {call.path: tuple(flow.shapes[call.output][1:]) for call in flow.calls}
@@ -93,7 +93,7 @@ def _nothing(x: Tensor, *_: object, shape: tuple[int, ...] | None = None) -> Ten
     return x.new_zeros(len(x), *(shape or [1] * (x.dim() - 1)))
 
 
-def _ancestors(flow: Flow, makers: Mapping[int, int], value: int) -> set[int]:
+def _ancestors(flow: Trace, makers: Mapping[int, int], value: int) -> set[int]:
     """Which calls a value depends on, by their number."""
     waiting, seen = [value], set()
     while waiting:
@@ -104,7 +104,7 @@ def _ancestors(flow: Flow, makers: Mapping[int, int], value: int) -> set[int]:
     return seen
 
 
-def _side(model: nn.Module, flow: Flow, total: Op, value: int, numbers: set[int]) -> _Side:
+def _side(model: nn.Module, flow: Trace, total: Op, value: int, numbers: set[int]) -> _Side:
     """The side of a sum that these calls lead to."""
     elsewhere = {op.module for number, op in enumerate(flow.ops) if number not in numbers} | {total.module}
     last = {flow.ops[number].module: number for number in sorted(numbers)}
@@ -113,7 +113,7 @@ def _side(model: nn.Module, flow: Flow, total: Op, value: int, numbers: set[int]
     return _Side(value, own, weighted)
 
 
-def _unproportional(flow: Flow, numbers: set[int], weights: str) -> str | None:
+def _unproportional(flow: Trace, numbers: set[int], weights: str) -> str | None:
     """The first function among these calls that is not proportional to what the layer ``weights`` puts out."""
     scaled: set[int] = set()
     for op in (flow.ops[number] for number in sorted(numbers)):
@@ -125,7 +125,7 @@ def _unproportional(flow: Flow, numbers: set[int], weights: str) -> str | None:
 
 
 def _answers_input(
-    flow: Flow, makers: Mapping[int, int], readers: Mapping[int, list[Op]], total: Op, shortcut: int
+    flow: Trace, makers: Mapping[int, int], readers: Mapping[int, list[Op]], total: Op, shortcut: int
 ) -> bool:
     """Whether the module that adds answers the shortcut's value, and was given it; a ReLU leaves another's as it is."""
     (call,) = (call for call in flow.calls if call.path == total.module)

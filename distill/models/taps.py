@@ -11,7 +11,7 @@ from distill.errors import TapError
 from distill.registry import did_you_mean
 
 Features = dict[str, Tensor]
-Caught = dict[str, tuple[Tensor, int]]
+Captured = dict[str, tuple[Tensor, int]]
 """A map, and how often it had been written to when its module returned it."""
 
 
@@ -47,23 +47,23 @@ class Taps(nn.Module):
         self._observe = torch.compile(observe, *arguments, **settings)
 
     def forward(self, inputs: Tensor) -> tuple[Any, Features]:
-        caught: Caught = {}
+        captured: Captured = {}
         with ExitStack() as hooks:
             for path in self.paths:
-                hooks.enter_context(self.model.get_submodule(path).register_forward_hook(_keep(caught, path)))
-            return self._observe(self.model, caught, self.paths, inputs)
+                hooks.enter_context(self.model.get_submodule(path).register_forward_hook(_keep(captured, path)))
+            return self._observe(self.model, captured, self.paths, inputs)
 
 
-def observe(model: nn.Module, caught: Caught, paths: tuple[str, ...], inputs: Tensor) -> tuple[Any, Features]:
-    """The model's output, and what the hooks that fill ``caught`` saw meanwhile.
+def observe(model: nn.Module, captured: Captured, paths: tuple[str, ...], inputs: Tensor) -> tuple[Any, Features]:
+    """The model's output, and what the hooks that fill ``captured`` saw meanwhile.
 
     A plain function of all that it depends on, because compiled code is used again for equal arguments: it would not
     notice other hooks, but does notice other paths.
     """
     output = model(inputs)
     if not torch.compiler.is_compiling():
-        _check(caught, paths)
-    return output, {path: caught[path][0] for path in paths}
+        _check(captured, paths)
+    return output, {path: captured[path][0] for path in paths}
 
 
 def stages(model: nn.Module) -> list[str]:
@@ -78,22 +78,22 @@ def stages(model: nn.Module) -> list[str]:
     return list(paths)
 
 
-def _keep(caught: Caught, path: str) -> Callable[..., None]:
+def _keep(captured: Captured, path: str) -> Callable[..., None]:
     def hook(module: nn.Module, _args: Any, output: Any) -> None:
         if not isinstance(output, Tensor):
             raise TapError(
                 f"'{path}' ({type(module).__name__}) returns a {type(output).__name__}; "
                 "tap a module that returns one tensor"
             )
-        caught[path] = output, _version(output)
+        captured[path] = output, _version(output)
 
     return hook
 
 
-def _check(caught: Caught, paths: Collection[str]) -> None:
-    if missing := [path for path in paths if path not in caught]:
+def _check(captured: Captured, paths: Collection[str]) -> None:
+    if missing := [path for path in paths if path not in captured]:
         raise TapError(f"module '{missing[0]}' is never called on its own, so it has no output to tap")
-    for path, (feature, version) in caught.items():
+    for path, (feature, version) in captured.items():
         if _version(feature) != version:
             raise TapError(f"the output of '{path}' is overwritten by a later in-place layer; tap one that is not")
 

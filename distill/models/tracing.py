@@ -30,7 +30,7 @@ class Call(NamedTuple):
     output: int
 
 
-class Flow(NamedTuple):
+class Trace(NamedTuple):
     """All that happened, in order: a module's call is noted when it ends, so inner ones come first."""
 
     ops: list[Op]
@@ -54,13 +54,13 @@ class Flow(NamedTuple):
 
 
 @torch.no_grad()
-def follow(model: nn.Module, image: Tensor) -> Flow:
+def trace(model: nn.Module, image: Tensor) -> Trace:
     """Run ``model`` on ``image`` and write down what it does: whatever runs can be followed, no tracer is needed."""
     notes = _Notes()
     notes.number(image)
     with notes.on_modules(model), notes:
         result = model(image)
-    return Flow(notes.ops, notes.calls, notes.values[id(result)], [tensor.shape for tensor in notes.alive])
+    return Trace(notes.ops, notes.calls, notes.values[id(result)], [tensor.shape for tensor in notes.alive])
 
 
 class _Notes(TorchFunctionMode):

@@ -13,7 +13,7 @@ from distill.registry import call
 from distill.tasks import Task
 
 
-def hooked(
+def apply_hook(
     spec: Hook,
     artifact: Artifact,
     data: DataModule,
@@ -37,7 +37,7 @@ def hooked(
     Raises:
         RecipeError: the hook cannot do what is asked.
     """
-    offers: dict[str, Callable[[], Any]] = {
+    injectable: dict[str, Callable[[], Any]] = {
         "artifact": lambda: artifact,
         "calibration": lambda: data.calibration(samples),
         "evaluate": lambda: evaluate,
@@ -45,4 +45,4 @@ def hooked(
         "progress": lambda: progress,
         "task_loss": lambda: task.loss,
     }
-    return call(hook.find(spec.name), spec, offers)
+    return call(hook.find(spec.name), spec, injectable)

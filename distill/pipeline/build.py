@@ -8,20 +8,20 @@ from torch import nn
 from distill.artifact import Artifact
 from distill.data import DataModule
 from distill.models.build import build_network, network_entry
-from distill.models.input_transform import OWN
+from distill.models.input_transform import INPUT_TRANSFORM
 from distill.models.weights import load_weights
-from distill.pipeline.teacher_inputs import own_inputs
+from distill.pipeline.teacher_inputs import input_transform
 from distill.recipe.schema import Network, Recipe, Stage, TeacherNetwork
 from distill.tasks import Task
 from distill.training.distiller import Distiller
 from distill.training.teacher import Teacher
 
 
-def first_artifact(spec: Network, data: DataModule, seed: int) -> Artifact:
+def initial_artifact(spec: Network, data: DataModule, seed: int) -> Artifact:
     """A network with its first weights: from the seed, or from a checkpoint."""
     entry = network_entry(spec, num_classes=data.num_classes, channels=data.channels)
-    own = own_inputs(spec, data, entry.get("channels")) if isinstance(spec, TeacherNetwork) else None
-    entry |= {OWN: own} if own else {}
+    own = input_transform(spec, data, entry.get("channels")) if isinstance(spec, TeacherNetwork) else None
+    entry |= {INPUT_TRANSFORM: own} if own else {}
     torch.manual_seed(seed)
     model = build_network(entry, allow=[spec.name.partition(":")[0]])
     if spec.weights:
@@ -41,7 +41,7 @@ def build_distiller(
 ) -> Distiller:
     """One stage of a recipe, ready to train."""
     # Another seed: two networks that begin alike would have nothing to tell each other.
-    peer = first_artifact(stage.peer, data, recipe.seed + 1).model if stage.peer else None
+    peer = initial_artifact(stage.peer, data, recipe.seed + 1).model if stage.peer else None
     return Distiller(
         student,
         teacher,
@@ -50,7 +50,7 @@ def build_distiller(
         optimizer=recipe.optimizer,
         schedule=recipe.schedule,
         example=data.calibration(8)[0],
-        offered={"train_labels": data.train_labels(), "batch_size": data.batch_size},
+        injectable={"train_labels": data.train_labels(), "batch_size": data.batch_size},
         peer=peer,
         cached=cached,
         seed=recipe.seed,

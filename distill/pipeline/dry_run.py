@@ -17,12 +17,12 @@ from distill.artifact.straight_through import trainable
 from distill.data import DataModule
 from distill.errors import RecipeError
 from distill.export import refuse_missing
-from distill.pipeline.apply_hook import hooked
-from distill.pipeline.build import build_distiller, first_artifact
+from distill.pipeline.apply_hook import apply_hook
+from distill.pipeline.build import build_distiller, initial_artifact
 from distill.recipe.schema import Network, Recipe, Stage
 from distill.tasks import Task
 from distill.training.distiller import Distiller
-from distill.training.ensemble import together
+from distill.training.ensemble import combined
 
 SAMPLES = 32
 """Images that hooks are tried on."""
@@ -50,7 +50,7 @@ def _at(place: str) -> Iterator[None]:
 
 
 @_quiet_hooks()
-def rehearse(recipe: Recipe, data: DataModule, task: Task) -> list[Distiller]:
+def dry_run(recipe: Recipe, data: DataModule, task: Task) -> list[Distiller]:
     """Build all stages and apply all hooks, training nothing.
 
     Returns:
@@ -76,7 +76,7 @@ def rehearse(recipe: Recipe, data: DataModule, task: Task) -> list[Distiller]:
     for name, spec in recipe.compress.items():
         with _at(f"compress.{name}"):
             for progress in sorted({1 / spec.rounds, 1.0}):
-                artifact = hooked(
+                artifact = apply_hook(
                     spec, artifact, data, task, evaluate=lambda model: 1.0, samples=SAMPLES, progress=progress
                 )
             if recovery := recipe.recovery(spec):
@@ -91,14 +91,14 @@ def _rehearsed(
     recipe: Recipe, data: DataModule, task: Task, student: nn.Module, known: Mapping[str, nn.Module], stage: Stage
 ) -> Distiller:
     models = {name: copy.deepcopy(known[name]) for name in recipe.teachers_of(stage)}
-    teacher = together(models, recipe.teachers_of(stage)) if models else None
+    teacher = combined(models, recipe.teachers_of(stage)) if models else None
     return build_distiller(recipe, data, task, student, teacher, stage)
 
 
 @torch.no_grad()
 def _fitting(role: str, spec: Network, data: DataModule, seed: int) -> Artifact:
     """A network that has been seen to read the data's images and to answer its classes."""
-    artifact = first_artifact(spec, data, seed)
+    artifact = initial_artifact(spec, data, seed)
     inputs = data.calibration(8)[0].inputs
     try:
         outputs = artifact.model(inputs)

@@ -18,11 +18,11 @@ from distill.console import console
 from distill.data import DataModule
 from distill.data import data as datasets
 from distill.errors import RecipeError
-from distill.measure.evaluation import on_best_device, score
+from distill.measure.evaluation import score, to_accelerator
 from distill.models import cost
 from distill.models.surgery import deployable
-from distill.pipeline.build import build_distiller, first_artifact
-from distill.pipeline.dry_run import rehearse
+from distill.pipeline.build import build_distiller, initial_artifact
+from distill.pipeline.dry_run import dry_run
 from distill.pipeline.step_store import Finished, Make, Steps
 from distill.pipeline.tracking import Tracker
 from distill.recipe.plain import key, plain, resolved
@@ -30,8 +30,8 @@ from distill.recipe.schema import Network, Recipe, Stage
 from distill.registry import call
 from distill.tasks import Task
 from distill.tasks import task as tasks
-from distill.training.cache import cached, show_views
-from distill.training.ensemble import together
+from distill.training.cache import cached, set_views
+from distill.training.ensemble import combined
 from distill.training.fit import OnEpoch, Trained, fit
 
 UNKEYED = ("output", "tracking", "recipe")
@@ -58,10 +58,10 @@ class Experiment:
         """Build data and task, try every stage and hook on a few images, then make the run's folder."""
         data = call(datasets.find(recipe.data.name), recipe.data, {"seed": lambda: recipe.seed})
         task = call(tasks.find(recipe.task.name), recipe.task, {"num_classes": lambda: data.num_classes})
-        show_views(data, recipe.cache.views if recipe.cache else None)
+        set_views(data, recipe.cache.views if recipe.cache else None)
         if recipe.cache and (recipe.cache.top_k or 0) >= data.num_classes:
             raise RecipeError(f"cache.top_k={recipe.cache.top_k}, but there are only {data.num_classes} classes")
-        rehearse(recipe, data, task)
+        dry_run(recipe, data, task)
         folder = recipe.output / recipe.recipe / key(_effects(recipe))[:8]
         steps = Steps(folder, recipe.output, allow=_outside(recipe))
         (folder / "recipe.yaml").write_text(f"# distill {__version__}, torch {torch.__version__}\n{resolved(recipe)}")
@@ -86,7 +86,7 @@ class Experiment:
 
     def network(self, spec: Network) -> Artifact:
         """A network with its first weights: from the seed, or from a checkpoint."""
-        return replace(first_artifact(spec, self.data, self.recipe.seed), about=self.about)
+        return replace(initial_artifact(spec, self.data, self.recipe.seed), about=self.about)
 
     def train(
         self, student: nn.Module, stage: Stage, title: str, folder: Path, teachers: Mapping[str, Finished]
@@ -99,11 +99,11 @@ class Experiment:
             self.data,
             self.task,
             student,
-            together(models, recipe.teachers_of(stage)) if models else None,
+            combined(models, recipe.teachers_of(stage)) if models else None,
             stage,
             lambda teacher: cached(teacher, recipe, self.data) if recipe.cache else teacher,
         )
-        show_views(self.data, recipe.cache.views if recipe.cache and module.teacher else None)
+        set_views(self.data, recipe.cache.views if recipe.cache and module.teacher else None)
         logger = self.tracker.logger(title)
         return fit(
             module, self.data, folder, title=title, settings=recipe.trainer, logger=logger, on_epoch=self.on_epoch
@@ -111,7 +111,7 @@ class Experiment:
 
     def evaluate(self, model: nn.Module) -> float:
         """The task's monitor on the validation split; higher is better. This is what hooks are judged by."""
-        metrics = self.validate(on_best_device(deployable(model)))
+        metrics = self.validate(to_accelerator(deployable(model)))
         if self.task.monitor not in metrics:
             raise RecipeError("this hook judges by the validation split, but data.val is 0")
         return metrics[self.task.monitor]
@@ -156,7 +156,7 @@ class Experiment:
             macs=cost.macs(small, images),
             bytes=size,
             latency_ms={},  # measured at the end, when every network can be timed in the same minute
-            metrics=self.validate(on_best_device(small)),
+            metrics=self.validate(to_accelerator(small)),
             seconds=seconds,
         )
 

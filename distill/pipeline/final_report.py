@@ -13,7 +13,7 @@ from distill.console import console
 from distill.errors import ExportError
 from distill.export.exported import Exported
 from distill.measure import latency
-from distill.measure.evaluation import evaluate, on_best_device
+from distill.measure.evaluation import evaluate, to_accelerator
 from distill.models.surgery import deployable
 from distill.pipeline.experiment import Experiment
 from distill.pipeline.provenance import provenance
@@ -27,7 +27,7 @@ Made = Mapping[str, Finished]
 Exports = Mapping[str, tuple[Step, Exported]]
 
 
-def conclude(experiment: Experiment, made: Made, stages: Made, exported: Exports) -> tuple[Step, ...]:
+def write_final_report(experiment: Experiment, made: Made, stages: Made, exported: Exports) -> tuple[Step, ...]:
     """Complete every row with its test metrics and latency, and report.
 
     Args:
@@ -74,7 +74,7 @@ def judge(experiment: Experiment, made: Made, exported: Exports) -> dict[str, An
 
 
 def _tested(experiment: Experiment, made: Made, exported: Exports) -> dict[str, Any]:
-    predict = {name: on_best_device(deployable(done.artifact.model)) for name, done in made.items()}
+    predict = {name: to_accelerator(deployable(done.artifact.model)) for name, done in made.items()}
     predict |= {name: file.predict for name, (_, file) in exported.items()}
     task = experiment.task
     if task.confusion():

@@ -13,13 +13,13 @@ from distill.batch import Batch
 from distill.console import console
 from distill.data import Viewed
 from distill.errors import RecipeError
-from distill.pipeline.dry_run import rehearse
+from distill.pipeline.dry_run import dry_run
 from distill.pipeline.experiment import Experiment
 from distill.pipeline.run import train_teachers
 from distill.pipeline.step_store import Finished
 from distill.recipe.schema import Recipe
-from distill.training.cache import CachedTeacher, cached, show_views
-from distill.training.ensemble import together
+from distill.training.cache import CachedTeacher, cached, set_views
+from distill.training.ensemble import combined
 from distill.training.teacher import Teacher
 
 Group = tuple[tuple[str, float], ...]
@@ -46,7 +46,7 @@ def fill(recipe: Recipe) -> None:
 def _heard(experiment: Experiment) -> dict[Group, set[str]]:
     """The taps at which stages listen, by whom they listen to."""
     heard: dict[Group, set[str]] = {}
-    for stage in rehearse(experiment.recipe, experiment.data, experiment.task):
+    for stage in dry_run(experiment.recipe, experiment.data, experiment.task):
         if stage.teacher:
             group = tuple(experiment.recipe.teachers_of(stage.stage).items())
             heard.setdefault(group, set()).update(cast(Teacher, stage.teacher).tapped.paths)
@@ -56,9 +56,9 @@ def _heard(experiment: Experiment) -> dict[Group, set[str]]:
 def _fill(experiment: Experiment, group: Group, taps: Collection[str], known: Mapping[str, Finished]) -> None:
     recipe, data, started = experiment.recipe, experiment.data, time.perf_counter()
     assert recipe.cache
-    show_views(data, recipe.cache.views)
+    set_views(data, recipe.cache.views)
     models = {name: known[name].artifact.copy_model() for name, _ in group}
-    teacher = cached(Teacher(together(models, dict(group)), sorted(taps)), recipe, data)
+    teacher = cached(Teacher(combined(models, dict(group)), sorted(taps)), recipe, data)
     batches = cast(Viewed, data).every_view()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("cache", total=len(batches))

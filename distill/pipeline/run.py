@@ -8,16 +8,16 @@ from pathlib import Path
 
 from distill.artifact import Artifact
 from distill.artifact.step import Step
-from distill.artifact.straight_through import settle, trainable
+from distill.artifact.straight_through import finalize, trainable
 from distill.console import console
 from distill.export import exporter
 from distill.export.exported import Exported
-from distill.measure.evaluation import on_best_device
+from distill.measure.evaluation import to_accelerator
 from distill.models import cost
 from distill.models.surgery import deployable
-from distill.pipeline.apply_hook import hooked
+from distill.pipeline.apply_hook import apply_hook
 from distill.pipeline.experiment import Experiment
-from distill.pipeline.final_report import conclude
+from distill.pipeline.final_report import write_final_report
 from distill.pipeline.step_store import Finished
 from distill.recipe.plain import key, plain
 from distill.recipe.schema import Hook, Recipe, Stage, TeacherNetwork
@@ -51,8 +51,8 @@ def run(recipe: Recipe, *, on_epoch: OnEpoch | None = None) -> Result:
     with Experiment.open(recipe, on_epoch) as experiment:
         teachers = train_teachers(experiment)
         made = {step_of(name): done for name, done in teachers.items()}
-        if recipe.baseline and any(map(learns_from_others, recipe.stages.values())):
-            made["alone"] = train_alone(experiment)
+        if recipe.baseline and any(map(learns_from_teacher, recipe.stages.values())):
+            made["alone"] = train_baseline(experiment)
         stages = train_student(experiment, teachers)
         made |= {f"assistant/{name}": stages[name] for name, stage in recipe.stages.items() if stage.student}
         made["student"] = list(stages.values())[-1]
@@ -61,7 +61,7 @@ def run(recipe: Recipe, *, on_epoch: OnEpoch | None = None) -> Result:
         final.artifact.save(experiment.folder / "student.safetensors")
         exported = export(experiment, final.artifact)
         curves = {f"student/{name}": done for name, done in stages.items() if not recipe.stages[name].student}
-        steps = conclude(experiment, made, curves, exported)
+        steps = write_final_report(experiment, made, curves, exported)
         monitor = experiment.task.monitor
         return Result(experiment.folder, steps, monitor, final.step.metrics.get(monitor, float("nan")))
 
@@ -93,12 +93,12 @@ def train_teacher(experiment: Experiment, name: str, spec: TeacherNetwork) -> Fi
     return experiment.do(name, key(experiment.key, plain(spec), _content(spec.weights), training), make)
 
 
-def learns_from_others(stage: Stage) -> bool:
+def learns_from_teacher(stage: Stage) -> bool:
     """Whether a stage has more to learn from than labels."""
     return bool(stage.losses or stage.blocks)
 
 
-def train_alone(experiment: Experiment) -> Finished:
+def train_baseline(experiment: Experiment) -> Finished:
     """The student without a teacher, for as many epochs as all of its stages: what distillation is compared with."""
     stages = [stage for stage in experiment.recipe.stages.values() if not stage.student]
     last = stages[-1]
@@ -127,7 +127,7 @@ def train_stage(
     """One stage; teachers count only if it has losses that listen to them."""
     recipe = experiment.recipe
     network = stage.student or recipe.student
-    teachers = teachers if learns_from_others(stage) and not stage.peer else {}
+    teachers = teachers if learns_from_teacher(stage) and not stage.peer else {}
 
     def make(folder: Path) -> tuple[Artifact, Curve]:
         artifact = start.artifact if start else experiment.network(network)
@@ -148,11 +148,13 @@ def compress(experiment: Experiment, student: Finished, teachers: Mapping[str, F
     for number, (label, spec) in enumerate(experiment.recipe.compress.items(), start=1):
         for turn in range(1, spec.rounds + 1):
             name = f"compress/{number}-{label}" + (f"-round{turn}" if turn < spec.rounds else "")
-            before = done[name] = apply_hook(experiment, name, spec, before, teachers, progress=turn / spec.rounds)
+            before = done[name] = compression_step(
+                experiment, name, spec, before, teachers, progress=turn / spec.rounds
+            )
     return done
 
 
-def apply_hook(
+def compression_step(
     experiment: Experiment, name: str, spec: Hook, before: Finished, teachers: Mapping[str, Finished], progress: float
 ) -> Finished:
     """One hook, or one round of it, and the training after it if the recipe asks for it."""
@@ -161,7 +163,7 @@ def apply_hook(
     listens = {name: teachers[name] for name in recipe.teachers_of(stage)} if stage and stage.losses else {}
 
     def make(folder: Path) -> tuple[Artifact, Curve]:
-        artifact = hooked(
+        artifact = apply_hook(
             spec,
             before.artifact,
             experiment.data,
@@ -173,7 +175,7 @@ def apply_hook(
         curve: Curve = []
         if stage:
             model, _, curve = experiment.train(trainable(artifact), stage, name, folder, listens)
-            artifact = no_worse(experiment, name, artifact, settle(artifact, model))
+            artifact = no_worse(experiment, name, artifact, finalize(artifact, model))
         return replace(artifact, history=(*before.artifact.history, before.step)), curve
 
     heard = experiment.heard(listens)
@@ -185,7 +187,7 @@ def apply_hook(
 def no_worse(experiment: Experiment, name: str, before: Artifact, after: Artifact) -> Artifact:
     """What fine-tuning made of an artifact, or the artifact if the validation split says that it was better."""
     monitor = experiment.task.monitor
-    was, now = (experiment.validate(on_best_device(deployable(one.model))).get(monitor) for one in (before, after))
+    was, now = (experiment.validate(to_accelerator(deployable(one.model))).get(monitor) for one in (before, after))
     if was is None or now is None or now >= was:
         return after
     console.print(f"{name:<22} fine-tuning is undone: {monitor} was {was:.4f} before it and {now:.4f} after")
@@ -198,12 +200,12 @@ def export(experiment: Experiment, artifact: Artifact) -> dict[str, tuple[Step, 
     samples = experiment.data.calibration(CALIBRATION_SAMPLES)
     for name, spec in experiment.recipe.export.items():
         started = time.perf_counter()
-        offers = {
+        injectable = {
             "artifact": lambda: artifact,
             "folder": lambda: experiment.folder / "export",
             "samples": lambda: samples,
         }
-        made = call(exporter.find(spec.name), spec, offers)
+        made = call(exporter.find(spec.name), spec, injectable)
         small = deployable(artifact.model)
         done[f"export/{name}"] = (
             Step(

@@ -14,14 +14,14 @@ from safetensors import SafetensorError, safe_open
 from distill.artifact.file_format import KEY
 from distill.data import DataModule
 from distill.errors import RecipeError
-from distill.models.input_transform import OWN, OwnInputs
+from distill.models.input_transform import INPUT_TRANSFORM, InputTransform
 from distill.recipe.schema import TeacherNetwork
 
 log = logging.getLogger(__name__)
 
 
-def own_inputs(spec: TeacherNetwork, data: DataModule, channels: int | None) -> dict[str, Any] | None:
-    """The settings of `OwnInputs` for a teacher, None if its images are the data's.
+def input_transform(spec: TeacherNetwork, data: DataModule, channels: int | None) -> dict[str, Any] | None:
+    """The settings of `InputTransform` for a teacher, None if its images are the data's.
 
     What the recipe says comes first, then what the teacher's weights are known to have been trained on.
 
@@ -51,7 +51,7 @@ def own_inputs(spec: TeacherNetwork, data: DataModule, channels: int | None) -> 
     if same_colours and same_size and channels == data.channels:
         return None
     log.info("teacher '%s' sees its own images: mean %s, std %s, size %s", spec.name, mean, std, size)
-    return asdict(OwnInputs(data_mean, data_std, mean, std, None if same_size else size))
+    return asdict(InputTransform(data_mean, data_std, mean, std, None if same_size else size))
 
 
 def trained_on(name: str, weights: str) -> dict[str, Sequence[Any]]:
@@ -80,7 +80,7 @@ def _recorded(path: Path) -> dict[str, Sequence[Any]]:
         return {}
     data = head.get("about", {}).get("input", {})
     size = {"size": [data["height"], data["width"]]} if "height" in data else {}
-    own = {key: value for key, value in head.get("network", {}).get(OWN, {}).items() if value is not None}
+    own = {key: value for key, value in head.get("network", {}).get(INPUT_TRANSFORM, {}).items() if value is not None}
     found = data | size | own
     return {key: found[key] for key in ("mean", "std", "size") if key in found}
 

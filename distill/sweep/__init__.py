@@ -24,7 +24,7 @@ from distill.recipe.plain import resolved
 from distill.recipe.schema import Recipe
 from distill.registry import did_you_mean, options
 from distill.sweep.file import SweepFile, read, short
-from distill.sweep.work import Objective, Report, Work
+from distill.sweep.work import Objective, Report, SweepWorker
 from distill.tasks import task
 
 
@@ -84,7 +84,7 @@ def sweep(
     count = _count(plan, trials)
     folder = _check(plan).output / "sweeps" / plan.name
     folder.mkdir(parents=True, exist_ok=True)
-    work = Work(plan, count, folder, storage or f"sqlite:///{folder / 'study.db'}", objective)
+    work = SweepWorker(plan, count, folder, storage or f"sqlite:///{folder / 'study.db'}", objective)
     study = work.study()
     if jobs == 1:
         work.go(study)
@@ -120,7 +120,7 @@ def _check(plan: SweepFile) -> Recipe:
     return recipe
 
 
-def _in_processes(work: Work, jobs: int) -> None:
+def _in_processes(work: SweepWorker, jobs: int) -> None:
     spawn = multiprocessing.get_context("spawn")
     threads = max(1, torch.get_num_threads() // jobs)
     workers = [spawn.Process(target=_worker, args=(work, threads)) for _ in range(jobs)]
@@ -136,7 +136,7 @@ def _in_processes(work: Work, jobs: int) -> None:
         raise DistillError(f"{len(died)} of {jobs} workers died (exit code {died[0]}); the same command goes on")
 
 
-def _worker(work: Work, threads: int) -> None:
+def _worker(work: SweepWorker, threads: int) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -30,7 +30,7 @@ FAILURES = (DistillError, MemoryError, torch.OutOfMemoryError)
 
 
 @dataclass(frozen=True)
-class Work:
+class SweepWorker:
     """All that a worker process needs to know.
 
     Args:

@@ -84,7 +84,7 @@ class Blocks(nn.Module):
                 around.enter_context(student.model.get_submodule(path).register_forward_hook(hook))
             try:
                 output, features = student(batch.inputs)
-            except _NothingLeftError:
+            except _LastBlockError:
                 output, features = None, {}
         return output, features | crossing.own, crossing.values
 
@@ -128,7 +128,7 @@ class Cut(nn.Module):
         if self.encoder is None or self.decoder is None:
             return teacher, None
         encoded = self.encoder(teacher)
-        return encoded.detach(), unexplained(self.decoder(encoded), teacher)
+        return encoded.detach(), relative_error(self.decoder(encoded), teacher)
 
 
 @dataclass
@@ -152,18 +152,18 @@ class _Pass:
         self.own[path] = output
         target, lost = self.blocks.cuts[number](as_map(self.teacher[self.blocks.spec.teacher[number]]))
         if number in self.turns:
-            errors = {"block": unexplained(as_map(output), target), "adapter": lost}
+            errors = {"block": relative_error(as_map(output), target), "adapter": lost}
             weight = self.blocks.spec.weight
             self.values |= {f"{key}{number + 1}": weight * error for key, error in errors.items() if error is not None}
         if number == self.turns[-1]:
-            raise _NothingLeftError
+            raise _LastBlockError
         if number + 1 == self.turns[0]:
             self.wake()
         shown = torch.rand(len(output), *[1] * (output.dim() - 1), device=output.device) < self.share
         return torch.where(shown, target.reshape(output.shape), output.detach())
 
 
-class _NothingLeftError(Exception):
+class _LastBlockError(Exception):
     """No block after this cut has its turn: ends the pass."""
 
 
@@ -189,7 +189,7 @@ def _asleep(model: nn.Module) -> Iterator[Callable[[], None]]:
             wake()
 
 
-def unexplained(estimate: Map, target: Map) -> Float[Tensor, ""]:
+def relative_error(estimate: Map, target: Map) -> Float[Tensor, ""]:
     """The squared error as a fraction of the target's variance around the means of its channels.
 
     0 is a perfect estimate, 1 is no better than those means. Maps of all scales count alike.

@@ -20,7 +20,7 @@ from distill.tasks import Task
 from distill.training.blocks import Blocks
 from distill.training.compile import compile_networks
 from distill.training.loss_terms import Term, bind, unique, with_taps
-from distill.training.optimizers import at_rates, build_optimizer, build_schedule
+from distill.training.optimizers import build_optimizer, build_schedule, parameter_groups
 from distill.training.peer import Peer
 from distill.training.stochastic_depth import StochasticDepth
 from distill.training.teacher import Teacher
@@ -61,7 +61,7 @@ class Distiller(pl.LightningModule):
         optimizer: Optimizer,
         schedule: Schedule,
         example: Batch,
-        offered: Mapping[str, Any],
+        injectable: Mapping[str, Any],
         peer: nn.Module | None = None,
         cached: Callable[[Teacher], nn.Module] = lambda teacher: teacher,
         seed: int = 0,
@@ -72,7 +72,7 @@ class Distiller(pl.LightningModule):
         self.task, self.stage, self.seed = task, stage, seed
         self.optimizer, self.schedule = stage.optimizer or optimizer, stage.schedule or schedule
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self._build(student, teacher, peer, example, offered, cached)
+        self._build(student, teacher, peer, example, injectable, cached)
         self.metrics: MetricCollection = task.metrics().clone(prefix="val/")
         self._freeze()
         self._groups()  # a glob that matches nothing is told before anything is trained
@@ -90,20 +90,20 @@ class Distiller(pl.LightningModule):
         teacher: nn.Module | None,
         peer: nn.Module | None,
         example: Batch,
-        offered: Mapping[str, Any],
+        injectable: Mapping[str, Any],
         cached: Callable[[Teacher], nn.Module],
     ) -> None:
         """Student, whom it learns from, and the terms between them, whose shapes the example tells."""
         cuts = self.stage.blocks
         losses = {key: with_taps(loss, student, peer or teacher) for key, loss in self.stage.losses.items()}
-        offered = {**offered, "student_model": student, "teacher_model": peer or teacher}
+        injectable = {**injectable, "student_model": student, "teacher_model": peer or teacher}
         self.student = Taps(student.eval(), unique(loss.student for loss in losses.values()))
         _, seen = self.student(example.inputs)
-        self.peer = Peer(peer.eval(), losses, seen, example, offered) if peer else None
+        self.peer = Peer(peer.eval(), losses, seen, example, injectable) if peer else None
         heard = unique([*(loss.teacher for loss in losses.values()), cuts.teacher if cuts else []])
         live = Teacher(teacher, heard, batch_statistics=self.stage.teacher_bn == "train") if teacher and heard else None
         told: Features = self.peer(example.inputs)[1] if self.peer else live(example) if live else {}
-        self.terms = bind(losses, seen, told, example, offered)
+        self.terms = bind(losses, seen, told, example, injectable)
         head = bool(losses or self.stage.task_weight)
         self.blocks = Blocks(cuts, Taps(student, cuts.student)(example.inputs)[1], told, head=head) if cuts else None
         self.teacher = cached(live) if live else None
@@ -112,7 +112,7 @@ class Distiller(pl.LightningModule):
         self.train()
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        batch, epoch = self._laid_out(batch), self._epoch()
+        batch, epoch = self._to_memory_format(batch), self._epoch()
         values: dict[str, Tensor] = {}
         theirs, told = self.peer(batch.inputs) if self.peer else (None, self.teacher(batch) if self.teacher else {})
         with self.depth.drawn() if self.depth else nullcontext():
@@ -137,7 +137,7 @@ class Distiller(pl.LightningModule):
         self.validated = [self._kept()[0].eval()]
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        self.metrics.update(self.validated[0](self._laid_out(batch).inputs), batch.labels)
+        self.metrics.update(self.validated[0](self._to_memory_format(batch).inputs), batch.labels)
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict(self.metrics.compute())  # torchmetrics has already gathered them from all processes
@@ -189,7 +189,7 @@ class Distiller(pl.LightningModule):
             means = {f"train/{key}": total / steps for key, (total, steps) in self.sums.items()}
             self.log_dict(means, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
-    def _laid_out(self, batch: Batch) -> Batch:
+    def _to_memory_format(self, batch: Batch) -> Batch:
         return batch._replace(inputs=batch.inputs.contiguous(memory_format=self.memory_format))
 
     def _epoch(self) -> float:
@@ -213,7 +213,7 @@ class Distiller(pl.LightningModule):
         named = {path: p for path, p in self.student.model.named_parameters() if p.requires_grad}
         known = {id(parameter) for parameter in named.values()}
         others = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
-        return at_rates(named, others, self.optimizer)
+        return parameter_groups(named, others, self.optimizer)
 
     def _check(self, total: Tensor, values: Mapping[str, Tensor]) -> None:
         # On a GPU every look at a value waits for it: look now and then.
@@ -236,5 +236,5 @@ class TeacherFeatures:
     def __iter__(self) -> Iterator[Tensor]:
         module = self.module
         for batch in module.trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]
-            batch = module._laid_out(module.transfer_batch_to_device(batch, module.device, 0))
+            batch = module._to_memory_format(module.transfer_batch_to_device(batch, module.device, 0))
             yield module.teacher(batch)[self.path]  # type: ignore[misc]

@@ -32,7 +32,7 @@ class Ensemble(nn.Module):
         return torch.stack(answers).sum(dim=0)
 
 
-def together(members: Mapping[str, nn.Module], weights: Mapping[str, float]) -> nn.Module:
+def combined(members: Mapping[str, nn.Module], weights: Mapping[str, float]) -> nn.Module:
     """One teacher as it is, several as an `Ensemble`."""
     return Ensemble(members, weights) if len(members) > 1 else next(iter(members.values()))
 

@@ -36,7 +36,9 @@ class Term(nn.Module):
 
     prepared: Tensor
 
-    def __init__(self, key: str, spec: Loss, student: Features, teacher: Features, offered: Mapping[str, Any]) -> None:
+    def __init__(
+        self, key: str, spec: Loss, student: Features, teacher: Features, injectable: Mapping[str, Any]
+    ) -> None:
         super().__init__()
         self.key, self.spec = key, spec
         component = losses.find(spec.name)
@@ -46,7 +48,7 @@ class Term(nn.Module):
         self.extras = [need for need in injected(call) if need not in ("student", "teacher")]
         taps = spec.teacher or [""] * len(spec.student)
         self.calls = [
-            self._build(component, {**offered, **_shapes(s, t), "teacher_paths": spec.teacher}, tap)
+            self._build(component, {**injectable, **_shapes(s, t), "teacher_paths": spec.teacher}, tap)
             for (s, t), tap in zip(self._inputs(student, teacher), taps, strict=False)
         ]
         self.parts = nn.ModuleList(call for call in self.calls if isinstance(call, nn.Module))
@@ -103,18 +105,18 @@ class Term(nn.Module):
             )
         return list(zip(s, t, strict=True))
 
-    def _build(self, component: Callable[..., Any], offered: dict[str, Any], tap: str) -> Callable[..., Tensor]:
+    def _build(self, component: Callable[..., Any], injectable: dict[str, Any], tap: str) -> Callable[..., Tensor]:
         settings = options(component, self.spec)
         if not inspect.isclass(component):
             return partial(component, **settings)
         if not self.sees_all and self.needs_teacher:
-            offered["teacher_model"], offered["teacher_path"] = member(offered["teacher_model"], tap)
-        return cast(nn.Module, component(**{need: offered[need] for need in injected(component)}, **settings))
+            injectable["teacher_model"], injectable["teacher_path"] = member(injectable["teacher_model"], tap)
+        return cast(nn.Module, component(**{need: injectable[need] for need in injected(component)}, **settings))
 
 
 @torch.no_grad()
 def bind(
-    specs: Mapping[str, Loss], student: Features, teacher: Features, example: Batch, offered: Mapping[str, Any]
+    specs: Mapping[str, Loss], student: Features, teacher: Features, example: Batch, injectable: Mapping[str, Any]
 ) -> nn.ModuleDict:
     """A term for every entry of ``losses``, each tried on the example.
 
@@ -131,7 +133,7 @@ def bind(
     terms = nn.ModuleDict()
     for key, spec in specs.items():
         try:
-            terms[key] = Term(key, spec, student, teacher, offered)
+            terms[key] = Term(key, spec, student, teacher, injectable)
             terms[key](student, teacher, example)
         except Exception as error:
             notes = "; ".join(getattr(error, "__notes__", []))

@@ -23,7 +23,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter] | list[dict[str, Any]], s
             return AdamW(parameters, spec.lr, weight_decay=spec.weight_decay)
 
 
-def at_rates(
+def parameter_groups(
     named: Mapping[str, nn.Parameter], others: Iterable[nn.Parameter], spec: Optimizer
 ) -> list[dict[str, Any]]:
     """Parameters in groups of one learning rate each; ``others`` learn at ``lr``.

@@ -34,13 +34,13 @@ class Peer(nn.Module):
         losses: Mapping[str, Loss],
         student: Features,
         example: Batch,
-        offered: Mapping[str, Any],
+        injectable: Mapping[str, Any],
     ) -> None:
         super().__init__()
         mirrored = {key: replace(spec, student=spec.teacher, teacher=spec.student) for key, spec in losses.items()}
         self.tapped = Taps(model, unique(spec.student for spec in mirrored.values()))
         _, own = self.tapped(example.inputs)
-        self.terms = bind(mirrored, own, student, example, {**offered, "student_model": model})
+        self.terms = bind(mirrored, own, student, example, {**injectable, "student_model": model})
 
     def forward(self, inputs: Tensor) -> tuple[Any, Features]:
         """Its output, and its feature maps with their gradients."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from distill.artifact import Artifact, open_artifact, store
 from distill.artifact.sparse import Pruned, PrunedShared, Sparse, Spliced, inherit_zeros, largest, n_of_m
 from distill.artifact.storage import Encoded, Stored, from_record, to_record
-from distill.artifact.straight_through import settle, trainable
+from distill.artifact.straight_through import finalize, trainable
 from distill.compress.pruning.prune import prune
 from distill.compress.quantization._quantized import Quantized
 from distill.compress.sharing.cluster import cluster
@@ -32,7 +32,7 @@ def test_a_mask_and_what_it_keeps_are_the_tensor(shape: list[int], seed: int) ->
     assert torch.equal(stored.decode(), tensor * keep)
     assert torch.equal(stored.mask(), keep)
     assert stored.nbytes() == -(-keep.numel() // 8) + 4 * int(keep.sum())
-    assert torch.equal(stored.refit(tensor + 1).decode(), (tensor + 1) * keep)
+    assert torch.equal(stored.requantize(tensor + 1).decode(), (tensor + 1) * keep)
 
 
 def test_bits_by_hand() -> None:
@@ -44,7 +44,7 @@ def test_bits_by_hand() -> None:
 
 def test_a_kept_zero_may_grow_again() -> None:
     stored = Sparse.of(torch.tensor([0.0, 2.0]), torch.tensor([True, False]))
-    assert stored.refit(torch.tensor([3.0, 4.0])).decode().tolist() == [3, 0]
+    assert stored.requantize(torch.tensor([3.0, 4.0])).decode().tolist() == [3, 0]
 
 
 def test_records_give_back_the_form() -> None:
@@ -55,16 +55,16 @@ def test_records_give_back_the_form() -> None:
         assert isinstance(back, Stored)
         assert type(back) is type(stored)
         assert torch.equal(back.decode(), stored.decode())
-        assert torch.equal(back.refit(2 * tensor).decode(), stored.refit(2 * tensor).decode())
+        assert torch.equal(back.requantize(2 * tensor).decode(), stored.requantize(2 * tensor).decode())
         assert back.nbytes() == stored.nbytes()
 
 
 def test_a_spliced_mask_follows_the_largest_values() -> None:
     tensor = torch.tensor([3.0, 0, -2, 0])
     stored = Spliced(inner=Sparse.of(tensor, tensor != 0), pattern=[])
-    assert stored.refit(torch.tensor([3.0, -4, -2, 0])).decode().tolist() == [3, -4, 0, 0]
+    assert stored.requantize(torch.tensor([3.0, -4, -2, 0])).decode().tolist() == [3, -4, 0, 0]
     paired = Spliced(inner=stored.inner, pattern=[1, 2, 0])
-    assert paired.refit(torch.tensor([3.0, -4, -2, 0])).decode().tolist() == [0, -4, -2, 0]
+    assert paired.requantize(torch.tensor([3.0, -4, -2, 0])).decode().tolist() == [0, -4, -2, 0]
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
@@ -73,7 +73,7 @@ def test_below_pruned_codes_stay_zero_and_cost_nothing(bits: int) -> None:
     codes = Quantized.fit(tensor, bits)
     stored = Pruned(inner=codes)
     assert stored.nbytes() == codes.nbytes()
-    assert (stored.refit(torch.randn(6, 5)).decode()[codes.codes == 0] == 0).all()
+    assert (stored.requantize(torch.randn(6, 5)).decode()[codes.codes == 0] == 0).all()
 
 
 @settings(max_examples=60, deadline=None)
@@ -110,7 +110,7 @@ class Ones:
     def decode(self) -> Tensor:
         return torch.ones_like(self.codes).float()
 
-    def refit(self, tensor: Tensor) -> Stored:
+    def requantize(self, tensor: Tensor) -> Stored:
         return self
 
 
@@ -125,7 +125,7 @@ def test_the_next_form_inherits_the_zeros() -> None:
     done = store(sparse, {"point.weight": Quantized.fit(weight, 8)})
     form = done.stored["point.weight"]
     assert isinstance(form, Pruned)
-    assert torch.equal(form.refit(weight + 1).decode() == 0, form.decode() == 0)
+    assert torch.equal(form.requantize(weight + 1).decode() == 0, form.decode() == 0)
     assert (form.decode()[weight == 0] == 0).all()
     again = store(done, {"point.weight": Quantized.fit(weight, 4)}).stored["point.weight"]
     assert isinstance(again, Pruned)
@@ -160,7 +160,7 @@ def test_zeros_survive_surgery() -> None:
 def test_zeros_stay_while_shared_values_are_trained(shared: bool, tmp_path: Path) -> None:
     sparse = prune(nets.artifact(), sparsity=0.6, layers=["point", "kernel"])
     before = cluster(sparse, shared=shared, layers=["point", "kernel"])
-    after = settle(before, nets.train(trainable(before), steps=30))
+    after = finalize(before, nets.train(trainable(before), steps=30))
     after.save(tmp_path / "student.safetensors")
     after = open_artifact(tmp_path / "student.safetensors", allow=nets.ALLOW)
     for name in ("point.weight", "kernel.weight"):

@@ -55,7 +55,7 @@ def test_every_grid_has_zero_and_keeps_what_it_decoded(
     assert ((fitted.steps() >= low) & (fitted.steps() <= high)).all()
     assert (high - low).max() < 2 ** grid["bits"]
     assert torch.equal(from_record(*to_record(fitted)).decode(), fitted.decode())
-    assert torch.equal(fitted.refit(fitted.decode()).decode(), fitted.decode())
+    assert torch.equal(fitted.requantize(fitted.decode()).decode(), fitted.decode())
 
 
 @settings(max_examples=100, deadline=None)
@@ -82,14 +82,14 @@ def test_codes_by_hand() -> None:
 
 def test_refit_keeps_the_form() -> None:
     first = Quantized.fit(torch.randn(4, 3, 2), bits=5, axis=1)
-    again = first.refit(torch.randn(4, 3, 2))
+    again = first.requantize(torch.randn(4, 3, 2))
     assert (again.bits, again.axis, again.scales.shape) == (5, 1, (3,))
-    grown = first.refit(first.decode() * 3)
+    grown = first.requantize(first.decode() * 3)
     torch.testing.assert_close(grown.decode(), first.decode() * 3, rtol=2**-7, atol=0.0)
 
 
 def test_refit_finds_a_scale_for_what_was_zero() -> None:
-    again = Quantized.fit(torch.zeros(2, 4), 4).refit(torch.tensor([[0.0] * 4, [1e-3, 2e-3, -3.5e-3, 7e-3]]))
+    again = Quantized.fit(torch.zeros(2, 4), 4).requantize(torch.tensor([[0.0] * 4, [1e-3, 2e-3, -3.5e-3, 7e-3]]))
     assert again.codes.tolist() == [[0] * 4, [1, 2, -4, 7]]
 
 
@@ -128,7 +128,7 @@ def test_zero_has_the_same_code_whatever_the_zero_point() -> None:
 def test_encoded_tensors_are_not_fitted() -> None:
     encoded = Encoded.of(Quantized.fit(torch.randn(4, 3), bits=8), "ans")
     with pytest.raises(RecipeError, match="put 'encode' last in compress"):
-        encoded.refit(torch.randn(4, 3))
+        encoded.requantize(torch.randn(4, 3))
 
 
 @pytest.mark.parametrize("codec", ["ans", "huffman", "zstd"])
@@ -160,7 +160,7 @@ def test_a_new_form_is_one_class() -> None:
         def decode(self) -> Tensor:
             return self.table[self.codes.long()]
 
-        def refit(self, tensor: Tensor) -> Stored:
+        def requantize(self, tensor: Tensor) -> Stored:
             return self
 
     stored = Encoded.of(Shared(codes=torch.tensor([[0, 2], [1, 1]]), table=torch.tensor([0.5, -1.0, 3.0])), "huffman")

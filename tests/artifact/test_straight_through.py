@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from distill.artifact import Artifact
-from distill.artifact.straight_through import settle, trainable
+from distill.artifact.straight_through import finalize, trainable
 from distill.compress.encode import encode
 from distill.compress.low_rank.svd import svd
 from distill.compress.quantization.quantize import quantize
@@ -37,7 +37,7 @@ def test_every_forward_follows_the_weights() -> None:
 def test_settling_keeps_names_statistics_and_what_was_learned() -> None:
     artifact = quantize(svd(nets.artifact(), nets.anything, nets.calibration(), max_error=0.6), bits=4)
     model = nets.train(trainable(artifact))
-    done = settle(artifact, model)
+    done = finalize(artifact, model)
     before, after = artifact.model.state_dict(), done.model.state_dict()
     assert list(after) == list(before)
     assert done.plans == artifact.plans
@@ -50,7 +50,7 @@ def test_settling_keeps_names_statistics_and_what_was_learned() -> None:
 
 def test_training_moves_codes() -> None:
     artifact = quantize(nets.artifact(), bits=4)
-    done = settle(artifact, nets.train(trainable(artifact), steps=10))
+    done = finalize(artifact, nets.train(trainable(artifact), steps=10))
     assert nets.loss(done.model) < nets.loss(artifact.model)
     assert any(not torch.equal(done.stored[name].codes, form.codes) for name, form in artifact.stored.items())
 
@@ -59,7 +59,7 @@ def test_shared_weights_stay_shared() -> None:
     artifact = quantize(nets.artifact(), bits=4)
     model = nets.train(trainable(artifact))
     assert torch.equal(model.tied.weight, model.tied_too.weight)
-    done = settle(artifact, model)
+    done = finalize(artifact, model)
     assert done.model.tied.weight is done.model.tied_too.weight
 
 
@@ -68,7 +68,7 @@ def test_without_stored_forms_it_is_a_plain_copy() -> None:
     content = artifact.to_bytes()
     model = trainable(artifact)
     assert list(model.state_dict()) == list(artifact.model.state_dict())
-    done = settle(artifact, nets.train(model))
+    done = finalize(artifact, nets.train(model))
     assert torch.equal(done.model(nets.images()), model(nets.images()))
     assert artifact.to_bytes() == content
 

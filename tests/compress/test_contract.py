@@ -29,14 +29,14 @@ WHOLE = {"deep_rebirth", "nested_level"}
 
 def apply(name: str, artifact: Artifact, **settings: object) -> Artifact:
     component = hook.find(name)
-    offered = {
+    injectable = {
         "artifact": artifact,
         "calibration": nets.calibration(),
         "evaluate": nets.anything,
         "progress": 1.0,
         "task_loss": cross_entropy,
     }
-    return component(*(offered[need] for need in injected(component)), **{**settings, **SETTINGS.get(name, {})})
+    return component(*(injectable[need] for need in injected(component)), **{**settings, **SETTINGS.get(name, {})})
 
 
 def prepared(name: str) -> Artifact:
@@ -135,10 +135,10 @@ def weights(model: nn.Module) -> int:
 
 @pytest.mark.parametrize("finetune", [lambda done: done, "train"])
 def test_all_in_a_row(finetune: Callable[[Artifact], Artifact] | str, tmp_path: pytest.TempPathFactory) -> None:
-    from distill.artifact.straight_through import settle, trainable
+    from distill.artifact.straight_through import finalize, trainable
 
     def recover(done: Artifact) -> Artifact:
-        return settle(done, nets.train(trainable(done))) if finetune == "train" else done
+        return finalize(done, nets.train(trainable(done))) if finetune == "train" else done
 
     done, sizes = nets.artifact(), []
     for name, settings in (

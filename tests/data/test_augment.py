@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.data._augment import CropFlip, cropped, draw, mirrored, normalised
-from distill.data._loading import Picks
+from distill.data._loading import BatchIndices
 
 
 def noise(samples: int, channels: int = 3, height: int = 8, width: int = 6) -> np.ndarray:
@@ -49,7 +49,9 @@ def test_a_batch_is_augmented_as_drawn(crop, flip):
         images[samples], views.top[samples], views.left[samples], views.mirrored[samples] & flip, crop
     )
     before = images.copy()
-    got = CropFlip(seed=3, samples=10, crop=crop, flip=flip)(images[samples], Picks(5, torch.from_numpy(samples)))
+    got = CropFlip(seed=3, samples=10, crop=crop, flip=flip)(
+        images[samples], BatchIndices(5, torch.from_numpy(samples))
+    )
     assert np.array_equal(got, expected)
     assert np.array_equal(images, before)
 
@@ -64,19 +66,19 @@ def test_offsets_and_flips_cover_their_range_evenly():
 
 def test_equal_images_of_one_batch_look_different():
     images = np.repeat(noise(1), 50, axis=0)
-    views = CropFlip(seed=0, samples=50, crop=2, flip=True)(images, Picks(0, torch.arange(50)))
+    views = CropFlip(seed=0, samples=50, crop=2, flip=True)(images, BatchIndices(0, torch.arange(50)))
     assert len({view.tobytes() for view in views}) > 30  # of 5 x 5 x 2
 
 
 def test_a_view_depends_on_seed_epoch_and_sample_alone():
     images, everyone = noise(40), torch.arange(40)
     augment = CropFlip(seed=1, samples=40, crop=2, flip=True)
-    whole = augment(images, Picks(3, everyone))
+    whole = augment(images, BatchIndices(3, everyone))
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
     for batch in order.split(7):
-        assert np.array_equal(augment(images[batch.numpy()], Picks(3, batch)), whole[batch.numpy()])
-    assert not np.array_equal(augment(images, Picks(4, everyone)), whole)
-    assert not np.array_equal(CropFlip(seed=2, samples=40, crop=2, flip=True)(images, Picks(3, everyone)), whole)
+        assert np.array_equal(augment(images[batch.numpy()], BatchIndices(3, batch)), whole[batch.numpy()])
+    assert not np.array_equal(augment(images, BatchIndices(4, everyone)), whole)
+    assert not np.array_equal(CropFlip(seed=2, samples=40, crop=2, flip=True)(images, BatchIndices(3, everyone)), whole)
 
 
 def test_neighbouring_seeds_and_epochs_draw_apart():
@@ -86,7 +88,7 @@ def test_neighbouring_seeds_and_epochs_draw_apart():
 
 def test_the_global_generator_is_left_alone():
     before = torch.random.get_rng_state()
-    CropFlip(seed=1, samples=4, crop=1, flip=True)(noise(4), Picks(0, torch.arange(4)))
+    CropFlip(seed=1, samples=4, crop=1, flip=True)(noise(4), BatchIndices(0, torch.arange(4)))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

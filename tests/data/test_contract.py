@@ -159,8 +159,8 @@ def test_digits_are_split_once_and_for_all():
     module = data.find("digits")(0, val=0.1)
     assert [len(part.labels) for part in (module.train, module.val, module.test)] == [1294, 144, 359]
     assert module.test.labels.bincount().tolist() == pytest.approx([35.9] * 10, abs=2)
-    together = torch.cat([part.images for part in (module.train, module.val, module.test)]).flatten(1)
-    assert len(together.unique(dim=0)) == len(together)  # no image twice: none of the test's in training
-    assert together.max() == 255
+    combined = torch.cat([part.images for part in (module.train, module.val, module.test)]).flatten(1)
+    assert len(combined.unique(dim=0)) == len(combined)  # no image twice: none of the test's in training
+    assert combined.max() == 255
     pixels = torch.cat([module.train.images, module.val.images]) / 255
     assert (pixels.mean().item(), pixels.std().item()) == pytest.approx((*module.mean, *module.std), abs=1e-3)

@@ -64,9 +64,9 @@ def test_a_folder_that_is_named_is_meant(places):
 
 def test_nowhere_says_how_to_get_it_and_leaves_no_half_files(places):
     origin, base = places
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError) as captured:
         find(origin, None)
-    message = str(caught.value)
+    message = str(captured.value)
     for part in [str(base / "named"), "no network", "data.root", "$DISTILL_DATA", "apt install dataset-fashion-mnist"]:
         assert part in message
     assert "\n" not in message

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.batch import Batch
-from distill.data._loading import Batches, Loader, Picks, mix
+from distill.data._loading import Batches, BatchIndices, Loader, mix
 from distill.errors import DataError, RecipeError
 
 QUIET = {
@@ -26,7 +26,7 @@ class Echo:
 
     labels = torch.arange(10)
 
-    def __getitem__(self, picks: Picks) -> Batch:
+    def __getitem__(self, picks: BatchIndices) -> Batch:
         inputs = torch.stack([torch.full_like(picks.samples, picks.epoch), picks.samples], dim=1)
         return Batch(inputs.float(), self.labels[picks.samples], picks.samples)
 
@@ -35,7 +35,7 @@ class Echo:
 
 
 class Broken(Echo):
-    def __getitem__(self, picks: Picks) -> Batch:
+    def __getitem__(self, picks: BatchIndices) -> Batch:
         raise DataError("x.jpg is no readable picture; replace or remove it")
 
 
@@ -176,7 +176,7 @@ def test_a_damaged_file_is_one_line_wherever_it_is_met(workers):
 
 def test_workers_started_afresh_can_be_given_the_source():
     copy = pickle.loads(pickle.dumps(Loader(Echo(), Batches(10, 4)).dataset))
-    assert copy[Picks(0, torch.tensor([3]))].labels.tolist() == [3]
+    assert copy[BatchIndices(0, torch.tensor([3]))].labels.tolist() == [3]
 
 
 def test_keys_mix_to_unrelated_seeds():

@@ -51,8 +51,8 @@ def term(name: str, batch: int = BATCH) -> tuple[Term, dict[str, Tensor], dict[s
         spec.teacher, teacher = paths, dict(zip(paths, teacher.values()))
     inputs = Batch(torch.zeros(batch, 1, 8, 8), LABELS[:batch], torch.arange(batch))
     networks = {"student_model": ConvNet(width=2), "teacher_model": ConvNet(width=2).eval()}
-    offered = {**networks, "train_labels": LABELS, "batch_size": batch}
-    compute = Term(name, spec, student, teacher, offered)
+    injectable = {**networks, "train_labels": LABELS, "batch_size": batch}
+    compute = Term(name, spec, student, teacher, injectable)
     for part in compute.parts:
         if hasattr(part, "prepare"):
             part.prepare([teacher[spec.teacher[0]].detach()])

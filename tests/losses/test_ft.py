@@ -72,7 +72,7 @@ class Epochs:
 
 @torch.no_grad()  # as in the framework, whose teacher never needs gradients
 def test_ft_prepare_learns_a_paraphrase_that_the_teacher_can_be_rebuilt_from() -> None:
-    def unexplained(loss: FactorTransfer) -> float:
+    def relative_error(loss: FactorTransfer) -> float:
         """The share of the features' variance that a linear regression on the factors leaves."""
         factors, features = (x.movedim(1, -1).flatten(0, 2) for x in (loss.paraphraser(whole), whole))
         factors, features = factors - factors.mean(0), features - features.mean(0)
@@ -81,9 +81,9 @@ def test_ft_prepare_learns_a_paraphrase_that_the_teacher_can_be_rebuilt_from() -
 
     epochs, loss = Epochs(), transfer(paraphraser_epochs=20, paraphraser_lr=0.02)
     whole = torch.cat(epochs.batches)
-    before = unexplained(loss)
+    before = relative_error(loss)
     loss.prepare(epochs)
-    assert unexplained(loss) < 0.7 * before
+    assert relative_error(loss) < 0.7 * before
     assert epochs.read == 20
 
 

@@ -29,10 +29,10 @@ def test_kdsvd_matches_the_definition() -> None:
         directions = []
         for ours, theirs in zip(student, teacher):
             # Eigenvectors of X^T X, the largest last, are the right singular vectors of X.
-            _, offered = torch.linalg.eigh(torch.einsum("chw,dhw->cd", ours[i], ours[i]))
+            _, injectable = torch.linalg.eigh(torch.einsum("chw,dhw->cd", ours[i], ours[i]))
             _, wanted = torch.linalg.eigh(torch.einsum("chw,dhw->cd", theirs[i], theirs[i]))
             target = wanted[:, -1] * wanted[:, -1].sum().sign()
-            best = max((offered[:, -k] for k in range(1, 5)), key=lambda vector: (vector @ target).abs())
+            best = max((injectable[:, -k] for k in range(1, 5)), key=lambda vector: (vector @ target).abs())
             directions.append((best * (best @ target).sign(), target))
         (ours, theirs), (ours_next, theirs_next) = directions
         for a in range(5):

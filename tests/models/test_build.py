@@ -72,9 +72,9 @@ def bad(kind: str, folder: Path) -> str:
     ],
 )
 def test_a_bad_file_is_named(kind: str, complaint: str, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=complaint) as caught:
+    with pytest.raises(RecipeError, match=complaint) as captured:
         load_weights(ConvNet(), bad(kind, tmp_path), name="mine")
-    assert "net.pt" in str(caught.value)
+    assert "net.pt" in str(captured.value)
 
 
 def test_a_classifier_for_other_classes_starts_anew_when_asked() -> None:

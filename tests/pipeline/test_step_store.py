@@ -14,7 +14,7 @@ from tests.nets import ConvNet
 ENTRY = {"name": "tests.nets:ConvNet"}
 
 
-class Work:
+class SweepWorker:
     """Counts how often it is done; fails as often as it is told to."""
 
     def __init__(self, failures: int = 0) -> None:
@@ -38,7 +38,7 @@ def steps(pool: Path, run: str = "one") -> Steps:
 
 
 def test_a_finished_step_is_not_done_again(tmp_path: Path) -> None:
-    work = Work()
+    work = SweepWorker()
     first = steps(tmp_path).do("student/hint", "k", work, describe)
     again = steps(tmp_path).do("student/hint", "k", work, describe)
     assert work.done == 1
@@ -49,7 +49,7 @@ def test_a_finished_step_is_not_done_again(tmp_path: Path) -> None:
 
 
 def test_another_run_takes_it_over(tmp_path: Path) -> None:
-    work = Work()
+    work = SweepWorker()
     steps(tmp_path).do("teacher", "k", work, describe)
     steps(tmp_path, "two").do("teacher", "k", work, describe)
     assert work.done == 1
@@ -57,14 +57,14 @@ def test_another_run_takes_it_over(tmp_path: Path) -> None:
 
 
 def test_a_changed_key_does_it_anew(tmp_path: Path) -> None:
-    work = Work()
+    work = SweepWorker()
     steps(tmp_path).do("teacher", "k", work, describe)
     steps(tmp_path).do("teacher", "other", work, describe)
     assert work.done == 2
 
 
 def test_a_killed_step_finds_its_checkpoint_and_leaves_none(tmp_path: Path) -> None:
-    work = Work(failures=1)
+    work = SweepWorker(failures=1)
     with pytest.raises(KeyboardInterrupt):
         steps(tmp_path).do("teacher", "k", work, describe)
     assert not (tmp_path / "one/teacher").exists()
@@ -74,7 +74,7 @@ def test_a_killed_step_finds_its_checkpoint_and_leaves_none(tmp_path: Path) -> N
 
 
 def test_a_checkpoint_of_another_key_is_not_used(tmp_path: Path) -> None:
-    work = Work(failures=1)
+    work = SweepWorker(failures=1)
     with pytest.raises(KeyboardInterrupt):
         steps(tmp_path).do("teacher", "k", work, describe)
     steps(tmp_path).do("teacher", "other", work, describe)
@@ -87,6 +87,6 @@ def test_keys_see_every_value_but_not_the_order_of_a_mapping() -> None:
 
 
 def test_what_is_read_back_is_what_was_made(tmp_path: Path) -> None:
-    done = steps(tmp_path).do("teacher", "k", Work(), describe)
+    done = steps(tmp_path).do("teacher", "k", SweepWorker(), describe)
     assert isinstance(done.artifact.model, nn.Module)
     assert not done.artifact.model.training

@@ -13,10 +13,10 @@ from distill.artifact import Artifact, load
 from distill.data.digits import Digits
 from distill.errors import RecipeError
 from distill.export import onnx_file
-from distill.models.input_transform import OwnInputs
+from distill.models.input_transform import InputTransform
 from distill.models.weights import load_weights
-from distill.pipeline.build import first_artifact
-from distill.pipeline.teacher_inputs import own_inputs, trained_on
+from distill.pipeline.build import initial_artifact
+from distill.pipeline.teacher_inputs import input_transform, trained_on
 from distill.recipe.schema import TeacherNetwork
 from tests.nets import ConvNet
 
@@ -35,7 +35,7 @@ def teacher(folder: Path, about: dict[str, Any] | None = None, *, channels: int 
 
 
 def made(spec: TeacherNetwork) -> Artifact:
-    return first_artifact(spec, DATA, seed=0)
+    return initial_artifact(spec, DATA, seed=0)
 
 
 def plain(spec: TeacherNetwork) -> nn.Module:
@@ -68,7 +68,7 @@ def test_another_size_gives_what_its_own_images_give(tmp_path: Path) -> None:
 
 def test_a_smaller_size_is_resized_without_aliases() -> None:
     pixels, normalised = images()
-    own = OwnInputs(DATA.mean, DATA.std, [0.0], [1.0], size=[3, 5]).of(normalised)
+    own = InputTransform(DATA.mean, DATA.std, [0.0], [1.0], size=[3, 5]).of(normalised)
     torch.testing.assert_close(own, resize(pixels, [3, 5], antialias=True), rtol=1e-4, atol=1e-4)
 
 
@@ -85,9 +85,9 @@ def test_a_file_of_ours_says_what_it_was_trained_on(tmp_path: Path) -> None:
     about = {"channels": 1, "height": 28, "width": 20, "mean": [0.28], "std": [0.35]}
     spec = teacher(tmp_path, about)
     assert trained_on(NAME, str(spec.weights)) == {"mean": [0.28], "std": [0.35], "size": [28, 20]}
-    own = own_inputs(spec, DATA, 1)
+    own = input_transform(spec, DATA, 1)
     assert own == {"data_mean": [0.3058], "data_std": [0.3762], "mean": [0.28], "std": [0.35], "size": [28, 20]}
-    own = own_inputs(teacher(tmp_path, about, mean=[0.5], std=[0.5], image_size=32), DATA, 1)
+    own = input_transform(teacher(tmp_path, about, mean=[0.5], std=[0.5], image_size=32), DATA, 1)
     assert own is not None
     assert (own["mean"], own["std"], own["size"]) == ([0.5], [0.5], [32, 32])
 

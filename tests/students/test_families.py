@@ -60,13 +60,13 @@ def test_what_comes_before_the_last_relu_can_be_tapped(build: Callable[..., nn.M
     for stage in network.stages:
         block = network.get_submodule(stage)[-1]
         inputs = torch.randn(2, first_convolution(block).in_channels, 8, 8)
-        caught: list[Tensor] = []
+        captured: list[Tensor] = []
         with block.preactivation.register_forward_hook(
-            lambda module, args, output, caught=caught: caught.append(output)
+            lambda module, args, output, captured=captured: captured.append(output)
         ):
             output = block(inputs)
-        assert caught[0].min() < 0
-        assert torch.equal(caught[0].relu(), output)
+        assert captured[0].min() < 0
+        assert torch.equal(captured[0].relu(), output)
 
 
 def test_mobilenet_v1_computes_almost_all_in_its_1x1_convolutions() -> None:

@@ -15,7 +15,7 @@ from distill.data.digits import Digits
 from distill.export import onnx_file
 from distill.models import cost
 from distill.models.surgery import deployable
-from distill.pipeline.build import first_artifact
+from distill.pipeline.build import initial_artifact
 from distill.recipe.loading import load
 from distill.tasks.classification import Classification
 from distill.training.distiller import Distiller
@@ -154,10 +154,10 @@ def test_few_shots_change_the_lookups_and_no_bit_of_a_dictionary(tmp_path: Path)
     Artifact(earlier, network={"name": "lcnn_resnet20", **settings}).save(tmp_path / "student.safetensors")
     recipe = load("digits/lcnn_few_shot", [f"student.weights={tmp_path / 'student.safetensors'}"])
     data, (stage,) = Digits(0, limit=20, batch_size=10), recipe.stages.values()
-    network = first_artifact(recipe.student, data, seed=1).model
+    network = initial_artifact(recipe.student, data, seed=1).model
     assert all(torch.equal(value, earlier.state_dict()[name]) for name, value in network.state_dict().items())
     common = {"optimizer": recipe.optimizer, "schedule": recipe.schedule, "example": data.calibration(8)[0]}
-    module = Distiller(network, None, Classification(10), stage, offered={}, **common)
+    module = Distiller(network, None, Classification(10), stage, injectable={}, **common)
     learns = build_optimizer([p for p in module.parameters() if p.requires_grad], recipe.optimizer)
     for batch in data.train_dataloader():
         learns.zero_grad()

@@ -76,7 +76,7 @@ def slow(name: str, overrides: Sequence[str], report: Report) -> Mapping[str, fl
     return bowl(name, overrides, report)
 
 
-def together(name: str, overrides: Sequence[str], report: Report) -> Mapping[str, float]:
+def combined(name: str, overrides: Sequence[str], report: Report) -> Mapping[str, float]:
     """A trial that ends only when two processes have begun one: a quick worker cannot take them all."""
     folder = Path(dict(word.split("=", 1) for word in overrides)["output"]) / "workers"
     folder.mkdir(parents=True, exist_ok=True)
@@ -396,7 +396,7 @@ def go_elsewhere(folder: Path, trials: int):
 
 
 def test_several_processes_share_one_storage(tmp_path: Path) -> None:
-    result = go(tmp_path, jobs=2, objective=together, method="grid", parameters=GRID)
+    result = go(tmp_path, jobs=2, objective=combined, method="grid", parameters=GRID)
     assert chosen(result) == [0.1, 0.1, 0.2, 0.2, 0.3, 0.3]
     assert len({trial.number for trial in result.trials}) == 6
     assert len({trial.user_attrs["worker"] for trial in result.trials}) == 2

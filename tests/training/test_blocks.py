@@ -16,7 +16,7 @@ from distill.pipeline.run import run
 from distill.recipe.loading import load
 from distill.recipe.schema import Cuts, Optimizer, Schedule, Stage
 from distill.tasks.classification import Classification
-from distill.training.blocks import Blocks, unexplained
+from distill.training.blocks import Blocks, relative_error
 from distill.training.distiller import Distiller
 from distill.training.fit import fit
 from students import student as students
@@ -91,7 +91,7 @@ def test_a_block_reads_the_teachers_map_and_puts_out_what_it_does_alone() -> Non
     shown = [course.blocks.cuts[number](course.told[path])[0] for number, path in enumerate(STAGES)]
     torch.testing.assert_close(course.read_by("stage2"), shown[0])
     torch.testing.assert_close(features["stage2"], course.student.stage2(shown[0]))
-    torch.testing.assert_close(values["block2"], unexplained(features["stage2"], shown[1]))
+    torch.testing.assert_close(values["block2"], relative_error(features["stage2"], shown[1]))
 
 
 def test_a_block_reads_what_the_student_put_out() -> None:
@@ -138,10 +138,10 @@ def test_an_error_is_the_part_of_the_variance_that_is_not_explained() -> None:
     target = torch.randn(5, 4, 3, 3, generator=torch.Generator().manual_seed(0)) + 7
     means = target.mean(dim=(0, 2, 3), keepdim=True).expand_as(target)
     halfway = (target + means) / 2
-    assert [unexplained(estimate, target).item() for estimate in (target, halfway, means)] == pytest.approx(
+    assert [relative_error(estimate, target).item() for estimate in (target, halfway, means)] == pytest.approx(
         [0, 0.25, 1], abs=1e-4
     )
-    torch.testing.assert_close(unexplained(50 * halfway, 50 * target), unexplained(halfway, target))
+    torch.testing.assert_close(relative_error(50 * halfway, 50 * target), relative_error(halfway, target))
 
 
 def test_an_adapter_learns_to_lose_nothing_that_fits_into_the_student() -> None:
@@ -258,7 +258,7 @@ def distiller(student: nn.Module, teacher: nn.Module, stage: Stage) -> Distiller
         optimizer=Optimizer(),
         schedule=Schedule(),
         example=digits().calibration(8)[0],
-        offered={},
+        injectable={},
         channels_last=True,
     )
 

@@ -20,13 +20,13 @@ from distill.__main__ import main
 from distill.batch import Batch
 from distill.data.digits import Digits
 from distill.errors import DistillError, RecipeError
-from distill.models.input_transform import OwnInputs
+from distill.models.input_transform import InputTransform
 from distill.pipeline.experiment import Experiment
 from distill.pipeline.run import train_student, train_teachers
 from distill.recipe.loading import load
 from distill.recipe.schema import Optimizer, Recipe, Schedule, Stage
 from distill.tasks.classification import Classification
-from distill.training.cache import CachedTeacher, _store, cached, show_views
+from distill.training.cache import CachedTeacher, _store, cached, set_views
 from distill.training.cache._coding import Coding, coding, coding_for
 from distill.training.cache._identity import fingerprint
 from distill.training.distiller import Distiller
@@ -62,7 +62,7 @@ def behind(
     recipe = load("smoke", [f"cache={{{cache}, folder: {folder}}}", "data.limit=60", "data.batch_size=16", *overrides])
     settings = {key: value for key, value in vars(recipe.data).items() if key != "name"}
     data = Digits(recipe.seed, **settings)
-    show_views(data, recipe.cache.views)
+    set_views(data, recipe.cache.views)
     return cached(Counting(network(weights), taps), recipe, data), data
 
 
@@ -132,8 +132,8 @@ class TestViews:
 
     def test_a_data_set_that_promises_none_is_refused(self) -> None:
         with pytest.raises(RecipeError, match="Foreign does not promise that its augmentations repeat"):
-            show_views(Foreign(), 2)
-        show_views(Foreign(), None)
+            set_views(Foreign(), 2)
+        set_views(Foreign(), None)
 
     def test_a_batch_that_does_not_say_its_view_is_refused(self, tmp_path: Path) -> None:
         teacher, data = behind(tmp_path)
@@ -252,7 +252,7 @@ class TestRefusals:
         others[1].stage1[1].running_mean += 1
         others[2].stage1[3].kernel_size = 3
         for other, std in zip(others[3:], (0.5, 0.6), strict=True):
-            other.register_forward_pre_hook(OwnInputs([0.0], [1.0], [0.5], [std]))
+            other.register_forward_pre_hook(InputTransform([0.0], [1.0], [0.5], [std]))
         assert len({fingerprint(each) for each in (network(), *others)}) == 6
 
     def test_an_ensemble_is_its_members_and_their_weights(self) -> None:
@@ -383,7 +383,7 @@ class TestCoding:
 
 def trained(folder: Path, recipe: Recipe | None) -> torch.nn.Module:
     data = Digits(0, limit=100, batch_size=32)
-    show_views(data, recipe.cache.views if recipe else None)
+    set_views(data, recipe.cache.views if recipe else None)
     module = Distiller(
         network(),
         network(1),
@@ -392,7 +392,7 @@ def trained(folder: Path, recipe: Recipe | None) -> torch.nn.Module:
         optimizer=Optimizer(),
         schedule=Schedule(),
         example=data.calibration(8)[0],
-        offered={"train_labels": data.train_labels(), "batch_size": data.batch_size},
+        injectable={"train_labels": data.train_labels(), "batch_size": data.batch_size},
         cached=(lambda teacher: cached(teacher, recipe, data)) if recipe else lambda teacher: teacher,
         channels_last=True,
     )
@@ -471,7 +471,7 @@ def test_two_processes_fill_one_cache(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     data = Digits(0, limit=60, batch_size=16)
-    show_views(data, 3)
+    set_views(data, 3)
     here = cached(Counting(teacher, [""]), load(str(recipe)), data)
     for batch in data.every_view():
         torch.testing.assert_close(here(batch)[""], teacher(batch.inputs).detach(), rtol=1e-3, atol=1e-3)

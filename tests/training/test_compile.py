@@ -104,7 +104,7 @@ def trained(folder: Path, **settings: Any) -> list[dict[str, float]]:
         optimizer=Optimizer(),
         schedule=Schedule(),
         example=data.calibration(8)[0],
-        offered={},
+        injectable={},
         channels_last=True,
         **settings,
     )

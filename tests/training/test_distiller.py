@@ -35,7 +35,7 @@ def distiller(stage: Stage, *, student: nn.Module | None = None, lr: float = 0.0
         optimizer=Optimizer(lr=lr),
         schedule=Schedule(),
         example=data.calibration(8)[0],
-        offered={"train_labels": data.train_labels()},
+        injectable={"train_labels": data.train_labels()},
         seed=seed,
         channels_last=True,
     )

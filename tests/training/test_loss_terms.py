@@ -31,9 +31,9 @@ def test_an_unequal_number_of_taps_is_refused() -> None:
 
 def test_a_failure_names_loss_taps_and_shapes() -> None:
     student, teacher = {"": torch.randn(4, 10)}, {"": torch.randn(4, 10)}
-    with pytest.raises(Exception, match=".") as caught:
+    with pytest.raises(Exception, match=".") as captured:
         term("kd", student, teacher)(student, {"": torch.randn(4, 7)}, BATCH)
-    assert "loss 'kd' of [''] (4, 10) against [''] (4, 7)" in "".join(caught.value.__notes__)
+    assert "loss 'kd' of [''] (4, 10) against [''] (4, 7)" in "".join(captured.value.__notes__)
 
 
 def test_the_weight_warms_up() -> None:

@@ -4,7 +4,7 @@ from torch import nn
 
 from distill.errors import RecipeError
 from distill.recipe.schema import Optimizer, Schedule
-from distill.training.optimizers import at_rates, build_optimizer, build_schedule, factor
+from distill.training.optimizers import build_optimizer, build_schedule, factor, parameter_groups
 
 
 def rates(spec: Schedule, *, epochs: int, steps_per_epoch: int) -> list[float]:
@@ -51,7 +51,7 @@ def test_the_first_glob_that_matches_decides_the_learning_rate() -> None:
     network = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1), nn.Linear(1, 1))
     other = nn.Parameter(torch.zeros(1))
     spec = Optimizer(lr=0.1, lr_factors={"1.bias": 2.0, "1.*": 10.0})
-    groups = build_optimizer(at_rates(dict(network.named_parameters()), [other], spec), spec).param_groups
+    groups = build_optimizer(parameter_groups(dict(network.named_parameters()), [other], spec), spec).param_groups
     rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
     expected = dict.fromkeys(("0.weight", "0.bias", "2.weight", "2.bias"), 0.1)
     expected |= {"1.bias": 0.2, "1.weight": 1.0}
@@ -62,7 +62,7 @@ def test_the_first_glob_that_matches_decides_the_learning_rate() -> None:
 @pytest.mark.parametrize("factors", [{"2.*": 10.0}, {"0.*": 10.0, "0.weight": 2.0}])
 def test_a_glob_without_parameters_is_told(factors: dict[str, float]) -> None:
     with pytest.raises(RecipeError, match=f"'{list(factors)[-1]}'".replace("*", "\\*")):
-        at_rates(dict(nn.Sequential(nn.Linear(1, 1)).named_parameters()), [], Optimizer(lr_factors=factors))
+        parameter_groups(dict(nn.Sequential(nn.Linear(1, 1)).named_parameters()), [], Optimizer(lr_factors=factors))
 
 
 def test_a_factor_of_nothing_is_refused() -> None:

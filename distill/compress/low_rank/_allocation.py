@@ -38,7 +38,7 @@ class Option:
 
 
 @dataclass(frozen=True)
-class Menu:
+class LayerOptions:
     """What may become of one layer."""
 
     dense: Option
@@ -51,8 +51,8 @@ class Menu:
         return self.importance * option.error
 
 
-Menus = Mapping[str, Menu]
-Choice = Mapping[str, Option]
+LayersOptions = Mapping[str, LayerOptions]
+Allocation = Mapping[str, Option]
 Cost = Callable[[Option], float]
 COSTS: dict[str, Cost] = {
     "params": lambda option: option.params,
@@ -79,7 +79,9 @@ class Goal:
             if not LIMITS[name][0](value):
                 raise RecipeError(f"{name} is {value}, but {LIMITS[name][1]}")
 
-    def choose(self, menus: Menus, total: Mapping[str, int], judge: Callable[[Choice], float]) -> Choice:
+    def choose(
+        self, by_layer: LayersOptions, total: Mapping[str, int], judge: Callable[[Allocation], float]
+    ) -> Allocation:
         """What becomes of each layer; layers that stay as they are are left out.
 
         Args:
@@ -92,11 +94,11 @@ class Goal:
         """
         cost = COSTS["seconds" if self.aim == "speed" else "params"]
         if self.max_error is not None:
-            return _within(menus, self.max_error, cost)
+            return _within(by_layer, self.max_error, cost)
         for kind, limit in (("params", self.max_params), ("macs", self.max_macs)):
             if limit is not None:
-                return _budgeted(menus, kind, limit, total[kind])
-        return _searched(menus, cost, judge, 0.01 if self.max_drop is None else self.max_drop)
+                return _budgeted(by_layer, kind, limit, total[kind])
+        return _searched(by_layer, cost, judge, 0.01 if self.max_drop is None else self.max_drop)
 
 
 LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
@@ -107,20 +109,25 @@ LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
 }
 
 
-def spread(menus: Menus, cost: Cost, budget: float) -> Choice:
+def spread(by_layer: LayersOptions, cost: Cost, budget: float) -> Allocation:
     """The options of least loss, as far as convex hulls tell, that cost no more than ``budget`` in all.
 
     Where nothing meets the budget: the cheapest options.
     """
     steps = sorted(
         (
-            ((menu.loss(after) - menu.loss(before)) / (cost(before) - cost(after)), path, position, after)
-            for path, menu in menus.items()
-            for position, (before, after) in enumerate(_steps(menu, cost))
+            (
+                (layer.loss(after) - layer.loss(before)) / (cost(before) - cost(after)),
+                path,
+                position,
+                after,
+            )
+            for path, layer in by_layer.items()
+            for position, (before, after) in enumerate(_steps(layer, cost))
         ),
         key=lambda step: step[:3],
     )
-    chosen = {path: menu.dense for path, menu in menus.items()}
+    chosen = {path: layer.dense for path, layer in by_layer.items()}
     spent = sum(map(cost, chosen.values()))
     for _, path, _, option in steps:
         if spent <= budget:
@@ -128,65 +135,67 @@ def spread(menus: Menus, cost: Cost, budget: float) -> Choice:
         spent += cost(option) - cost(chosen[path])
         chosen[path] = option
     # The last step saved more than it had to: what is left over buys the options that help most.
-    for path in sorted(menus, key=lambda path: -menus[path].loss(chosen[path])):
-        menu, left = menus[path], budget - spent + cost(chosen[path])
-        better = [o for o in (menu.dense, *menu.options) if cost(o) <= left and menu.loss(o) < menu.loss(chosen[path])]
+    for path in sorted(by_layer, key=lambda path: -by_layer[path].loss(chosen[path])):
+        layer, left = by_layer[path], budget - spent + cost(chosen[path])
+        better = [
+            o for o in (layer.dense, *layer.options) if cost(o) <= left and layer.loss(o) < layer.loss(chosen[path])
+        ]
         if better:
-            option = min(better, key=lambda o: (menu.loss(o), cost(o)))
+            option = min(better, key=lambda o: (layer.loss(o), cost(o)))
             spent += cost(option) - cost(chosen[path])
             chosen[path] = option
     return chosen
 
 
-def _steps(menu: Menu, cost: Cost) -> Iterable[tuple[Option, Option]]:
+def _steps(layer: LayerOptions, cost: Cost) -> Iterable[tuple[Option, Option]]:
     """Neighbours on the lower convex hull of loss over cost, from dense to cheapest."""
-    hull = [menu.dense]
-    for option in sorted(menu.options, key=lambda o: (-cost(o), menu.loss(o))):
+    hull = [layer.dense]
+    for option in sorted(layer.options, key=lambda o: (-cost(o), layer.loss(o))):
         if cost(option) >= cost(hull[-1]):
             continue
-        while len(hull) > 1 and _slope(menu, cost, hull[-2], hull[-1]) >= _slope(menu, cost, hull[-1], option):
+        while len(hull) > 1 and _slope(layer, cost, hull[-2], hull[-1]) >= _slope(layer, cost, hull[-1], option):
             hull.pop()
         hull.append(option)
     return pairwise(hull)
 
 
-def _slope(menu: Menu, cost: Cost, before: Option, after: Option) -> float:
-    return (menu.loss(after) - menu.loss(before)) / (cost(before) - cost(after))
+def _slope(layer: LayerOptions, cost: Cost, before: Option, after: Option) -> float:
+    return (layer.loss(after) - layer.loss(before)) / (cost(before) - cost(after))
 
 
-def _changed(menus: Menus, chosen: Choice) -> Choice:
-    return {path: option for path, option in chosen.items() if option is not menus[path].dense}
+def _changed(by_layer: LayersOptions, chosen: Allocation) -> Allocation:
+    return {path: option for path, option in chosen.items() if option is not by_layer[path].dense}
 
 
-def _within(menus: Menus, max_error: float, cost: Cost) -> Choice:
-    fit = {path: [o for o in menu.options if o.error <= max_error**2] for path, menu in menus.items()}
+def _within(by_layer: LayersOptions, max_error: float, cost: Cost) -> Allocation:
+    fit = {path: [o for o in layer.options if o.error <= max_error**2] for path, layer in by_layer.items()}
     return {path: min(some, key=lambda o: (cost(o), o.error)) for path, some in fit.items() if some}
 
 
-def _budgeted(menus: Menus, kind: str, limit: float, total: int) -> Choice:
+def _budgeted(by_layer: LayersOptions, kind: str, limit: float, total: int) -> Allocation:
     """A budget for the whole network, of which layers without a menu have taken their part already."""
     cost = COSTS[kind]
     budget = limit * total if limit <= 1 else limit
-    fixed = total - sum(cost(menu.dense) for menu in menus.values())
-    chosen = spread(menus, cost, budget - fixed)
+    fixed = total - sum(cost(layer.dense) for layer in by_layer.values())
+    chosen = spread(by_layer, cost, budget - fixed)
     spent = fixed + sum(map(cost, chosen.values()))
     if spent > budget:
         raise RecipeError(
             f"max_{kind} allows {budget:,.0f} {kind} of {total:,}, but the least possible here is {spent:,.0f}: "
             f"max_{kind} of {spent / total + 5e-4:.3f} or more, or more layers"
         )
-    return _changed(menus, chosen)
+    return _changed(by_layer, chosen)
 
 
-def _searched(menus: Menus, cost: Cost, judge: Callable[[Choice], float], max_drop: float) -> Choice:
+def _searched(by_layer: LayersOptions, cost: Cost, judge: Callable[[Allocation], float], max_drop: float) -> Allocation:
     """The smallest budget that loses no more than ``max_drop``, by bisection."""
-    most = sum(cost(menu.dense) for menu in menus.values())
-    least = sum(min(map(cost, (menu.dense, *menu.options))) for menu in menus.values())
+    most = sum(cost(layer.dense) for layer in by_layer.values())
+    least = sum(min(map(cost, (layer.dense, *layer.options))) for layer in by_layer.values())
     floor = judge({}) - max_drop
-    best: Choice = {}
+    best: Allocation = {}
     low, high, part = 0.0, 1.0, 0.5  # of what can be saved, as far as it is known
     for _ in range(EVALUATIONS if least < most else 0):
-        choice = _changed(menus, spread(menus, cost, most - part * (most - least)))
+        choice = _changed(by_layer, spread(by_layer, cost, most - part * (most - least)))
         value = judge(choice)
         log.info("%.1f %% of what could be saved: %.4f, at least %.4f wanted", 100 * part, value, floor)
         if value >= floor:

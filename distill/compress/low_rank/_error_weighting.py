@@ -32,7 +32,7 @@ AVERAGES = {(True, True): "chwdij->chwdij", (True, False): "chwdiw->chdi", (Fals
 """From a patch's second moments to those of a part of its axes, summed over the others."""
 
 
-class Site(NamedTuple):
+class TracedLayer(NamedTuple):
     """Where a layer computes, for one image."""
 
     layer: Layer
@@ -74,7 +74,7 @@ class Root(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Felt:
+class ErrorWeights:
     """How much errors of one layer's weight are felt: second moments, float64; None: each value for itself."""
 
     inputs: Tensor | None = None
@@ -82,34 +82,36 @@ class Felt:
     outputs: Tensor | None = None
     """(out)^2"""
 
-    def rows(self, site: Site, kept: tuple[bool, bool]) -> Root:
+    def rows(self, traced: TracedLayer, kept: tuple[bool, bool]) -> Root:
         """For rows of the weight made of its input channels and of those axes of its kernel that are ``kept``."""
-        channels = site.layer.weight.shape[1]
-        sizes = [size for size, keep in zip(site.kernel, kept, strict=True) if keep]
+        channels = traced.layer.weight.shape[1]
+        sizes = [size for size, keep in zip(traced.kernel, kept, strict=True) if keep]
         moments = self.inputs
         if moments is not None and len(moments) > channels:
-            patch = moments.reshape(channels, *site.kernel, channels, *site.kernel)
-            moments = torch.einsum(AVERAGES[kept], patch) / torch.Size(site.kernel).numel() * torch.Size(sizes).numel()
+            patch = moments.reshape(channels, *traced.kernel, channels, *traced.kernel)
+            moments = (
+                torch.einsum(AVERAGES[kept], patch) / torch.Size(traced.kernel).numel() * torch.Size(sizes).numel()
+            )
             moments = moments.reshape(channels * torch.Size(sizes).numel(), -1)
         elif moments is not None and sizes:
             moments = torch.kron(moments, torch.eye(torch.Size(sizes).numel(), dtype=moments.dtype))
         return Root.of(moments, channels * torch.Size(sizes).numel())
 
-    def columns(self, site: Site, repeats: int = 1) -> Root:
+    def columns(self, traced: TracedLayer, repeats: int = 1) -> Root:
         """For columns of the weight made of its output channels and ``repeats`` values of each."""
         moments = self.outputs
         if moments is not None and repeats > 1:
             moments = torch.kron(moments, torch.eye(repeats, dtype=moments.dtype))
-        return Root.of(moments, len(site.layer.weight) * repeats)
+        return Root.of(moments, len(traced.layer.weight) * repeats)
 
 
-def sites(model: nn.Module, layers: Mapping[str, Layer], images: Tensor) -> dict[str, Site]:
+def trace_layers(model: nn.Module, layers: Mapping[str, Layer], images: Tensor) -> dict[str, TracedLayer]:
     """Where each layer computes; a layer that the network does not use, or uses at several sizes, is left out."""
-    seen: dict[str, set[Site]] = {path: set() for path in layers}
+    seen: dict[str, set[TracedLayer]] = {path: set() for path in layers}
 
     def look(path: str) -> Callable[..., None]:
         return lambda layer, inputs, output: seen[path].add(
-            Site(layer, tuple(inputs[0].shape[1:]), tuple(output.shape[1:]))
+            TracedLayer(layer, tuple(inputs[0].shape[1:]), tuple(output.shape[1:]))
         )
 
     with _watching(layers, look), torch.no_grad():
@@ -117,9 +119,9 @@ def sites(model: nn.Module, layers: Mapping[str, Layer], images: Tensor) -> dict
     return {path: next(iter(found)) for path, found in seen.items() if len(found) == 1}
 
 
-def felt(
+def error_weights(
     model: nn.Module, layers: Mapping[str, Layer], batches: Sequence[Batch], weighting: Weighting
-) -> dict[str, Felt]:
+) -> dict[str, ErrorWeights]:
     """How much errors of every layer are felt, from a few batches of images.
 
     Args:
@@ -132,7 +134,7 @@ def felt(
         RecipeError: there are no images.
     """
     if weighting == "none" or not layers:
-        return dict.fromkeys(layers, Felt())
+        return dict.fromkeys(layers, ErrorWeights())
     if not batches:
         raise RecipeError(
             f"weighting={weighting} looks at images, but the data set has none to look at: weighting=none"
@@ -141,7 +143,7 @@ def felt(
     uses = [use for batch in batches for use in _uses(model, layers, batch.inputs, generator)]
     inputs = {path: [moments for used, moments, _ in uses if used == path] for path in layers}
     outputs = {path: [moments for used, _, moments in uses if used == path and moments is not None] for path in layers}
-    return {path: Felt(_mean(inputs[path]), _mean(outputs[path])) for path in layers}
+    return {path: ErrorWeights(_mean(inputs[path]), _mean(outputs[path])) for path in layers}
 
 
 def _uses(

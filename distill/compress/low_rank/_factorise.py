@@ -11,8 +11,8 @@ from distill.artifact import Artifact, Plan
 from distill.batch import Batch
 from distill.compress._layers import Change, Layer, explain, factorable, layer_at
 from distill.compress.low_rank import _layer_timing
-from distill.compress.low_rank._allocation import Aim, Choice, Goal, Menu, Option
-from distill.compress.low_rank._error_weighting import Felt, Site, Weighting, felt, sites
+from distill.compress.low_rank._allocation import Aim, Allocation, Goal, LayerOptions, Option
+from distill.compress.low_rank._error_weighting import ErrorWeights, TracedLayer, Weighting, error_weights, trace_layers
 from distill.errors import RecipeError
 from distill.models import cost
 from distill.models.surgery import deployable, exchange
@@ -39,7 +39,7 @@ class Factors(Protocol):
         """Give what was built for that option its values, all but the bias."""
 
 
-Ways = Callable[[Site, Felt], Factors | str]
+Ways = Callable[[TracedLayer, ErrorWeights], Factors | str]
 """All factorisations that a layer may become, or why it may not."""
 
 
@@ -109,14 +109,16 @@ def factorise(
     if not calibration:
         raise RecipeError(f"{name} looks at images to choose ranks, but the data set has none to look at")
     images = calibration[0].inputs
-    where = sites(artifact.model, fit, images)
-    feeling = felt(artifact.model, {path: site.layer for path, site in where.items()}, calibration, weighting)
-    possible = {path: ways(site, feeling[path]) for path, site in where.items()}
+    where = trace_layers(artifact.model, fit, images)
+    feeling = error_weights(
+        artifact.model, {path: traced.layer for path, traced in where.items()}, calibration, weighting
+    )
+    possible = {path: ways(traced, feeling[path]) for path, traced in where.items()}
     made = {path: some for path, some in possible.items() if not isinstance(some, str)}
-    menus = {path: menu(where[path], some, weighting, goal, build) for path, some in made.items()}
+    by_layer = {path: layer_options(where[path], some, weighting, goal, build) for path, some in made.items()}
     total = {"params": cost.params(artifact.model), "macs": cost.macs(deployable(artifact.model), images)}
     choice = goal.choose(
-        {path: menu for path, menu in menus.items() if menu.options},
+        {path: layer_options for path, layer_options in by_layer.items() if layer_options.options},
         total,
         lambda choice: evaluate(_carried_out(name, artifact, choice, made, build).model),
     )
@@ -130,7 +132,7 @@ def factorise(
 
 
 def _carried_out(
-    name: str, artifact: Artifact, choice: Choice, factors: Mapping[str, Factors], build: Build
+    name: str, artifact: Artifact, choice: Allocation, factors: Mapping[str, Factors], build: Build
 ) -> Artifact:
     """The artifact with the chosen options in place of layers."""
     if not choice:
@@ -149,24 +151,26 @@ def rebuild(model: nn.Module, plan: Mapping[str, Mapping[str, Any]], build: Buil
     return model
 
 
-def menu(site: Site, factors: Factors, weighting: Weighting, goal: Goal, build: Build) -> Menu:
+def layer_options(
+    traced: TracedLayer, factors: Factors, weighting: Weighting, goal: Goal, build: Build
+) -> LayerOptions:
     """What may become of a layer: options that are smaller or, where speed is the aim, faster."""
-    dense = Option({}, site.layer.weight.numel(), site.macs, 0.0)
+    dense = Option({}, traced.layer.weight.numel(), traced.macs, 0.0)
     options = factors.options(goal.aim)
     # Errors of a layer's weight or of its output say how much of it is lost; only the network's output is one for all.
     importance = factors.importance if weighting == "outputs" else 1.0
     if goal.aim == "size":
-        return Menu(dense, tuple(o for o in options if o.params < dense.params), importance)
+        return LayerOptions(dense, tuple(o for o in options if o.params < dense.params), importance)
     eights = [option for option in options if not any(n % 8 for n in option.widths or option.spec["ranks"])]
     options = eights or options
     options = options[:: -(-len(options) // TIMED)] if options else options
-    before = _layer_timing.seconds(site.layer, site.inputs)
+    before = _layer_timing.seconds(traced.layer, traced.inputs)
     timed = []
     for option in options if before else ():
-        after = _layer_timing.seconds(deployable(build(site.layer, option.spec)), site.inputs)
+        after = _layer_timing.seconds(deployable(build(traced.layer, option.spec)), traced.inputs)
         if before and after and all(a < b for a, b in zip(after, before, strict=True)):
             timed.append(replace(option, seconds=sum(after)))
-    return Menu(replace(dense, seconds=sum(before or ())), tuple(timed), importance)
+    return LayerOptions(replace(dense, seconds=sum(before or ())), tuple(timed), importance)
 
 
 @torch.no_grad()
@@ -178,5 +182,5 @@ def _fill(module: nn.Module, layer: Layer, factors: Factors, spec: Mapping[str, 
         last.bias.copy_(layer.bias)
 
 
-def _change(site: Site, option: Option) -> Change:
-    return Change(tuple(option.spec["ranks"]), site.layer.weight.numel(), option.params, option.error**0.5)
+def _change(traced: TracedLayer, option: Option) -> Change:
+    return Change(tuple(option.spec["ranks"]), traced.layer.weight.numel(), option.params, option.error**0.5)

@@ -10,7 +10,7 @@ from torch.nn.utils import skip_init
 
 from distill.compress._layers import Layer
 from distill.compress.low_rank._allocation import Aim, Option
-from distill.compress.low_rank._error_weighting import Felt, Site
+from distill.compress.low_rank._error_weighting import ErrorWeights, TracedLayer
 
 Scheme = Literal["spatial", "channel"]
 AXES = {"spatial": ((True, False), (False, True)), "channel": ((True, True), (False, False))}
@@ -23,13 +23,13 @@ class Cut:
     Eckart & Young, for |R (W - A B) C|: the cut of R W C has the least error; R^-1 and C^-1 undo the weighting.
     """
 
-    def __init__(self, site: Site, felt: Felt, scheme: Scheme) -> None:
-        self.site, self.scheme = site, scheme
-        kept = AXES[scheme][0] if isinstance(site.layer, nn.Conv2d) else (False, False)
-        self.rows = felt.rows(site, kept)
-        matrix = unfold(site.layer.weight.detach(), scheme).double()
+    def __init__(self, traced: TracedLayer, error_weights: ErrorWeights, scheme: Scheme) -> None:
+        self.traced, self.scheme = traced, scheme
+        kept = AXES[scheme][0] if isinstance(traced.layer, nn.Conv2d) else (False, False)
+        self.rows = error_weights.rows(traced, kept)
+        matrix = unfold(traced.layer.weight.detach(), scheme).double()
         self.shape = matrix.shape
-        self.columns = felt.columns(site, matrix.shape[1] // len(site.layer.weight))
+        self.columns = error_weights.columns(traced, matrix.shape[1] // len(traced.layer.weight))
         self.u, self.s, self.vh = torch.linalg.svd(self.rows.root @ matrix @ self.columns.root, full_matrices=False)
 
     @property
@@ -74,10 +74,10 @@ class Cut:
 
     def _positions(self) -> tuple[int, int]:
         """How often one image uses each value of the two layers."""
-        site = self.site
-        if isinstance(site.layer, nn.Linear) or self.scheme == "channel":
-            return site.positions, site.positions
-        return site.outputs[1] * site.inputs[2], site.positions  # the first half strides along the height alone
+        traced = self.traced
+        if isinstance(traced.layer, nn.Linear) or self.scheme == "channel":
+            return traced.positions, traced.positions
+        return traced.outputs[1] * traced.inputs[2], traced.positions  # the first half strides along the height alone
 
 
 def pair(layer: Layer, spec: Mapping[str, Any]) -> nn.Sequential:

@@ -52,16 +52,18 @@ class Trains:
 
     Args:
         weight: the tensor.
-        felt: the same, weighted by how much its errors are felt; it decides at the bonds where layers are cut.
+        weighted: the tensor times the roots of its error weights; used at the bonds where layers are cut.
     """
 
-    def __init__(self, weight: Tensor, felt: Tensor | None = None) -> None:
+    def __init__(self, weight: Tensor, weighted: Tensor | None = None) -> None:
         inputs, self.kernel, outputs = weight.shape
         self.cuts = cuts = {inputs, inputs * self.kernel}
         self.modes = [(i, o) for i in _splits(inputs) for o in _splits(outputs)]
         rows = {row for i, o in self.modes for row in _bonds(Shape(i, self.kernel, o, ()).modes)}
         self.spectra = {
-            row: torch.linalg.svdvals((weight if felt is None or row not in cuts else felt).double().reshape(row, -1))
+            row: torch.linalg.svdvals(
+                (weight if weighted is None or row not in cuts else weighted).double().reshape(row, -1)
+            )
             for row in rows
         }
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from distill.compress._layers import Layer
 from distill.compress.low_rank._allocation import Aim, Option
-from distill.compress.low_rank._error_weighting import Felt, Site
+from distill.compress.low_rank._error_weighting import ErrorWeights, TracedLayer
 from distill.compress.low_rank._factorise import Factors, factorisation, rebuilding
 from distill.compress.low_rank._matrices import Cut, pair, part
 from distill.registry import hook, surgery
@@ -27,12 +27,12 @@ RIDGE = 1e-6
 """Of the mean diagonal of each least squares problem."""
 
 
-def factors(site: Site, felt: Felt) -> Factors:
+def factors(traced: TracedLayer, error_weights: ErrorWeights) -> Factors:
     """Convolutions as sums of separable ones; a layer that would not get smaller, or faster, stays as it is.
 
     Settings are those of `svd`.
     """
-    return Separable(site, felt) if site.kernel != (1, 1) else Cut(site, felt, "channel")
+    return Separable(traced, error_weights) if traced.kernel != (1, 1) else Cut(traced, error_weights, "channel")
 
 
 def build(layer: Layer, spec: Mapping[str, Any]) -> nn.Module:
@@ -56,10 +56,10 @@ surgery("cp")(rebuilding(build))
 class Separable:
     """Sums of so many separable kernels, for errors as they are felt."""
 
-    def __init__(self, site: Site, felt: Felt) -> None:
-        self.site = site
-        self.rows, self.columns = felt.rows(site, (False, False)), felt.columns(site)
-        weight = site.layer.weight.detach().double()
+    def __init__(self, traced: TracedLayer, error_weights: ErrorWeights) -> None:
+        self.traced = traced
+        self.rows, self.columns = error_weights.rows(traced, (False, False)), error_weights.columns(traced)
+        weight = traced.layer.weight.detach().double()
         self.weight = torch.einsum("oihw,ia,ob->bahw", weight, self.rows.root, self.columns.root)
         self.decomposed = cache(lambda rank: decompose(self.weight, rank))
 
@@ -84,11 +84,11 @@ class Separable:
         weights["3.weight"].copy_((self.columns.inverse @ outputs)[:, :, None, None])
 
     def _option(self, rank: int) -> Option:
-        site = self.site
+        traced = self.traced
         outputs, inputs, height, width = self.weight.shape
-        rows, columns = site.inputs[1:]
+        rows, columns = traced.inputs[1:]
         macs = rank * (
-            inputs * rows * columns + height * site.outputs[1] * columns + (width + outputs) * site.positions
+            inputs * rows * columns + height * traced.outputs[1] * columns + (width + outputs) * traced.positions
         )
         rest = self.weight - torch.einsum("or,ir,hr,wr->oihw", *self.decomposed(rank))
         error = float(rest.square().sum() / self.weight.square().sum().clamp(min=1e-300))

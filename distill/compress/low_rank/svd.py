@@ -67,7 +67,7 @@ def svd(
         goal,
         weighting,
         layers,
-        lambda site, felt: Cut(site, felt, scheme),
+        lambda traced, error_weights: Cut(traced, error_weights, scheme),
         pair,
     )
 

@@ -16,7 +16,7 @@ from torch.nn.utils import skip_init
 
 from distill.compress._layers import Layer
 from distill.compress.low_rank._allocation import Aim, Option
-from distill.compress.low_rank._error_weighting import Felt, Site
+from distill.compress.low_rank._error_weighting import ErrorWeights, TracedLayer
 from distill.compress.low_rank._factorise import factorisation, rebuilding
 from distill.compress.low_rank._matrices import left_singular
 from distill.compress.low_rank._trains import Shape, Trains, contract, decompose, dense
@@ -26,14 +26,14 @@ LEVELS = 24
 """Error bounds tried of each layer."""
 
 
-def factors(site: Site, felt: Felt) -> "LayerTrains | str":
+def factors(traced: TracedLayer, error_weights: ErrorWeights) -> "LayerTrains | str":
     """Convolutions and linear layers as tensor trains of two to five cores; a layer that would not get smaller, or
     faster, stays as it is.
 
     Settings are those of `svd`.
     """
-    mode = site.layer.padding_mode if isinstance(site.layer, nn.Conv2d) else "zeros"
-    return LayerTrains(site, felt) if mode == "zeros" else f"{mode} padding"
+    mode = traced.layer.padding_mode if isinstance(traced.layer, nn.Conv2d) else "zeros"
+    return LayerTrains(traced, error_weights) if mode == "zeros" else f"{mode} padding"
 
 
 class TensorTrain(nn.Module):
@@ -120,20 +120,20 @@ def shape_of(spec: Mapping[str, Any]) -> Shape:
 class LayerTrains:
     """All trains that a layer may become, for errors as they are felt."""
 
-    def __init__(self, site: Site, felt: Felt) -> None:
-        self.site = site
-        self.rows, self.columns = felt.rows(site, (False, False)), felt.columns(site)
-        weight = site.layer.weight.detach().double()
+    def __init__(self, traced: TracedLayer, error_weights: ErrorWeights) -> None:
+        self.traced = traced
+        self.rows, self.columns = error_weights.rows(traced, (False, False)), error_weights.columns(traced)
+        weight = traced.layer.weight.detach().double()
         self.weight = weight.flatten(2).permute(1, 2, 0) if weight.dim() > 2 else weight.T[:, None]
-        self.felt = self._felt(self.weight)
+        self.error_weights = self._felt(self.weight)
 
     @property
     def importance(self) -> float:
-        return float(self.felt.square().sum())
+        return float(self.error_weights.square().sum())
 
     def options(self, aim: Aim) -> Sequence[Option]:
         """The smallest train of each of some error bounds, and the error it really has."""
-        trains = Trains(self.weight, self.felt)
+        trains = Trains(self.weight, self.error_weights)
         bounds = [level / LEVELS for level in range(1, LEVELS)]
         shapes = dict.fromkeys(trains.smallest(bound, fast=aim == "speed") for bound in bounds)
         return [self._option(shape) for shape in shapes]
@@ -150,33 +150,33 @@ class LayerTrains:
         """Cut as errors are felt where layers are cut; then nothing is left to cut there."""
         first, *_, last = (*shape.widths, shape.widths[-1])
         u, v = self._u[:, :first], self._v[:, :last]
-        core = torch.einsum("ir,iko,os->rks", u, self.felt, v)
+        core = torch.einsum("ir,iko,os->rks", u, self.error_weights, v)
         weight = torch.einsum("ir,rks,os->iko", self.rows.inverse @ u, core, self.columns.inverse @ v)
         return decompose(weight, shape)
 
     @cached_property
     def _u(self) -> Tensor:
         """Directions of the inputs, those first whose errors are felt most."""
-        return left_singular(self.felt.flatten(1))
+        return left_singular(self.error_weights.flatten(1))
 
     @cached_property
     def _v(self) -> Tensor:
-        return left_singular(self.felt.flatten(0, 1).T)
+        return left_singular(self.error_weights.flatten(0, 1).T)
 
     def _option(self, shape: Shape) -> Option:
         rest = self._felt(self.weight - dense(contract(self._cores(shape), shape)))
-        error = float(rest.square().sum() / self.felt.square().sum().clamp(min=1e-300))
+        error = float(rest.square().sum() / self.error_weights.square().sum().clamp(min=1e-300))
         macs = self._macs(shape)
-        runs_dense = macs >= self.site.macs
+        runs_dense = macs >= self.traced.macs
         plan = {"inputs": list(shape.inputs), "kernel": shape.kernel, "outputs": list(shape.outputs)}
         spec = {**plan, "ranks": list(shape.ranks), "dense": runs_dense}
-        return Option(spec, shape.size, min(macs, self.site.macs), error, widths=shape.widths)
+        return Option(spec, shape.size, min(macs, self.traced.macs), error, widths=shape.widths)
 
     def _macs(self, shape: Shape) -> int:
         """Of the layers that the train is cut into."""
         inputs, kernel, outputs = self.weight.shape
-        widths, positions = shape.widths, self.site.positions
+        widths, positions = shape.widths, self.traced.positions
         if kernel == 1:
             return widths[0] * (inputs + outputs) * positions
-        before = torch.Size(self.site.inputs[1:]).numel()
+        before = torch.Size(self.traced.inputs[1:]).numel()
         return widths[0] * inputs * before + (widths[0] * kernel + outputs) * widths[1] * positions

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from distill.compress._layers import Layer
 from distill.compress.low_rank._allocation import Aim, Option
-from distill.compress.low_rank._error_weighting import Felt, Root, Site
+from distill.compress.low_rank._error_weighting import ErrorWeights, Root, TracedLayer
 from distill.compress.low_rank._factorise import Factors, factorisation, rebuilding
 from distill.registry import hook, surgery
 
@@ -32,20 +32,20 @@ class Digits(NamedTuple):
     fast: int
 
 
-def factors(site: Site, felt: Felt) -> Factors | str:
+def factors(traced: TracedLayer, error_weights: ErrorWeights) -> Factors | str:
     """Linear layers and 1 x 1 convolutions as sums of Kronecker products: far fewer parameters at a time that is saved
     from about three times fewer MACs on; a layer that would not get smaller, or faster, stays as it is.
 
     Settings are those of `svd`.
     """
-    layer = site.layer
-    if site.kernel != (1, 1) or (isinstance(layer, nn.Conv2d) and any(_padding(layer))):
+    layer = traced.layer
+    if traced.kernel != (1, 1) or (isinstance(layer, nn.Conv2d) and any(_padding(layer))):
         return "no 1x1 convolution"
-    if len(site.inputs) not in (1, 3):
+    if len(traced.inputs) not in (1, 3):
         return "not on vectors or images"
     if not _splits(layer.weight.shape[0]) or not _splits(layer.weight.shape[1]):
         return "a prime number of channels"
-    return Products(site, felt)
+    return Products(traced, error_weights)
 
 
 class TTMatrix(nn.Module):
@@ -102,10 +102,10 @@ class Products:
     each is the one that is felt.
     """
 
-    def __init__(self, site: Site, felt: Felt) -> None:
-        self.site, self.felt = site, felt
-        self.weight = site.layer.weight.detach().double().flatten(1)
-        self.roots = felt.rows(site, (False, False)).root, felt.columns(site).root
+    def __init__(self, traced: TracedLayer, error_weights: ErrorWeights) -> None:
+        self.traced, self.error_weights = traced, error_weights
+        self.weight = traced.layer.weight.detach().double().flatten(1)
+        self.roots = error_weights.rows(traced, (False, False)).root, error_weights.columns(traced).root
         self.cuts: dict[tuple[Digits, Digits], tuple[Tensor, Tensor]] = {}
 
     @cached_property
@@ -133,7 +133,7 @@ class Products:
         return Option(
             {"inputs": list(inputs), "outputs": list(outputs), "ranks": [rank]},
             slow.numel() + fast.numel(),
-            (first + second) * self.site.positions,
+            (first + second) * self.traced.positions,
             self._cost(product - self.weight) / max(self.importance, 1e-300),
             widths=(rank * outputs.slow,),
         )
@@ -143,10 +143,10 @@ class Products:
         if (inputs, outputs) not in self.cuts:
             slow, fast = self._roots(inputs, outputs, 0), self._roots(inputs, outputs, 1)
             digits = self.weight.reshape(*outputs, *inputs)
-            felt = torch.einsum(
+            error_weights = torch.einsum(
                 "abcd,Aa,Bb,Cc,Dd->ACBD", digits, slow[0].root, fast[0].root, slow[1].root, fast[1].root
             )
-            u, s, vh = torch.linalg.svd(felt.flatten(2).flatten(0, 1), full_matrices=False)
+            u, s, vh = torch.linalg.svd(error_weights.flatten(2).flatten(0, 1), full_matrices=False)
             u, v = (u * s.sqrt()).T, s.sqrt()[:, None] * vh
             self.cuts[inputs, outputs] = tuple(
                 root[0].inverse @ side.reshape(-1, outputs[digit], inputs[digit]) @ root[1].inverse
@@ -156,7 +156,7 @@ class Products:
 
     def _roots(self, inputs: Digits, outputs: Digits, digit: int) -> tuple[Root, Root]:
         """Of the second moments of one digit of the outputs and of the inputs."""
-        moments = (self.felt.outputs, outputs), (self.felt.inputs, inputs)
+        moments = (self.error_weights.outputs, outputs), (self.error_weights.inputs, inputs)
         first, second = (Root.of(_marginal(m, digits, digit), digits[digit]) for m, digits in moments)
         return first, second
 

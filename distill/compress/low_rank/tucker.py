@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from distill.compress._layers import Layer
 from distill.compress.low_rank._allocation import Aim, Option
-from distill.compress.low_rank._error_weighting import Felt, Site
+from distill.compress.low_rank._error_weighting import ErrorWeights, TracedLayer
 from distill.compress.low_rank._factorise import Factors, factorisation, rebuilding
 from distill.compress.low_rank._matrices import Cut, pair, part
 from distill.registry import hook, surgery
@@ -24,13 +24,13 @@ GRID = 16
 """Ranks tried of each mode."""
 
 
-def factors(site: Site, felt: Felt) -> Factors:
+def factors(traced: TracedLayer, error_weights: ErrorWeights) -> Factors:
     """Convolutions between fewer channels; a layer that would not get smaller, or faster, stays as it is.
 
     Settings and errors are those of `svd`. The error that ``max_error`` bounds is not computed but bounded itself:
     what both cuts of the higher-order singular value decomposition leave out, in sum.
     """
-    return Tucker2(site, felt) if site.kernel != (1, 1) else Cut(site, felt, "channel")
+    return Tucker2(traced, error_weights) if traced.kernel != (1, 1) else Cut(traced, error_weights, "channel")
 
 
 def build(layer: Layer, spec: Mapping[str, Any]) -> nn.Module:
@@ -53,10 +53,10 @@ surgery("tucker")(rebuilding(build))
 class Tucker2:
     """De Lathauwer, De Moor & Vandewalle: A multilinear singular value decomposition, 2000, of both channel modes."""
 
-    def __init__(self, site: Site, felt: Felt) -> None:
-        self.site = site
-        self.rows, self.columns = felt.rows(site, (False, False)), felt.columns(site)
-        weight = site.layer.weight.detach().double()
+    def __init__(self, traced: TracedLayer, error_weights: ErrorWeights) -> None:
+        self.traced = traced
+        self.rows, self.columns = error_weights.rows(traced, (False, False)), error_weights.columns(traced)
+        weight = traced.layer.weight.detach().double()
         self.weight = torch.einsum("oihw,ia,ob->bahw", weight, self.rows.root, self.columns.root)
         self.inputs, self.outputs = _modes(self.weight.transpose(0, 1)), _modes(self.weight)
 
@@ -79,14 +79,14 @@ class Tucker2:
         weights["2.weight"].copy_((self.columns.inverse @ v)[:, :, None, None])
 
     def _option(self, first: int, last: int, error: float) -> Option:
-        site, layer = self.site, self.site.layer
+        traced, layer = self.traced, self.traced.layer
         sizes = (
             first * layer.weight.shape[1],
-            first * last * site.kernel[0] * site.kernel[1],
+            first * last * traced.kernel[0] * traced.kernel[1],
             last * len(layer.weight),
         )
-        before = site.inputs[1] * site.inputs[2]
-        macs = sizes[0] * before + (sizes[1] + sizes[2]) * site.positions
+        before = traced.inputs[1] * traced.inputs[2]
+        macs = sizes[0] * before + (sizes[1] + sizes[2]) * traced.positions
         return Option({"ranks": [first, last]}, sum(sizes), macs, error)
 
 

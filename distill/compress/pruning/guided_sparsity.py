@@ -43,8 +43,8 @@ class Restorable(Pruned):
     def nbytes(self) -> int:
         return self.inner.nbytes() + self.before.nbytes
 
-    def refit(self, tensor: Tensor) -> "Restorable":
-        return replace(self, inner=self.inner.refit(tensor))
+    def requantize(self, tensor: Tensor) -> "Restorable":
+        return replace(self, inner=self.inner.requantize(tensor))
 
 
 @hook("guided_sparsity")

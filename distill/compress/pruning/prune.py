@@ -153,7 +153,7 @@ def _form(artifact: Artifact, name: str, mask: Tensor, rule: list[int], splice: 
         return Spliced(inner=sparse, pattern=rule) if splice else sparse
     if splice:
         raise RecipeError(f"splice needs values, but '{name}' is stored as codes: put 'prune' first, or splice: false")
-    codes = (stored.inner if isinstance(stored, Pruned) else stored).refit(weight.masked_fill(~mask, 0))
+    codes = (stored.inner if isinstance(stored, Pruned) else stored).requantize(weight.masked_fill(~mask, 0))
     if codes.decode()[~mask].any():
         kind = type(codes).__name__
         raise RecipeError(f"'{name}' is stored as '{kind}', which cannot make them zero: put 'prune' before its hook")

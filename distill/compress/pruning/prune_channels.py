@@ -22,7 +22,7 @@ from distill.compress._layers import chosen, refuse_broken_weights, refuse_encod
 from distill.compress.pruning._channel_scores import Saliency, Scores, bn_scales, magnitudes, taylor
 from distill.errors import RecipeError
 from distill.models.channels.groups import Widths
-from distill.models.channels.narrow import Channelwise, Kept, mask_of, narrowed, rebuilt, silence, sizes_of
+from distill.models.channels.narrow import Channelwise, Kept, mask_channels, mask_of, narrowed, rebuilt, sizes_of
 from distill.models.channels.propagation import Channels
 from distill.models.channels.sizes import Budget, Sizes, choose, followed
 from distill.registry import surgery
@@ -178,7 +178,7 @@ def _check(artifact: Artifact, model: nn.Module, kept: Kept, images: Tensor) -> 
     whole = artifact.copy_model().double()
     for path, positions in kept.items():
         layer = whole.get_submodule(path)
-        silence(layer, *(mask_of(at, size) for at, size in zip(positions, sizes_of(layer), strict=True)))
+        mask_channels(layer, *(mask_of(at, size) for at, size in zip(positions, sizes_of(layer), strict=True)))
     expected, found = (tree_leaves(network(images.double())) for network in (whole, copy.deepcopy(model).double()))
     for one, other in zip(expected, found, strict=True):
         if isinstance(one, Tensor) and not torch.allclose(one, other, rtol=0, atol=1e-9 * float(one.abs().max())):

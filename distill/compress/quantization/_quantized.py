@@ -69,7 +69,7 @@ class Quantized:
     def decode(self) -> Tensor:
         return self.steps() * self.each(self.scales)
 
-    def refit(self, tensor: Tensor) -> "Quantized":
+    def requantize(self, tensor: Tensor) -> "Quantized":
         """The nearest codes at scales that follow the size of each slice.
 
         Quick enough for every forward pass, and without effect on what was decoded: clipping and learned rounding stay.

@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from distill.compress._places import Place, Spot
 from distill.errors import TrainingError
-from distill.models.fake_quantize import LEVELS, Grid
+from distill.models.fake_quantize import LEVELS, QuantizationParams
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 
@@ -48,7 +48,7 @@ class Histogram:
         """Second look."""
         self.counts += torch.histc(values.float(), BINS, self.low, self.high).double()
 
-    def grid(self, method: Method, percentile: float) -> Grid:
+    def grid(self, method: Method, percentile: float) -> QuantizationParams:
         """The grid that the method chooses.
 
         Args:
@@ -62,15 +62,15 @@ class Histogram:
             low = float(centres[part > left_out][0]) if low < 0 else low
             high = float(centres[part >= 1 - left_out][0]) if high > 0 else high
         elif method in ("mse", "entropy"):
-            grids = [Grid.over(cut * low, cut * high) for cut in CUTS]
+            grids = [QuantizationParams.over(cut * low, cut * high) for cut in CUTS]
             costs = self._squared_errors(grids) if method == "mse" else [self._divergence(grid) for grid in grids]
             return grids[int(np.argmin(costs))]
-        return Grid.over(low, high)
+        return QuantizationParams.over(low, high)
 
     def _centres(self) -> Tensor:
         return self.low + (torch.arange(BINS, dtype=torch.float64) + 0.5) * (self.high - self.low) / BINS
 
-    def _squared_errors(self, grids: Sequence[Grid]) -> list[float]:
+    def _squared_errors(self, grids: Sequence[QuantizationParams]) -> list[float]:
         centres = self._centres()
         scale, zero = (torch.tensor(part, dtype=torch.float64)[:, None] for part in zip(*grids, strict=True))
         codes = (centres / scale + zero).round().clamp(0, LEVELS)
@@ -84,7 +84,7 @@ class Histogram:
         counts[zero] = counts[max(zero - 1, 0) : zero + 2].max()
         return counts
 
-    def _divergence(self, grid: Grid) -> float:
+    def _divergence(self, grid: QuantizationParams) -> float:
         """Of what the grid can tell of the distribution (each step's share, spread over the step's bins) from the
         distribution itself, whose values beyond the grid count at its ends."""
         centres = self._centres()

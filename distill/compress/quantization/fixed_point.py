@@ -79,7 +79,7 @@ class FixedPoint:
     def decode(self) -> Tensor:
         return self.codes.float() * 2.0**-self.fraction
 
-    def refit(self, tensor: Tensor) -> "FixedPoint":
+    def requantize(self, tensor: Tensor) -> "FixedPoint":
         return self.fit(tensor, self.bits, self.rounding, self.seed)
 
 

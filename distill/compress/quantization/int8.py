@@ -26,8 +26,8 @@ from distill.compress._places import Places
 from distill.compress.quantization._quantized import Quantized
 from distill.compress.quantization._ranges import Method, histograms
 from distill.errors import RecipeError
-from distill.models.fake_quantize import Grid, QuantizesInput, QuantizesOutput, mark
-from distill.models.tracing import follow
+from distill.models.fake_quantize import QuantizationParams, QuantizeInput, QuantizeOutput, mark
+from distill.models.tracing import trace
 from distill.registry import form, surgery
 
 log = logging.getLogger(__name__)
@@ -93,18 +93,18 @@ def apply(model: nn.Module, layers: Spec) -> nn.Module:
         if "bits" in spec:
             mark(module, spec["bits"])
         if "input" in spec:
-            module.register_forward_pre_hook(QuantizesInput(Grid(*spec["input"])))
+            module.register_forward_pre_hook(QuantizeInput(QuantizationParams(*spec["input"])))
         if "output" in spec:
-            module.register_forward_hook(QuantizesOutput(Grid(*spec["output"])))
+            module.register_forward_hook(QuantizeOutput(QuantizationParams(*spec["output"])))
     return model
 
 
 @form("peaked")
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Peaked(Quantized):
+class MaxScaled(Quantized):
     """Codes of which the largest of each slice is the largest there is: a file's scales follow from weights alone."""
 
-    def refit(self, tensor: Tensor) -> "Quantized":
+    def requantize(self, tensor: Tensor) -> "Quantized":
         return self.fit(tensor, self.bits, self.axis)
 
 
@@ -123,7 +123,7 @@ class Rounding:
     def of(self, paths: Collection[str], images: list[Tensor] | None = None) -> Artifact:
         """The artifact with these layers on integers, calibrated on all images if none are given."""
         images = images or self.images
-        places = Places(follow(self.plain.model, images[0][:1]), paths).find()
+        places = Places(trace(self.plain.model, images[0][:1]), paths).find()
         seen = histograms(self.plain.model, places, images, counted=self.ranges != "minmax")
         plan = self.plain.plan | {path: {**self.plain.plan.get(path, {}), "bits": self.bits} for path in paths}
         for place, histogram in zip(places, seen, strict=True):
@@ -140,7 +140,7 @@ class Rounding:
         model.load_state_dict(self.plain.model.state_dict())
         values = {name: parameter.detach() for name, parameter in model.named_parameters()}
         done = self.artifact.with_model(model, Plan("int8", plan))
-        return store(done, {name: Peaked.fit(values[name], self.bits) for name in map("{}.weight".format, paths)})
+        return store(done, {name: MaxScaled.fit(values[name], self.bits) for name in map("{}.weight".format, paths)})
 
     @torch.no_grad()
     def by_sensitivity(self) -> list[str]:

@@ -82,7 +82,7 @@ class PowersOfTwo:
         rows = _values(slices(self.codes, self.axis).int(), self.tops.int())
         return unsliced(rows, tuple(self.codes.shape), self.axis)
 
-    def refit(self, tensor: Tensor) -> "PowersOfTwo":
+    def requantize(self, tensor: Tensor) -> "PowersOfTwo":
         return self.fit(tensor, self.bits, self.axis)
 
 

@@ -87,7 +87,7 @@ class CartesianQuantized:
         rotated = torch.cat([book.index_select(0, codes) for book, codes in pairs], 1)
         return unsliced(rotated @ self.rotation.float().T, tuple(self.shape), self.axis)
 
-    def refit(self, tensor: Tensor) -> "CartesianQuantized":
+    def requantize(self, tensor: Tensor) -> "CartesianQuantized":
         """The nearest codes, with rotation and codebooks as they are."""
         blocks = _blocks(slices(tensor.float(), self.axis, len(self.rotation)), self.rotation, len(self.codebooks))
         codes = [nearest(*pair) for pair in zip(blocks, self.codebooks.float(), strict=True)]

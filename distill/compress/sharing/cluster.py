@@ -97,7 +97,7 @@ class Clustered:
         decoded = table.index_select(0, self.codes.flatten().long()).view(self.codes.shape)
         return decoded if self.scale is None else decoded * self.scale.float()
 
-    def refit(self, tensor: Tensor) -> "Clustered":
+    def requantize(self, tensor: Tensor) -> "Clustered":
         return self.near(tensor, self.values, self.zero, self.scale)
 
     def shared(self) -> Tensor:

@@ -72,7 +72,7 @@ class Hashed:
         places, signs = hashed(prod(self.shape), len(self.values), self.seed, self.values.device)
         return (self.values.float().index_select(0, places) * signs).view(self.shape)
 
-    def refit(self, tensor: Tensor) -> "Hashed":
+    def requantize(self, tensor: Tensor) -> "Hashed":
         return self.fit(tensor, len(self.values), self.seed)
 
     def shared(self) -> Tensor:

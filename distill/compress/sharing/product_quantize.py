@@ -78,7 +78,7 @@ class ProductQuantized:
         rows = torch.stack([book.index_select(0, codes) for book, codes in pairs]).sum(0)
         return unsliced(rows, tuple(self.shape), self.axis)
 
-    def refit(self, tensor: Tensor) -> "ProductQuantized":
+    def requantize(self, tensor: Tensor) -> "ProductQuantized":
         """The nearest codes, stage by stage, with the codebooks as they are."""
         rest, codes = slices(tensor.float(), self.axis, self.codebooks.shape[2]), []
         for book in self.codebooks.float():

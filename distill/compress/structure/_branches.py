@@ -14,7 +14,7 @@ from distill.compress._layers import Layer
 from distill.compress._places import JOINS
 from distill.models.channels.narrow import resized, sizes_of
 from distill.models.surgery import exchange
-from distill.models.tracing import Flow, Op
+from distill.models.tracing import Op, Trace
 
 ACTIVATIONS = frozenset(["relu", "relu6", "hardtanh", "hardswish", "silu", "leaky_relu", "gelu", "elu", "dropout"])
 POOLS = frozenset(["max_pool2d", "avg_pool2d", "local_response_norm"])
@@ -54,7 +54,7 @@ class Branch(NamedTuple):
         return None
 
 
-def joined(flow: Flow) -> list[tuple[Op, list[Branch]]]:
+def joined(flow: Trace) -> list[tuple[Op, list[Branch]]]:
     """Every call that joins the channels of maps, with its branches."""
     readers = flow.readers()
     makers = {value: op for op in flow.ops for value in op.outputs if len(op.inputs) == len(op.outputs) == 1}
@@ -76,7 +76,7 @@ def _branch(value: int, readers: Mapping[int, list[Op]], makers: Mapping[int, Op
     return Branch(source, value, ops)
 
 
-def slimming(model: nn.Module, flow: Flow, layers: Mapping[str, Layer]) -> dict[str, dict[str, Any]]:
+def slimming(model: nn.Module, flow: Trace, layers: Mapping[str, Layer]) -> dict[str, dict[str, Any]]:
     """Which modules are to lose cheap branches, and which layers are to make these branches' channels, for `rebuilt`.
 
     A branch is cheap if it has 1x1 convolutions alone, with or without a pool. Its channels are given to the nearest
@@ -108,7 +108,7 @@ def slimming(model: nn.Module, flow: Flow, layers: Mapping[str, Layer]) -> dict[
     return plan
 
 
-def _is_cheap(flow: Flow, branch: Branch, layers: Mapping[str, Layer]) -> bool:
+def _is_cheap(flow: Trace, branch: Branch, layers: Mapping[str, Layer]) -> bool:
     """Whether a branch has 1x1 convolutions, and beside them no more than what has no weights."""
     kernels = [getattr(layers.get(op.module), "kernel_size", None) for op in branch.ops if op.name == "conv2d"]
     others = {op.name for op in branch.ops} <= ACTIVATIONS | POOLS | {"conv2d", "batch_norm"}
@@ -140,7 +140,7 @@ def _heir(branches: Sequence[Branch], number: int, cheap: Sequence[bool], grows:
     return min(near, key=lambda at: abs(at - number), default=None)
 
 
-def _parts(flow: Flow, join: Op, branch: Branch) -> list[str] | None:
+def _parts(flow: Trace, join: Op, branch: Branch) -> list[str] | None:
     """Names of the modules that make up a branch, if all that the module around them does is to run and join them."""
     around = [call for call in flow.calls if call.path == join.module != ""]
     if [(call.input, call.output) for call in around] != [(branch.source, join.outputs[0])]:

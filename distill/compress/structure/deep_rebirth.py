@@ -27,7 +27,7 @@ from distill.compress.structure._branches import ACTIVATIONS, fill, joined, rebu
 from distill.errors import RecipeError
 from distill.models import cost
 from distill.models.surgery import exchange
-from distill.models.tracing import Flow, Op, follow
+from distill.models.tracing import Op, Trace, trace
 from distill.registry import surgery
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def deep_rebirth(
         present = dict(artifact.model.named_modules())
         fit, _ = factorable(artifact, "deep_rebirth", [path for path in fit if path in present], grouped=True)
     model = artifact.copy_model()
-    flow = follow(model, image)
+    flow = trace(model, image)
     norms = norms_after(model, flow, fit)
     chains, left = ({}, {}) if exact else _chains(model, flow, fit, joins=branches)
     plan: dict[str, dict[str, Any]] = {path: {"norm": norm} for path, norm in norms.items()}
@@ -112,7 +112,7 @@ def apply(model: nn.Module, layers: dict[str, dict[str, Any]]) -> nn.Module:
 def _slimmed(artifact: Artifact, image: Tensor, layers: dict[str, Layer], seed: int) -> Artifact:
     """The artifact without cheap branches; filters in their place begin anew, all others are what they were."""
     model = artifact.copy_model()
-    plan = slimming(model, follow(model, image), layers)
+    plan = slimming(model, trace(model, image), layers)
     apply(model, plan)
     grown = {path: spec["before"] for path, spec in plan.items() if "before" in spec}
     with torch.random.fork_rng(devices=[]):
@@ -125,7 +125,7 @@ def _slimmed(artifact: Artifact, image: Tensor, layers: dict[str, Layer], seed: 
 
 
 def _chains(
-    model: nn.Module, flow: Flow, layers: dict[str, Layer], *, joins: bool
+    model: nn.Module, flow: Trace, layers: dict[str, Layer], *, joins: bool
 ) -> tuple[dict[str, Chain], dict[str, str]]:
     """What convolutions can take over, those that are joined together if ``joins``; and why some cannot."""
     chains: dict[str, Chain] = {}
@@ -150,7 +150,7 @@ def _chains(
     return chains, left
 
 
-def _followers(model: nn.Module, flow: Flow, value: int) -> tuple[list[str], int]:
+def _followers(model: nn.Module, flow: Trace, value: int) -> tuple[list[str], int]:
     """The modules that a value goes through and nothing else does, activations left out; and what they make of it."""
     readers, times, found, after = flow.readers(), flow.times(), [], value
     while len(following := readers.get(value, [])) == 1:

@@ -134,7 +134,7 @@ def fill(narrow: nn.Module, wide: nn.Module, inputs: Tensor, outputs: Tensor) ->
 
 
 @torch.no_grad()
-def silence(layer: nn.Module, inputs: Tensor, outputs: Tensor) -> None:
+def mask_channels(layer: nn.Module, inputs: Tensor, outputs: Tensor) -> None:
     """Zero the weights of all channels but these: booleans, one for each input and output channel."""
     if isinstance(layer, Channelwise):
         for parameter in layer.parameters():

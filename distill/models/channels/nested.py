@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from distill.errors import RecipeError
 from distill.models.channels.groups import Widths
-from distill.models.channels.narrow import Channelwise, Kept, mask_of, silence, sizes_of, weights
+from distill.models.channels.narrow import Channelwise, Kept, mask_channels, mask_of, sizes_of, weights
 from distill.models.channels.propagation import CONSTANT, Channels
 from distill.models.channels.sizes import Sizes
 from distill.models.residual import Residual, residual_blocks
@@ -42,7 +42,7 @@ def leading_masks(sizes: Sizes, level: float) -> Masks:
             weight = layer.weight
             assert isinstance(weight, Tensor)
             weight.fill_(1)
-            silence(layer, *(mask_of(at, size) for at, size in zip(both, sizes_of(layer), strict=True)))
+            mask_channels(layer, *(mask_of(at, size) for at, size in zip(both, sizes_of(layer), strict=True)))
             masks[f"{path}.weight"] = weight.bool()
     return masks
 

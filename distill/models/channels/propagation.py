@@ -77,7 +77,7 @@ class Channels:
 
 
 @torch.no_grad()
-def follow(model: nn.Module, image: Tensor, paths: Collection[str], outputs: Mapping[str, int]) -> Channels:
+def trace_channels(model: nn.Module, image: Tensor, paths: Collection[str], outputs: Mapping[str, int]) -> Channels:
     """Run the model as if its layers had other numbers of channels.
 
     Args:

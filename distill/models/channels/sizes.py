@@ -13,7 +13,7 @@ from distill.errors import RecipeError
 from distill.models import cost
 from distill.models.channels.groups import Widths
 from distill.models.channels.narrow import Narrowable, Transposed, costs_of, sizes_of
-from distill.models.channels.propagation import Channels, follow
+from distill.models.channels.propagation import Channels, trace_channels
 
 NEAR = 0.99
 """A budget that is used up to this part is left at that."""
@@ -70,7 +70,7 @@ class Sizes:
             return Channels({}, frozenset(), (), (f"{type(self.model).__name__} ({type(error).__name__}: {error})",))
 
     def trace(self, outputs: Mapping[str, int]) -> Channels:
-        return follow(self.model, self.image, self.paths, outputs)
+        return trace_channels(self.model, self.image, self.paths, outputs)
 
     def plan(self, channels: Channels) -> dict[str, dict[str, Any]]:
         """Layers that have other numbers of channels then."""

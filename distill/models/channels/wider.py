@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from distill.models.channels.groups import Widths, contains
-from distill.models.channels.narrow import Channelwise, fill, mask_of, rebuilt, silence, sizes_of
+from distill.models.channels.narrow import Channelwise, fill, mask_channels, mask_of, rebuilt, sizes_of
 from distill.models.channels.propagation import CONSTANT, Channels
 from distill.models.channels.sizes import Sizes
 
@@ -79,7 +79,7 @@ def grow(wide: nn.Module, narrow: nn.Module, inputs: list[int], outputs: list[in
     wide.reset_parameters()  # type: ignore[operator]
     size = sizes_of(wide)
     if not isinstance(wide, Channelwise):
-        silence(wide, mask_of(inputs, size[0]), torch.ones(size[1], dtype=torch.bool))
+        mask_channels(wide, mask_of(inputs, size[0]), torch.ones(size[1], dtype=torch.bool))
     numbered, places = copy.deepcopy(wide).double(), copy.deepcopy(narrow).double()
     for value in numbered.state_dict().values():
         value.copy_(torch.arange(value.numel()).view_as(value))

@@ -11,7 +11,7 @@ from distill.data import DataModule, Viewed
 from distill.errors import RecipeError
 from distill.recipe.plain import key
 from distill.recipe.schema import Recipe
-from distill.training.cache._identity import belonging, claim
+from distill.training.cache._identity import acquire, cache_identity
 from distill.training.cache._store import Store
 from distill.training.teacher import Teacher
 
@@ -42,13 +42,13 @@ def cached(teacher: Teacher, recipe: Recipe, data: DataModule) -> CachedTeacher:
         RecipeError: the cache in the folder that the recipe names belongs to something else.
     """
     assert recipe.cache
-    belongs = belonging(recipe, data, teacher.tapped.model)
+    belongs = cache_identity(recipe, data, teacher.tapped.model)
     folder = recipe.cache.folder or recipe.output / ".cache" / key(belongs)
-    claim(folder, belongs)
+    acquire(folder, belongs)
     return CachedTeacher(teacher, Store(folder, teacher.tapped.paths, len(data.train_labels()), recipe.cache))
 
 
-def show_views(data: DataModule, views: int | None) -> None:
+def set_views(data: DataModule, views: int | None) -> None:
     """Let training images repeat after so many epochs; None lets every epoch look different.
 
     Raises:

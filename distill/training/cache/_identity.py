@@ -14,7 +14,7 @@ from distill import __version__
 from distill.atomic import replacing
 from distill.data import DataModule
 from distill.errors import RecipeError
-from distill.models.input_transform import OwnInputs
+from distill.models.input_transform import InputTransform
 from distill.recipe.plain import plain
 from distill.recipe.schema import Recipe
 
@@ -22,7 +22,7 @@ ELSEWHERE = ("root", "batch_size", "workers")
 """Settings of data sets that say where samples are read and how many at a time, not what they look like."""
 
 
-def belonging(recipe: Recipe, data: DataModule, teacher: nn.Module) -> dict[str, Any]:
+def cache_identity(recipe: Recipe, data: DataModule, teacher: nn.Module) -> dict[str, Any]:
     """All that a teacher's answers depend on, as plain JSON."""
     assert recipe.cache
     return {
@@ -42,7 +42,7 @@ def fingerprint(network: nn.Module) -> str:
     """Changes when a weight, a buffer, the structure of the network or what it does to its own images does."""
     content = blake2b(repr(network).encode(), digest_size=8)
     for module in network.modules():
-        hooks = [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, OwnInputs)]
+        hooks = [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, InputTransform)]
         content.update(repr(hooks).encode())
     for name, value in network.state_dict().items():
         content.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
@@ -50,7 +50,7 @@ def fingerprint(network: nn.Module) -> str:
     return content.hexdigest()
 
 
-def claim(folder: Path, belongs: Mapping[str, Any]) -> None:
+def acquire(folder: Path, belongs: Mapping[str, Any]) -> None:
     """Make the folder a cache, or see that the cache in it is this one.
 
     Raises:

@@ -31,7 +31,7 @@ class Store:
     """Shared by all processes of a run and by runs: whoever misses an answer writes it, one file for every tap.
 
     Args:
-        folder: one that `claim` has found to be the right one.
+        folder: one that `acquire` has found to be the right one.
         paths: the taps.
         samples: of the training set.
         settings: the recipe's ``cache`` section.

@@ -7,7 +7,7 @@ from torch import nn
 
 from distill.artifact import Artifact
 from distill.compress.low_rank import cp as cp_module
-from distill.compress.low_rank._error_weighting import Felt, Site
+from distill.compress.low_rank._error_weighting import ErrorWeights, TracedLayer
 from distill.compress.low_rank.cp import cp
 from distill.compress.low_rank.tucker import Tucker2, tucker
 from distill.models.cost import macs, params
@@ -68,7 +68,7 @@ def test_tucker_is_within_its_bound_and_near_the_best() -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(24, 20, 3)
     weight = conv.weight.detach().double().numpy()
-    made = Tucker2(Site(conv, (24, 8, 8), (20, 6, 6)), Felt())
+    made = Tucker2(TracedLayer(conv, (24, 8, 8), (20, 6, 6)), ErrorWeights())
     for option in made.options("size")[::41]:
         first, last = option.spec["ranks"]
         u, v = made.inputs[0][:, :first].numpy(), made.outputs[0][:, :last].numpy()

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from distill.artifact import Artifact
 from distill.compress.low_rank import _layer_timing as _probe
-from distill.compress.low_rank._error_weighting import Felt, Site
+from distill.compress.low_rank._error_weighting import ErrorWeights, TracedLayer
 from distill.compress.low_rank.tt_matrix import Products, TTMatrix, tt_matrix
 from distill.export import onnx_file
 from distill.models.cost import macs, params
@@ -20,7 +20,7 @@ def sum_of_products(rank: int, slow: tuple[int, int], fast: tuple[int, int]) -> 
 
 def made_of(layer: nn.Module, shape: tuple[int, ...], **spec: object) -> tuple[TTMatrix, float]:
     """The layer as one option, and the error that the option says."""
-    products = Products(Site(layer, shape, (layer.weight.shape[0], *shape[1:])), Felt())
+    products = Products(TracedLayer(layer, shape, (layer.weight.shape[0], *shape[1:])), ErrorWeights())
     option = next(option for option in products.options("size") if dict(option.spec) == spec)
     made = TTMatrix(layer, option.spec)
     with torch.no_grad():
@@ -61,10 +61,10 @@ def test_what_images_never_show_is_given_up_first() -> None:
     torch.manual_seed(0)
     layer = nn.Linear(16, 16, bias=False)
     seen = torch.diag(torch.tensor([1.0] * 2 + [1e-6] * 14).double())
-    for felt in (Felt(), Felt(inputs=seen)):
-        options = Products(Site(layer, (16,), (16,)), felt).options("size")
+    for error_weights in (ErrorWeights(), ErrorWeights(inputs=seen)):
+        options = Products(TracedLayer(layer, (16,), (16,)), error_weights).options("size")
         errors = {o.spec["ranks"][0]: o.error for o in options if o.spec["inputs"] == o.spec["outputs"] == [4, 4]}
-        assert (errors[4] < 0.02) == (felt.inputs is not None)
+        assert (errors[4] < 0.02) == (error_weights.inputs is not None)
 
 
 @pytest.mark.parametrize("stride", [2, (1, 3)])

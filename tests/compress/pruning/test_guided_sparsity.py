@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from distill.artifact import Artifact, open_artifact
 from distill.artifact.sparse import Sparse, Spliced
-from distill.artifact.straight_through import settle, trainable
+from distill.artifact.straight_through import finalize, trainable
 from distill.batch import Batch
 from distill.compress.pruning.guided_sparsity import Restorable, guided_sparsity
 from distill.compress.quantization.quantize import quantize
@@ -74,7 +74,7 @@ def train(artifact: Artifact) -> Artifact:
         optimizer.zero_grad()
         cross_entropy(model(batch.inputs), batch.labels).backward()
         optimizer.step()
-    return settle(artifact, model.eval())
+    return finalize(artifact, model.eval())
 
 
 def test_only_convolutions_that_get_faster_are_pruned() -> None:
@@ -149,10 +149,10 @@ def test_spliced_masks_follow_what_is_learned_and_others_do_not() -> None:
     learned = torch.randn(32, 16, 3, 3, generator=torch.Generator().manual_seed(2))
     for splice in (False, True):
         form = guide(start(), 0.5, splice=splice).stored["deep.weight"]
-        before, after = form.decode() != 0, form.refit(learned).decode() != 0
+        before, after = form.decode() != 0, form.requantize(learned).decode() != 0
         assert after.sum() == before.sum()
         assert torch.equal(after, before) is not splice
-        assert torch.equal(form.refit(learned).before, start().model.deep.weight)
+        assert torch.equal(form.requantize(learned).before, start().model.deep.weight)
 
 
 @pytest.mark.parametrize(

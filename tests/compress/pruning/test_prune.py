@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from distill.artifact import Artifact, open_artifact, store
 from distill.artifact.sparse import Pruned, Sparse, Spliced
-from distill.artifact.straight_through import settle, trainable
+from distill.artifact.straight_through import finalize, trainable
 from distill.batch import Batch
 from distill.compress.encode import encode
 from distill.compress.low_rank.svd import svd
@@ -294,7 +294,7 @@ class TestSplice:
             optimizer.zero_grad()
             (model(torch.eye(4)).T - target).square().sum().backward()
             optimizer.step()
-        return settle(artifact, model.eval())
+        return finalize(artifact, model.eval())
 
     def test_it_brings_back_what_is_needed(self) -> None:
         target = torch.tensor([[3.0, 9.0, 0.0, 0.0]])
@@ -322,4 +322,4 @@ class TestSplice:
 
 
 def recovered(artifact: Artifact, steps: int = 5) -> Artifact:
-    return settle(artifact, nets.train(trainable(artifact), steps))
+    return finalize(artifact, nets.train(trainable(artifact), steps))

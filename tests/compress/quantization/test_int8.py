@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.artifact import Artifact, open_artifact
-from distill.artifact.straight_through import settle, trainable
+from distill.artifact.straight_through import finalize, trainable
 from distill.batch import Batch
 from distill.compress._equalize import correct_biases, equalize, pairs
 from distill.compress._folding import fold
@@ -19,8 +19,8 @@ from distill.compress.quantization.int8 import int8
 from distill.compress.quantization.quantize import quantize
 from distill.errors import ExportError, RecipeError, TrainingError
 from distill.models import fake_quantize
-from distill.models.fake_quantize import Grid
-from distill.models.tracing import follow
+from distill.models.fake_quantize import QuantizationParams
+from distill.models.tracing import trace
 from students import student
 from tests.compress import nets
 
@@ -107,7 +107,7 @@ def test_equalisation_keeps_the_function_and_gives_both_ends_of_a_channel_one_ra
     torch.manual_seed(0)
     model = Chain()
     before, spread = model(images()), peaks(model.depth.weight).max() / peaks(model.depth.weight).min()
-    found = pairs(model, follow(model, images()), ["dense", "depth", "point"])
+    found = pairs(model, trace(model, images()), ["dense", "depth", "point"])
     assert [(pair.first, pair.second) for pair in found] == [("dense", "depth"), ("depth", "point")]
     first = model.dense.weight.clone(), model.depth.weight.clone()
     equalize(model, found)
@@ -123,7 +123,7 @@ def test_one_pair_has_equation_11s_scale() -> None:
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([1.0, 4.0, 9.0]).reshape(3, 1, 1, 1))
         model[2].weight.copy_(torch.tensor([[9.0, 1.0, 1.0], [3.0, 0.5, 1.0]]).reshape(2, 3, 1, 1))
-    equalize(model, pairs(model, follow(model, images()), ["0", "2"]))
+    equalize(model, pairs(model, trace(model, images()), ["0", "2"]))
     assert peaks(model[0].weight).tolist() == pytest.approx([3.0, 2.0, 3.0])  # the square root of both ranges' product
     assert peaks(model[2].weight.transpose(0, 1)).tolist() == pytest.approx([3.0, 2.0, 3.0])
 
@@ -143,7 +143,7 @@ def test_equalisation_makes_a_relu6_a_relu_that_cuts_nothing_off(reaches: bool) 
 
 def test_other_functions_are_no_bridge() -> None:
     model = Chain(nn.Tanh)
-    assert pairs(model, follow(model, images()), ["dense", "depth", "point"]) == []
+    assert pairs(model, trace(model, images()), ["dense", "depth", "point"]) == []
 
 
 def test_equalisation_helps_where_channels_differ() -> None:
@@ -252,7 +252,7 @@ def test_functions_without_modules_are_seen_too() -> None:
             y *= 2
             return y if y.sum() > 0 else -y  # no tracer could follow this
 
-    flow = follow(Functional(), images())
+    flow = trace(Functional(), images())
     assert [op.name for op in flow.ops][:4] == ["add", "conv2d", "relu", "mul"]
     assert [call.path for call in flow.calls] == ["conv", ""]
     assert len({value for op in flow.ops for value in op.outputs}) == len(flow.ops)  # in place, yet another value
@@ -260,7 +260,7 @@ def test_functions_without_modules_are_seen_too() -> None:
 
 def test_layers_that_run_twice_are_rounded_at_no_single_end() -> None:
     conv = nn.Conv2d(1, 1, 1)
-    places = Places(follow(nn.Sequential(conv, nn.ReLU(), conv), images()), ["0"]).find()
+    places = Places(trace(nn.Sequential(conv, nn.ReLU(), conv), images()), ["0"]).find()
     assert [spot.path for place in places for spots in place.spots for spot in spots] == ["1"]
 
 
@@ -268,7 +268,7 @@ def test_training_moves_weights_on_their_grids_and_leaves_ranges() -> None:
     artifact = int8(nets.artifact(), nets.calibration(), never)
     model = trainable(artifact)
     assert torch.equal(model.eval()(nets.images()), artifact.model(nets.images()))
-    done = settle(artifact, nets.train(model, steps=8))
+    done = finalize(artifact, nets.train(model, steps=8))
     assert nets.loss(done.model) < nets.loss(artifact.model)
     assert done.plans == artifact.plans
     fake_quantize.write_codes(done.copy_model())  # all weights still are codes
@@ -375,13 +375,13 @@ def test_encode_loses_nothing(tmp_path: pytest.TempPathFactory) -> None:
 
 
 def test_grids_hold_zero_and_round_to_nearest() -> None:
-    grid = Grid.over(-1.0, 3.0)
+    grid = QuantizationParams.over(-1.0, 3.0)
     assert grid == (pytest.approx(4 / 255, rel=1e-5), 64)
     values = torch.linspace(-2, 4, 301)
     steps = (torch.arange(256) - grid.zero) * grid.scale
     nearest = steps[(values[:, None] - steps).abs().argmin(1)]
     torch.testing.assert_close(grid(values), nearest, rtol=0, atol=1e-6)
     assert grid(torch.zeros(1)) == 0
-    assert Grid.over(0.0, 0.0)(torch.ones(3)).isfinite().all()
-    assert Grid.over(2.0, 3.0).zero == 0
-    assert Grid.over(-3.0, -2.0).zero == 255
+    assert QuantizationParams.over(0.0, 0.0)(torch.ones(3)).isfinite().all()
+    assert QuantizationParams.over(2.0, 3.0).zero == 0
+    assert QuantizationParams.over(-3.0, -2.0).zero == 255

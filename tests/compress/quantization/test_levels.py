@@ -44,7 +44,7 @@ def test_fixed_point_is_a_word_that_no_other_fraction_makes_better(weight: Tenso
 @given(weight=weights, bits=st.integers(2, 16), rounding=st.sampled_from(["nearest", "stochastic"]))
 def test_fixed_point_leaves_what_it_decoded(weight: Tensor, bits: int, rounding: str) -> None:
     form = FixedPoint.fit(weight, bits, rounding, seed=3)
-    assert torch.equal(form.refit(form.decode()).decode(), form.decode())
+    assert torch.equal(form.requantize(form.decode()).decode(), form.decode())
     assert torch.equal(from_record(*to_record(form)).decode(), form.decode())
 
 
@@ -80,7 +80,7 @@ def test_each_weight_is_the_nearest_power_of_two(weight: Tensor, bits: int, axis
         levels = torch.cat([powers, -powers, torch.zeros(1)])
         assert torch.isin(chosen, levels).all()
         torch.testing.assert_close((chosen - row).abs(), (row[:, None] - levels).abs().amin(1), rtol=0, atol=0)
-    assert torch.equal(form.refit(decoded).decode(), decoded)
+    assert torch.equal(form.requantize(decoded).decode(), decoded)
 
 
 def test_powers_of_two_are_within_a_third_of_large_weights() -> None:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from distill.compress._places import Place, Spot
 from distill.compress.quantization._ranges import Histogram, histograms
-from distill.models.fake_quantize import Grid
+from distill.models.fake_quantize import QuantizationParams
 
 
 def seen(*batches: Tensor) -> Histogram:
@@ -17,7 +17,7 @@ def seen(*batches: Tensor) -> Histogram:
     return histogram
 
 
-def top(grid: Grid) -> float:
+def top(grid: QuantizationParams) -> float:
     return (255 - grid.zero) * grid.scale
 
 
@@ -27,7 +27,7 @@ def normal(count: int = 20_000, seed: int = 0) -> Tensor:
 
 def test_minmax_covers_all_batches() -> None:
     grid = seen(torch.tensor([0.5, -1.0]), torch.tensor([3.0])).grid("minmax", 0)
-    assert grid == Grid.over(-1.0, 3.0)
+    assert grid == QuantizationParams.over(-1.0, 3.0)
 
 
 def test_every_value_is_counted_once() -> None:
@@ -54,13 +54,13 @@ def test_percentile_takes_from_both_ends_alike() -> None:
 def test_mse_is_as_good_as_brute_force_on_the_values_themselves() -> None:
     values = torch.cat([normal(5000).abs(), torch.tensor([20.0])])
 
-    def error(grid: Grid) -> float:
+    def error(grid: QuantizationParams) -> float:
         return float((grid(values) - values).square().mean())
 
     chosen = error(seen(values).grid("mse", 0))
-    best = min(error(Grid.over(0.0, float(high))) for high in torch.linspace(2.6, 20, 400))
+    best = min(error(QuantizationParams.over(0.0, float(high))) for high in torch.linspace(2.6, 20, 400))
     assert chosen <= 1.02 * best
-    assert chosen < error(Grid.over(0.0, 20.0))
+    assert chosen < error(QuantizationParams.over(0.0, 20.0))
 
 
 @pytest.mark.parametrize("method", ["mse", "entropy"])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.artifact import Artifact, open_artifact
-from distill.artifact.straight_through import settle, trainable
+from distill.artifact.straight_through import finalize, trainable
 from distill.compress.encode import encode
 from distill.compress.sharing.cartesian_quantize import cartesian_quantize
 from distill.compress.sharing.cluster import cluster
@@ -104,7 +104,7 @@ def test_it_computes_what_the_artifact_does_before_and_after(apply: Hook) -> Non
     model = trainable(artifact)
     assert torch.equal(model(nets.images()), artifact.model(nets.images()))
     nets.train(model, steps=5)
-    done = settle(artifact, model)
+    done = finalize(artifact, model)
     assert torch.equal(done.model(nets.images()), model(nets.images()))
     assert nets.loss(done.model) < nets.loss(artifact.model)
 
@@ -112,7 +112,7 @@ def test_it_computes_what_the_artifact_does_before_and_after(apply: Hook) -> Non
 @every_hook
 def test_training_moves_values_and_leaves_codes(apply: Hook) -> None:
     artifact = apply(nets.artifact())
-    done = settle(artifact, nets.train(trainable(artifact), steps=10))
+    done = finalize(artifact, nets.train(trainable(artifact), steps=10))
     moved = [not torch.equal(done.stored[name].shared(), form.shared()) for name, form in artifact.stored.items()]
     assert sum(moved) > len(moved) // 2
     for name, before in artifact.stored.items():
@@ -126,7 +126,7 @@ def test_shared_weights_stay_shared(apply: Hook) -> None:
     artifact = apply(nets.artifact())
     model = nets.train(trainable(artifact))
     assert torch.equal(model.tied.weight, model.tied_too.weight)
-    done = settle(artifact, model)
+    done = finalize(artifact, model)
     assert done.model.tied.weight is done.model.tied_too.weight
 
 
@@ -146,13 +146,13 @@ def test_training_goes_on_from_a_file(apply: Hook, tmp_path: pytest.TempPathFact
     artifact = apply(nets.artifact())
     artifact.save(tmp_path / "student.safetensors")
     loaded = open_artifact(tmp_path / "student.safetensors", allow=nets.ALLOW)
-    first, second = (settle(a, nets.train(trainable(a))) for a in (artifact, loaded))
+    first, second = (finalize(a, nets.train(trainable(a))) for a in (artifact, loaded))
     assert first.to_bytes() == second.to_bytes()
 
 
 def test_one_table_stays_one_table() -> None:
     artifact = cluster(nets.artifact(), bits=4, shared=True)
-    done = settle(artifact, nets.train(trainable(artifact)))
+    done = finalize(artifact, nets.train(trainable(artifact)))
     tables = [form.values for form in done.stored.values()]
     assert all(torch.equal(table, tables[0]) for table in tables)
     assert not torch.equal(tables[0], artifact.stored["head.weight"].values)

@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 from distill.artifact import Artifact, open_artifact
-from distill.artifact.straight_through import settle, trainable
+from distill.artifact.straight_through import finalize, trainable
 from distill.batch import Batch
 from distill.compress.structure.deep_rebirth import deep_rebirth
 from distill.errors import RecipeError
@@ -249,7 +249,7 @@ def test_distillation_from_the_network_as_it_was_recovers_it(network: Callable[[
     before = Artifact(fitted(model, train.inputs, train.labels, 25))
     merged = deep_rebirth(before, [train], branches=branches)
     assert left(merged.model) == []
-    after = settle(merged, fitted(trainable(merged), train.inputs, model(train.inputs).detach(), 60))
+    after = finalize(merged, fitted(trainable(merged), train.inputs, model(train.inputs).detach(), 60))
     accuracy = [(m(test.inputs).argmax(1) == test.labels).float().mean() for m in (model, merged.model, after.model)]
     assert accuracy[0] > 0.95
     assert accuracy[2] > accuracy[0] - 0.03

@@ -9,7 +9,7 @@ from torch import nn
 import students
 from distill.artifact import Artifact, open_artifact
 from distill.artifact.sparse import Sparse
-from distill.artifact.straight_through import settle, trainable
+from distill.artifact.straight_through import finalize, trainable
 from distill.compress import hook
 from distill.errors import RecipeError, TrainingError
 from distill.models import cost
@@ -20,7 +20,7 @@ flgc = hook.find("flgc")
 
 
 def trained(artifact: Artifact) -> Artifact:
-    return settle(artifact, nets.train(trainable(artifact)))
+    return finalize(artifact, nets.train(trainable(artifact)))
 
 
 def test_groups_are_learned_first_and_cut_last(tmp_path: Path) -> None:
