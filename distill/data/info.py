@@ -1,0 +1,38 @@
+"""What a data set says about itself: enough to build networks and a task for it, also where the data set is absent."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """Plain data: artifacts and exported files carry it, so that prediction needs no data set."""
+
+    channels: int
+    """Of one image."""
+    image_size: tuple[int, int]
+    """(height, width) in pixels."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    """What inputs are normalised with, per channel, for pixels from 0 to 1."""
+    class_names: tuple[str, ...] = ()
+    """Empty where there are no classes."""
+    images: int = 1
+    """Input images of one sample: 2 for optical flow, stacked along the channels."""
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    """From a picture file to pixels of ``image_size``, as plain data."""
+
+    @property
+    def num_classes(self) -> int:
+        """0 where there are no classes."""
+        return len(self.class_names)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, section: Mapping[str, Any]) -> "DataInfo":
+        """The inverse of `to_json`; lists become tuples."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in section.items()})
