@@ -41,7 +41,7 @@ class TestEveryRecipe:
         ("stages.distill.epochs=0", "epochs is 0, but a stage has at least 1"),
         ("student.name=shufflenet_v3", "unknown network 'shufflenet_v3'. Did you mean 'shufflenet_v2'"),
         ("student.widht=1", "at student: Key 'widht'.*Did you mean one of: 'width'"),
-        ("data.name=mnst", "unknown data 'mnst'. Did you mean 'mnist'"),
+        ("data.name=mnst", "unknown data set 'mnst'. Did you mean 'mnist'"),
         ("compress.prun={}", "at compress.prun: unknown compression hook 'prun'"),
         ("export.onx={}", "unknown export format 'onx'. Did you mean 'onnx'"),
         ("teacher={name: resnet20}", "the teacher has no weights: give teacher.weights=FILE"),
