@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.data._augment import CropFlip, cropped, draw, mirrored, normalised
+from distill.data._augment import CropFlip, cropped, draw, mirrored
 from distill.data._loading import BatchIndices
+from distill.data.preprocessing import normalised
 
 
 def noise(samples: int, channels: int = 3, height: int = 8, width: int = 6) -> np.ndarray:
