@@ -19,7 +19,7 @@ from distill.training.teacher import Teacher
 
 def initial_artifact(spec: Network, data: DataModule, seed: int) -> Artifact:
     """A network with its first weights: from the seed, or from a checkpoint."""
-    entry = network_entry(spec, num_classes=data.num_classes, channels=data.channels)
+    entry = network_entry(spec, num_classes=data.info.num_classes, channels=data.info.channels)
     own = input_transform(spec, data, entry.get("channels")) if isinstance(spec, TeacherNetwork) else None
     entry |= {INPUT_TRANSFORM: own} if own else {}
     torch.manual_seed(seed)
@@ -40,6 +40,7 @@ def build_distiller(
     cached: Callable[[Teacher], nn.Module] = lambda teacher: teacher,
 ) -> Distiller:
     """One stage of a recipe, ready to train."""
+    labels = data.train_labels()
     # Another seed: two networks that begin alike would have nothing to tell each other.
     peer = initial_artifact(stage.peer, data, recipe.seed + 1).model if stage.peer else None
     return Distiller(
@@ -50,7 +51,7 @@ def build_distiller(
         optimizer=recipe.optimizer,
         schedule=recipe.schedule,
         example=data.calibration(8)[0],
-        injectable={"train_labels": data.train_labels(), "batch_size": data.batch_size},
+        injectable={"batch_size": data.batch_size, **({} if labels is None else {"train_labels": labels})},
         peer=peer,
         cached=cached,
         seed=recipe.seed,

@@ -105,6 +105,6 @@ def _fitting(role: str, spec: Network, data: DataModule, seed: int) -> Artifact:
     except RuntimeError as error:
         size = "x".join(map(str, inputs.shape[1:]))
         raise RecipeError(f"the {role} '{spec.name}' cannot read inputs of {size}: {error}") from None
-    if outputs.shape[1:] != (data.num_classes,):
-        raise RecipeError(f"the {role} answers {outputs.shape[1]} classes, but the data has {data.num_classes}")
+    if outputs.shape[1:] != (data.info.num_classes,):
+        raise RecipeError(f"the {role} answers {outputs.shape[1]} classes, but the data has {data.info.num_classes}")
     return artifact
