@@ -1,13 +1,16 @@
 """What a recipe's entries become: networks with their first weights, and stages ready to train."""
 
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from distill.artifact import Artifact
 from distill.data import DataModule
-from distill.models.build import build_network, network_entry
+from distill.models.auxiliary import auxiliary_weights, heads_fit, remove_heads
+from distill.models.build import REMOVED_HEADS, build_network, network_entry
 from distill.models.input_transform import INPUT_TRANSFORM
 from distill.models.weights import load_weights
 from distill.pipeline.teacher_inputs import input_transform
@@ -15,6 +18,8 @@ from distill.recipe.schema import Network, Recipe, Stage, TeacherNetwork
 from distill.tasks import Task
 from distill.training.distiller import Distiller
 from distill.training.teacher import Teacher
+
+log = logging.getLogger(__name__)
 
 
 def initial_artifact(spec: Network, data: DataModule, seed: int) -> Artifact:
@@ -27,7 +32,27 @@ def initial_artifact(spec: Network, data: DataModule, seed: int) -> Artifact:
     if spec.weights:
         trains_on = getattr(spec, "epochs", 1) > 0
         load_weights(model, spec.weights, name=spec.name, new_classifier=trains_on)
-    return Artifact(model.eval(), network=entry)
+    artifact = Artifact(model.eval(), network=entry)
+    images = data.calibration(2)[0].inputs
+    if not heads_fit(model, images):
+        size = "x".join(map(str, images.shape[2:]))
+        log.warning("%s: its auxiliary heads cannot read images of %s and are left out", spec.name, size)
+        artifact = without_auxiliary(artifact, images)
+    return artifact
+
+
+def without_auxiliary(artifact: Artifact, images: Tensor) -> Artifact:
+    """The artifact of a network that is trained: auxiliary heads do not ship.
+
+    Args:
+        artifact: before any hook.
+        images: a batch that the network reads.
+    """
+    if not auxiliary_weights(artifact.model):
+        return artifact
+    model = artifact.copy_model()
+    removed = remove_heads(model, images)
+    return replace(artifact, model=model, network={**artifact.network, REMOVED_HEADS: removed})
 
 
 def build_distiller(

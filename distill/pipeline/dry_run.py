@@ -18,7 +18,7 @@ from distill.data import DataModule
 from distill.errors import RecipeError
 from distill.export import refuse_missing
 from distill.pipeline.apply_hook import apply_hook
-from distill.pipeline.build import build_distiller, initial_artifact
+from distill.pipeline.build import build_distiller, initial_artifact, without_auxiliary
 from distill.recipe.schema import Network, Recipe, Stage
 from distill.tasks import Task
 from distill.training.distiller import Distiller
@@ -73,6 +73,7 @@ def dry_run(recipe: Recipe, data: DataModule, task: Task) -> list[Distiller]:
             model, plans = rehearsed[-1].deployed()
             trained = replace(trained, model=model, plans=(*trained.plans, *plans))
         known[name], artifact = trained.model, artifact if stage.student else trained
+    artifact = without_auxiliary(artifact, data.calibration(2)[0].inputs)
     for name, spec in recipe.compress.items():
         with _at(f"compress.{name}"):
             for progress in sorted({1 / spec.rounds, 1.0}):
