@@ -33,6 +33,7 @@ from distill.tasks import task as tasks
 from distill.training.cache import cached, set_views
 from distill.training.ensemble import combined
 from distill.training.fit import OnEpoch, Trained, fit
+from distill.training.trainer import require_trainer
 
 UNKEYED = ("output", "tracking", "recipe")
 """Sections that do not change any result."""
@@ -61,6 +62,7 @@ class Experiment:
         set_views(data, recipe.cache.views if recipe.cache else None)
         if recipe.cache and (recipe.cache.top_k or 0) >= data.info.num_classes:
             raise RecipeError(f"cache.top_k={recipe.cache.top_k}, but there are only {data.info.num_classes} classes")
+        require_trainer(recipe.trainer)
         dry_run(recipe, data, task)
         folder = recipe.output / recipe.recipe / key(_effects(recipe))[:8]
         steps = Steps(folder, recipe.output, allow=_outside(recipe))
@@ -106,7 +108,15 @@ class Experiment:
         set_views(self.data, recipe.cache.views if recipe.cache and module.teacher else None)
         logger = self.tracker.logger(title)
         return fit(
-            module, self.data, folder, title=title, settings=recipe.trainer, logger=logger, on_epoch=self.on_epoch
+            module,
+            self.data,
+            folder,
+            title=title,
+            settings=recipe.trainer,
+            monitor=self.task.monitor,
+            mode=self.task.mode,
+            logger=logger,
+            on_epoch=self.on_epoch,
         )
 
     def evaluate(self, model: nn.Module) -> float:

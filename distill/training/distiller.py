@@ -170,7 +170,8 @@ class Distiller(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {key: value for key, value in state.items() if not key.startswith("teacher.")}
+        for key in [key for key in state if key.startswith("teacher.")]:
+            del state[key]  # in place: a new dict would lose the versions of modules that a state dict carries
 
     def deployed(self) -> tuple[nn.Module, list[Plan]]:
         """The network to keep, and how its structure was changed."""
