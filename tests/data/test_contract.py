@@ -5,12 +5,12 @@ import inspect
 import pytest
 import pytorch_lightning as pl
 import torch
-from omegaconf import OmegaConf
 
 from distill.batch import Batch
 from distill.data import data
 from distill.errors import RecipeError
-from distill.recipe.loading import Component
+from distill.recipe.schema import Component
+from distill.recipe.typed import section
 from distill.registry import injected, schema
 from tests.data import tiny
 
@@ -48,7 +48,7 @@ def test_settings_are_typed_and_shared(name):
     assert set(settings) >= SHARED
     if name != "digits":
         assert "root" in settings
-    OmegaConf.structured(schema(component, Component))
+    section({"name": name, "root": "."} if name != "digits" else {"name": name}, schema(component, Component), "data")
 
 
 def test_says_what_it_holds(make):

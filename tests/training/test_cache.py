@@ -230,9 +230,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("overrides", "complaint"),
         [
-            (["cache={views: 0}"], "cache.views is 0, but is at least 1"),
-            (["cache={top_k: 0}"], "cache.top_k is 0, but is at least 1"),
-            (["cache={dtype: float8}"], "Invalid value 'float8'"),
+            (["cache={views: 0}"], "at cache.views: views is 0, but must be at least 1"),
+            (["cache={top_k: 0}"], "at cache.top_k: top_k is 0, but must be at least 1"),
+            (["cache={dtype: float8}"], "at cache.dtype: 'float8' is not one of float16, float32"),
             (["cache={}", "stages.distill.teacher_bn=train"], "at stages.distill: .*depends on the batch around it"),
             (["cache={}", "compress.svd.finetune.teacher_bn=train"], "at compress.svd.finetune: "),
             (["cache={}", "teacher=null", "stages={only: {epochs: 1}}"], "cache: there is no teacher"),

@@ -1,19 +1,19 @@
-"""What has a name in a registry, and networks among it."""
+"""Sections that name a component of a registry, and networks among them."""
 
 from dataclasses import dataclass, field
-from typing import Any
-
-from omegaconf import MISSING
+from typing import Annotated, Any
 
 from distill.errors import RecipeError
+from distill.ranges import Count, Index, Positive
 from distill.recipe.schema.optimisation import Optimizer, Schedule
+from students import student
 
 
 @dataclass
 class Component:
     """A named component; its own settings stand beside these fields."""
 
-    name: str = MISSING
+    name: str
 
 
 @dataclass
@@ -35,14 +35,14 @@ class Network(Component):
 class TeacherNetwork(Network):
     """The network to learn from. With ``epochs`` it is trained first, from its weights or from nothing."""
 
-    epochs: int = 0
+    epochs: Index = 0
     optimizer: Optimizer | None = None
     schedule: Schedule | None = None
     mean: list[float] | None = None
     """Of its own images, per channel, for pixels from 0 to 1. Without, what its weights are known to go with, or the
     data's; the same for ``std``."""
-    std: list[float] | None = None
-    image_size: int | None = None
+    std: list[Positive] | None = None
+    image_size: Count | None = None
     """Height and width of its own images. Without, that in its weights' file if it is one of ours, or the data's."""
 
     def __post_init__(self) -> None:
@@ -50,3 +50,7 @@ class TeacherNetwork(Network):
             raise RecipeError(
                 "the teacher has no weights: give teacher.weights=FILE, or teacher.epochs=N to train it first"
             )
+
+
+NetworkSection = Annotated[Network, student]
+TeacherSection = Annotated[TeacherNetwork, student]
