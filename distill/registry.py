@@ -70,6 +70,8 @@ class Registry:
                     f"{self.kind} '{name}' asks for {sorted(unknown)}, but may ask for {sorted(self.injectable)}; "
                     "make a setting of the recipe keyword-only"
                 )
+            if "<locals>" in getattr(component, "__qualname__", ""):  # made by a factory, which does not know the name
+                component.__name__ = name
             self._components[name] = component
             return component
 

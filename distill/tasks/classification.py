@@ -14,6 +14,7 @@ class Classification:
     """Cross-entropy, judged by top-1 accuracy."""
 
     monitor = "val/accuracy"
+    mode = "max"
 
     def __init__(self, num_classes: int, *, label_smoothing: float = 0.0) -> None:
         self.num_classes = num_classes

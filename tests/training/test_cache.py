@@ -18,6 +18,7 @@ from torch import Tensor
 
 from distill.__main__ import main
 from distill.batch import Batch
+from distill.data import DataInfo
 from distill.data.digits import Digits
 from distill.errors import DistillError, RecipeError
 from distill.models.input_transform import InputTransform
@@ -87,9 +88,9 @@ def asked(teacher: CachedTeacher, batches: Iterator[Batch]) -> int:
 
 
 class Foreign:
-    """All that a data module must offer, and no more."""
+    """A data module without views."""
 
-    num_classes, class_names, channels, image_size, mean, std, batch_size = 2, ("a", "b"), 1, (8, 8), (0.0,), (1.0,), 4
+    info, batch_size, samples = DataInfo(1, (8, 8), (0.0,), (1.0,), ("a", "b")), 4, 8
 
     def train_dataloader(self) -> None: ...
 

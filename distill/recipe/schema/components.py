@@ -24,6 +24,11 @@ class Network(Component):
     """Checkpoint file to start from, or the name of torchvision's weights (``IMAGENET1K_V1``)."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """For torchvision's networks and a ``package.module:attribute`` from outside: passed to the call as they are."""
+    output: str | None = None
+    """Of a network that returns a dict, a tuple or a dataclass, the key, attribute or position of its main output.
+    Without, ``logits`` or ``out``; networks of torchvision are known."""
+    auxiliary: dict[str, float] = field(default_factory=dict)
+    """Outputs beside the main one that the task's loss trains too, with the weights of their losses."""
 
 
 @dataclass
