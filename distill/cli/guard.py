@@ -68,6 +68,6 @@ def _of_the_system(error: OSError) -> str:
     what = error.strerror or str(error) or type(error).__name__
     advice = _ADVICE.get(error.errno or 0, "")
     if place is not None and error.errno == errno.ENOENT and Path(os.fsdecode(place)).is_symlink():
-        advice = f"it is a link to {os.readlink(place)!r}, which is not there"
+        advice = f"it is a link to {str(Path(os.fsdecode(place)).readlink())!r}, which is not there"
     named = f"{what}: {os.fsdecode(place)}" if isinstance(place, str | bytes) else what
     return f"{named}; {advice}" if advice else named

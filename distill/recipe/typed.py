@@ -42,7 +42,7 @@ def typed(value: Any, hint: Any, place: str, key: str | None = None) -> Any:
     if origin in (list, tuple):
         return origin(typed(item, arguments[0], f"{place}[{i}]") for i, item in enumerate(_list(value, place)))
     if origin is dict:
-        return _mapping(value, *arguments, place)
+        return _mapping(value, arguments[0], arguments[1], place)
     if is_dataclass(hint):
         return section(value, hint, place)
     return _SCALARS[hint](value, place)

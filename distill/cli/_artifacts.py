@@ -1,0 +1,59 @@
+"""What the commands do with an artifact: open it, and find images for it."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from distill import registry
+from distill.artifact import Artifact, open_artifact
+from distill.data import DataInfo, DataModule
+from distill.errors import ArtifactError, RecipeError
+from distill.recipe.overrides import apply_override
+from distill.recipe.schema import Component
+from distill.recipe.typed import typed
+from distill.registry import Registry, options
+from distill.tasks import Task
+
+
+def open_made_by_recipe(path: str, allow: Collection[str]) -> Artifact:
+    """The artifact in a file.
+
+    Raises:
+        ArtifactError: it is damaged, or no recipe made it.
+    """
+    artifact = open_artifact(Path(path), allow=allow)
+    if missing := {"task", "data", "info"} - set(artifact.about):
+        raise ArtifactError(f"'{path}' does not say its {', '.join(sorted(missing))}: it was not made by a recipe")
+    return artifact
+
+
+def info_of(artifact: Artifact) -> DataInfo:
+    """What the artifact says about the images that it reads."""
+    return DataInfo.from_json(artifact.about["info"])
+
+
+def task_of(artifact: Artifact) -> Task:
+    """The task that the artifact's network was trained for."""
+    task: Task = _built(registry.task, artifact.about["task"], info_of(artifact))
+    return task
+
+
+def data_of(artifact: Artifact, overrides: Sequence[str]) -> DataModule:
+    """The artifact's data set; ``data.root=FOLDER`` says where it lies on this machine.
+
+    Raises:
+        RecipeError: an override that is no setting of the data set.
+        DataError: the data set is not there.
+    """
+    tree = {"data": dict(artifact.about["data"])}
+    for override in overrides:
+        if not override.startswith("data."):
+            raise RecipeError(f"'{override}' is not of the form data.KEY=VALUE")
+        apply_override(override, tree)
+    data: DataModule = _built(registry.data, tree["data"], 0)
+    return data
+
+
+def _built(kind: Registry, section: Any, *injected: Any) -> Any:
+    component = kind.find(section["name"])
+    return component(*injected, **options(component, typed(section, Annotated[Component, kind], kind.decorator)))
