@@ -87,6 +87,8 @@ class Source:
         for statement in self._statements:
             if isinstance(statement, Definition):
                 if any(_registers(line, decorator, name) for line in statement.decorator_list):
+                    if isinstance(statement, ast.FunctionDef) and len(statement.decorator_list) > 1:
+                        raise UnreadableError(name)  # another decorator may change the signature
                     return Defined(self, statement)
             elif (
                 isinstance(statement, ast.Assign)
