@@ -1,6 +1,6 @@
-"""What the commands do with an artifact: open it, and find images for it."""
+"""What the commands do with an artifact: open it, and build what it names."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ from distill.errors import ArtifactError, RecipeError
 from distill.recipe.overrides import apply_override
 from distill.recipe.schema import Component
 from distill.recipe.typed import typed
-from distill.registry import Registry, options
+from distill.registry import Registry, call
 from distill.tasks import Task
 
 
@@ -34,7 +34,9 @@ def info_of(artifact: Artifact) -> DataInfo:
 
 def task_of(artifact: Artifact) -> Task:
     """The task that the artifact's network was trained for."""
-    task: Task = _built(registry.task, artifact.about["task"], info_of(artifact))
+    info = info_of(artifact)
+    available = {"info": lambda: info, "num_classes": lambda: info.num_classes}
+    task: Task = _built(registry.task, artifact.about["task"], available)
     return task
 
 
@@ -50,10 +52,10 @@ def data_of(artifact: Artifact, overrides: Sequence[str]) -> DataModule:
         if not override.startswith("data."):
             raise RecipeError(f"'{override}' is not of the form data.KEY=VALUE")
         apply_override(override, tree)
-    data: DataModule = _built(registry.data, tree["data"], 0)
+    data: DataModule = _built(registry.data, tree["data"], {"seed": lambda: 0})
     return data
 
 
-def _built(kind: Registry, section: Any, *injected: Any) -> Any:
-    component = kind.find(section["name"])
-    return component(*injected, **options(component, typed(section, Annotated[Component, kind], kind.decorator)))
+def _built(kind: Registry, section: Any, available: Mapping[str, Callable[[], Any]]) -> Any:
+    spec = typed(section, Annotated[Component, kind], kind.decorator)
+    return call(kind.find(spec.name), spec, available)

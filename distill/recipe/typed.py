@@ -68,6 +68,11 @@ def section(value: Any, kind: Any, place: str) -> Any:
         raise RecipeError(f"at {place}: {error}" if place else str(error)) from None
 
 
+def component(section: Any, registry: Registry) -> Any:
+    """A component's name, or the mapping of its name and settings, outside of a recipe: an artifact's task, say."""
+    return _named(section, Component, registry, registry.decorator, None)
+
+
 @cache
 def annotations(kind: Any) -> Mapping[str, Any]:
     """The annotations of a dataclass, ranges included."""
