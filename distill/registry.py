@@ -176,9 +176,7 @@ def schema(component: Component | Signature, base: type, inferred: Collection[st
     if clash := {s.name for s in signature.settings} & {f.name for f in fields(base)}:
         raise TypeError(f"{sorted(clash)} already belong to every {base.__name__}; rename these settings")
     columns = [
-        (s.name, s.hint | None, field(default=None))
-        if s.name in inferred
-        else (s.name, s.hint, _field(s))
+        (s.name, s.hint | None, field(default=None)) if s.name in inferred else (s.name, s.hint, _field(s))
         for s in signature.settings
     ]
     return make_dataclass(base.__name__, columns, bases=(base,), kw_only=True)

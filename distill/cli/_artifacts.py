@@ -1,17 +1,14 @@
 """What the commands do with an artifact: open it, and build what it names."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Any
 
 from distill import registry
 from distill.artifact import Artifact, open_artifact
 from distill.data import DataInfo, DataModule
 from distill.errors import ArtifactError, RecipeError
 from distill.recipe.overrides import apply_override
-from distill.recipe.schema import Component
-from distill.recipe.typed import typed
-from distill.registry import Registry, call
+from distill.recipe.typed import built
 from distill.tasks import Task
 
 
@@ -34,9 +31,7 @@ def info_of(artifact: Artifact) -> DataInfo:
 
 def task_of(artifact: Artifact) -> Task:
     """The task that the artifact's network was trained for."""
-    info = info_of(artifact)
-    available = {"info": lambda: info, "num_classes": lambda: info.num_classes}
-    task: Task = _built(registry.task, artifact.about["task"], available)
+    task: Task = built(artifact.about["task"], registry.task, {"info": lambda: info_of(artifact)})
     return task
 
 
@@ -52,10 +47,5 @@ def data_of(artifact: Artifact, overrides: Sequence[str]) -> DataModule:
         if not override.startswith("data."):
             raise RecipeError(f"'{override}' is not of the form data.KEY=VALUE")
         apply_override(override, tree)
-    data: DataModule = _built(registry.data, tree["data"], {"seed": lambda: 0})
+    data: DataModule = built(tree["data"], registry.data, {"seed": lambda: 0})
     return data
-
-
-def _built(kind: Registry, section: Any, available: Mapping[str, Callable[[], Any]]) -> Any:
-    spec = typed(section, Annotated[Component, kind], kind.decorator)
-    return call(kind.find(spec.name), spec, available)

@@ -33,8 +33,11 @@ def picture_files(names: Iterable[str | Path]) -> list[Path]:
         if path.is_dir():
             endings = Image.registered_extensions()
             here = sorted(file for file in path.rglob("*") if file.suffix.lower() in endings and file.is_file())
+        elif path.is_file():
+            here = [path]
         else:
-            here = [path] if path.is_file() else sorted(filter(Path.is_file, map(Path, glob(str(name), recursive=True))))
+            matches = glob(str(name), recursive=True)  # noqa: PTH207  pathlib takes no absolute patterns
+            here = sorted(file for file in map(Path, matches) if file.is_file())
         if not here:
             raise DataError(f"'{name}' is no picture, no folder with pictures, and no glob that matches one")
         found += here

@@ -1,10 +1,10 @@
 """Predictions for pictures, by an artifact or an exported file: what it says about itself is all that is needed."""
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from PIL import Image
@@ -18,9 +18,8 @@ from distill.export import onnx_file
 from distill.measure.evaluation import to_accelerator
 from distill.models.surgery import deployable
 from distill.pipeline.picture_inputs import Picture, batched_inputs, picture_files
-from distill.recipe.schema import Component
-from distill.recipe.typed import typed
-from distill.registry import call, task
+from distill.recipe.typed import built
+from distill.registry import task
 from distill.tasks import Task
 
 
@@ -64,9 +63,7 @@ class Predictor:
         if missing := {"task", "info"} - about.keys():
             raise ArtifactError(f"{name} does not say its {' and '.join(sorted(missing))}: it was not made by a recipe")
         info = DataInfo.from_json(about["info"])
-        spec = typed(about["task"], Annotated[Component, task], "task")
-        available: dict[str, Callable[[], Any]] = {"info": lambda: info, "num_classes": lambda: info.num_classes}
-        return cls(network, info, call(task.find(spec.name), spec, available))
+        return cls(network, info, built(about["task"], task, {"info": lambda: info}))
 
     @torch.inference_mode()
     def predict(self, pictures: Sequence[Picture]) -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from distill.errors import RecipeError
 from distill.ranges import FINITE, Range
-from distill.registry import Registry, did_you_mean, schema
+from distill.recipe.schema.components import Component
+from distill.registry import Registry, call, did_you_mean, schema
 
 FROM_THE_DATA = ("num_classes", "channels")
 
@@ -68,9 +69,19 @@ def section(value: Any, kind: Any, place: str) -> Any:
         raise RecipeError(f"at {place}: {error}" if place else str(error)) from None
 
 
-def component(section: Any, registry: Registry) -> Any:
-    """A component's name, or the mapping of its name and settings, outside of a recipe: an artifact's task, say."""
-    return _named(section, Component, registry, registry.decorator, None)
+def built(section: Any, registry: Registry, available: Mapping[str, Callable[[], Any]]) -> Any:
+    """The component that a name, or a mapping of a name and settings, stands for.
+
+    Args:
+        section: plain data, for example what an artifact says about its task.
+        registry: where to look up the name.
+        available: what can be injected.
+
+    Raises:
+        RecipeError: an unknown name or setting.
+    """
+    spec = _named(section, Component, registry, registry.decorator, None)
+    return call(registry.find(spec.name), spec, available)
 
 
 @cache

@@ -17,7 +17,7 @@ def run(options: Namespace) -> None:
     from rich.table import Table
 
     from distill.cli._artifacts import info_of, open_made_by_recipe
-        from distill.console import console
+    from distill.console import console
     from distill.errors import UserError
     from distill.export import onnx_file
     from distill.measure import latency

@@ -21,5 +21,5 @@ def run(options: Namespace) -> None:
 
     artifact = open_made_by_recipe(options.artifact, options.allow)
     batches = data_of(artifact, options.overrides).test_dataloader()
-    for name, value in score(to_accelerator(deployable(artifact.model)), batches, task_of(artifact).metrics).items():
+    for name, value in score(to_accelerator(deployable(artifact.model)), batches, task_of(artifact)).items():
         console.print(f"test/{name} {value:.4f}")

@@ -20,24 +20,24 @@ def run(options: Namespace) -> None:
     from distill.console import console
     from distill.export import refuse_missing
     from distill.pipeline.picture_inputs import unlabelled_batches
-    from distill.recipe.typed import component
+    from distill.recipe.typed import built
 
     registry.exporter.check(options.to)
     refuse_missing(options.to)
     artifact = open_made_by_recipe(options.artifact, options.allow)
     samples = unlabelled_batches(info_of(artifact), options.images, at_most=512 if options.images else 64)
     folder = Path(options.output) if options.output else Path(options.artifact).parent
-    spec = component(options.to, registry.exporter)
+    task = task_of(artifact)
     available = {
         "artifact": lambda: artifact,
         "folder": lambda: folder,
         "samples": lambda: samples,
-        "task": lambda: task_of(artifact),
+        "task": lambda: task,
     }
-    made = registry.call(registry.exporter.find(options.to), spec, available)
+    made = built(options.to, registry.exporter, available)
     checked = "pictures" if options.images else "noise (--images PATH checks on pictures)"
     console.print(
         f"{made.path}: {made.nbytes:,} bytes; on {checked} it differs from the artifact by {made.difference:.1e}, "
-        f"agreement {100 * made.agreement:.1f} %",
+        f"{task.agreement_name} {100 * made.agreement:.1f} %",
         markup=False,
     )
