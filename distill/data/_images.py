@@ -8,6 +8,7 @@ from torch import Tensor
 from distill.batch import Batch
 from distill.data._loading import Batches, BatchIndices, EveryView, Loader, Source
 from distill.data._split import stratified
+from distill.data.info import DataInfo
 from distill.errors import RecipeError
 
 
@@ -55,6 +56,16 @@ class ImageData(pl.LightningDataModule):
         self.image_size = image_size
         self.batch_size = batch_size
         self.workers = workers
+
+    @property
+    def info(self) -> DataInfo:
+        """What the data set says about itself."""
+        return DataInfo(self.channels, self.image_size, self.mean, self.std, self.class_names)
+
+    @property
+    def samples(self) -> int:
+        """Training samples."""
+        return len(self.train.labels)
 
     def train_dataloader(self) -> Loader:
         batches = Batches(len(self.train.labels), self.batch_size, self.seed, self.views)

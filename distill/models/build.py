@@ -16,16 +16,21 @@ from students import student
 log = logging.getLogger(__name__)
 
 
-def network_entry(spec: Network, *, num_classes: int, channels: int) -> dict[str, Any]:
-    """All that rebuilds a network: its name and every setting, those that follow from the data filled in."""
+def network_entry(spec: Network, inferred: Mapping[str, Any]) -> dict[str, Any]:
+    """All that rebuilds a network: its name and every setting.
+
+    Args:
+        spec: the recipe entry.
+        inferred: arguments that follow from data and task; they fill in what the network accepts and the entry leaves
+            open.
+    """
     component = student.find(spec.name)
     if spec.name in student.names():
         settings = options(component, spec)
     else:
         settings = dict(spec.arguments)
-        if "num_classes" not in settings and _accepts(component, "num_classes"):
-            settings["num_classes"] = None
-    for key, value in (("num_classes", num_classes), ("channels", channels)):
+        settings |= {key: None for key in inferred if key not in settings and _accepts(component, key)}
+    for key, value in inferred.items():
         if key in settings and settings[key] is None:
             settings[key] = value
     return {"name": spec.name, **settings}
@@ -55,4 +60,5 @@ def build_network(entry: Mapping[str, Any], allow: Collection[str] = ()) -> nn.M
 
 def _accepts(component: Any, key: str) -> bool:
     parameters = inspect.signature(component).parameters.values()
-    return any(p.name == key or p.kind is p.VAR_KEYWORD for p in parameters)
+    # Builders of torchvision pass any other argument on to a class, which knows this one.
+    return any(p.name == key or (p.kind is p.VAR_KEYWORD and key == "num_classes") for p in parameters)

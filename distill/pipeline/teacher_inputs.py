@@ -12,7 +12,7 @@ import torchvision
 from safetensors import SafetensorError, safe_open
 
 from distill.artifact.file_format import KEY
-from distill.data import DataModule
+from distill.data import DataInfo
 from distill.errors import RecipeError
 from distill.models.input_transform import INPUT_TRANSFORM, InputTransform
 from distill.recipe.schema import TeacherNetwork
@@ -20,14 +20,14 @@ from distill.recipe.schema import TeacherNetwork
 log = logging.getLogger(__name__)
 
 
-def input_transform(spec: TeacherNetwork, data: DataModule, channels: int | None) -> dict[str, Any] | None:
+def input_transform(spec: TeacherNetwork, data: DataInfo, channels: int | None) -> dict[str, Any] | None:
     """The settings of `InputTransform` for a teacher, None if its images are the data's.
 
     What the recipe says comes first, then what the teacher's weights are known to have been trained on.
 
     Args:
         spec: the recipe entry.
-        data: where images come from.
+        data: what the data set says about its images.
         channels: of the network's input, None if it does not tell.
 
     Raises:
@@ -78,8 +78,8 @@ def _recorded(path: Path) -> dict[str, Sequence[Any]]:
             head = json.loads((file.metadata() or {}).get(KEY, "{}"))
     except (OSError, SafetensorError):  # no file, or not one of ours
         return {}
-    data = head.get("about", {}).get("input", {})
-    size = {"size": [data["height"], data["width"]]} if "height" in data else {}
+    data = head.get("about", {}).get("info", {})
+    size = {"size": data["image_size"]} if data else {}
     own = {key: value for key, value in head.get("network", {}).get(INPUT_TRANSFORM, {}).items() if value is not None}
     found = data | size | own
     return {key: found[key] for key in ("mean", "std", "size") if key in found}

@@ -58,13 +58,14 @@ def fit(
     Raises:
         TrainingError: a weight is no longer a number.
     """
-    stage, monitor = module.stage, module.task.monitor
+    stage, task = module.stage, module.task
+    monitor = f"val/{task.monitor}"
     validates = len(data.val_dataloader()) > 0
     if stage.keep == "best" and not validates:
         raise RecipeError("keep: best needs a validation split, but data.val is 0")
     epochs = Epochs(title, stage.epochs, monitor, on_epoch)
     # The last one comes last: it remembers which epoch was the best. Its own `save_last` would skip worse epochs.
-    best = [_checkpoint(folder, "best", monitor)] if stage.keep == "best" else []
+    best = [_checkpoint(folder, "best", monitor, task.mode)] if stage.keep == "best" else []
     checkpoints = [*best, _checkpoint(folder, "last")]
     trainer = pl.Trainer(
         **_defaults(validates) | dict(settings) | _strategy(stage, settings),
@@ -96,13 +97,13 @@ def _go_on(trainer: pl.Trainer, module: Distiller, data: DataModule, last: Path)
         raise KeyboardInterrupt from None
 
 
-def _checkpoint(folder: Path, name: str, monitor: str | None = None) -> ModelCheckpoint:
+def _checkpoint(folder: Path, name: str, monitor: str | None = None, mode: str = "max") -> ModelCheckpoint:
     """Keeps one epoch in ``folder/name.ckpt``: the best by ``monitor``, or the last one, to go on from."""
     return ModelCheckpoint(
         folder,
         filename=name,
         monitor=monitor,
-        mode="max",
+        mode=mode,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )

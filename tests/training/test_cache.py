@@ -34,7 +34,7 @@ from distill.training.ensemble import Ensemble
 from distill.training.fit import fit
 from distill.training.teacher import Teacher
 from students import student
-from tests.nets import ConvNet
+from tests.nets import TEN_CLASSES, ConvNet
 from tests.training.test_distiller import HINTS, SETTINGS, same
 
 TAPS = ["stage1", "stage3", ""]
@@ -89,7 +89,7 @@ def asked(teacher: CachedTeacher, batches: Iterator[Batch]) -> int:
 class Foreign:
     """All that a data module must offer, and no more."""
 
-    num_classes, class_names, channels, image_size, mean, std, batch_size = 2, ("a", "b"), 1, (8, 8), (0.0,), (1.0,), 4
+    info, batch_size, samples = TEN_CLASSES, 4, 8
 
     def train_dataloader(self) -> None: ...
 
@@ -387,7 +387,7 @@ def trained(folder: Path, recipe: Recipe | None) -> torch.nn.Module:
     module = Distiller(
         network(),
         network(1),
-        Classification(10),
+        Classification(TEN_CLASSES),
         Stage(epochs=3, losses=HINTS),
         optimizer=Optimizer(),
         schedule=Schedule(),
