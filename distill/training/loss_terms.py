@@ -18,20 +18,23 @@ from distill.registry import injected, needs_teacher, options
 from distill.training.ensemble import member
 from distill.training.processes import share
 
+ABSENT = {"train_labels": "the training samples of this data set have no single class each"}
+"""Why an argument cannot be injected."""
+
 
 class Term(nn.Module):
     """``weight * loss(student taps, teacher taps)``.
 
-    A loss that declares ``student: list[Tensor]`` sees all taps at once, as many of each network as the recipe
-    names. Any other sees one pair of taps; several pairs are summed. One that does not ask for ``teacher`` sees the
+    A loss that declares ``student: list[Tensor]`` reads all taps at once, as many of each network as the recipe
+    names. Any other reads one pair of taps; several pairs are summed. One that does not ask for ``teacher`` reads the
     student's taps alone.
 
     Args:
         key: the entry's key in ``losses``, for messages.
         spec: the recipe entry, its tap paths resolved.
-        student: one probe of the student's features, for their shapes.
-        teacher: the same of the teacher.
-        offered: whatever else a loss may ask for when it is built.
+        student: the student's features of an example, for their shapes.
+        teacher: the teacher's features of the same example.
+        injectable: what else a loss may ask for when it is built.
     """
 
     prepared: Tensor
@@ -68,10 +71,11 @@ class Term(nn.Module):
                     f"against {self.spec.teacher} {_sizes(t)}"
                 )
                 raise
+            _check_number(values[-1])
         return self.weight(epoch) * torch.stack(values).sum()
 
     def prepare(self, features: Callable[[str], Iterable[Tensor]]) -> None:
-        """Let the parts that learn something before their stage do so, once; resuming finds it done.
+        """Run the ``prepare`` of the parts that learn something before their stage, once; a resumed run skips it.
 
         Args:
             features: the teacher's features at a path, batch by batch; they can be iterated over again.
@@ -85,7 +89,7 @@ class Term(nn.Module):
         self.prepared.fill_(True)
 
     def deployments(self) -> list[tuple[Callable[..., Any], str]]:
-        """What the parts that say what is kept of a stage make of the student, and at which of its taps."""
+        """``deploy`` of the parts that change the network to keep, and the student's tap that each is called with."""
         pairs = zip(self.parts, self.spec.student, strict=False)
         return [(cast(Any, part).deploy, path) for part, path in pairs if hasattr(part, "deploy")]
 
@@ -111,6 +115,8 @@ class Term(nn.Module):
             return partial(component, **settings)
         if not self.sees_all and self.needs_teacher:
             injectable["teacher_model"], injectable["teacher_path"] = member(injectable["teacher_model"], tap)
+        if absent := [need for need in injected(component) if need not in injectable]:
+            raise RecipeError(f"it needs {absent[0]}, but {ABSENT.get(absent[0], 'this stage has none')}")
         return cast(nn.Module, component(**{need: injectable[need] for need in injected(component)}, **settings))
 
 
@@ -118,14 +124,14 @@ class Term(nn.Module):
 def bind(
     specs: Mapping[str, Loss], student: Features, teacher: Features, example: Batch, injectable: Mapping[str, Any]
 ) -> nn.ModuleDict:
-    """A term for every entry of ``losses``, each tried on the example.
+    """A term for every entry of ``losses``, each computed once on the example.
 
     Args:
         specs: the entries, their taps written out.
         student: the example's features, as the student has them.
         teacher: as the teacher has them.
-        example: a batch.
-        offered: what losses may ask for when they are built.
+        example: the batch.
+        injectable: what losses may ask for when they are built.
 
     Raises:
         RecipeError: names the loss and the feature maps that it cannot compare.
@@ -143,16 +149,22 @@ def bind(
 
 
 def with_taps(spec: Loss, student: nn.Module, teacher: nn.Module | None) -> Loss:
-    """The entry with its tap paths written out; a loss that needs no teacher has none of it."""
+    """The entry with its tap paths written out; a loss that reads no teacher has no teacher's taps."""
     asks = needs_teacher(spec.name)
     if asks and teacher is None:
         raise TapError(f"loss '{spec.name}' compares with a teacher, but there is none")
     if not asks and spec.teacher:
-        raise RecipeError(f"loss '{spec.name}' looks at the student alone: remove teacher: {spec.teacher}")
+        raise RecipeError(f"loss '{spec.name}' reads the student alone: remove teacher: {spec.teacher}")
     if spec.taps == "stages":
-        theirs = stages(teacher) if asks and teacher else []
-        return replace(spec, student=stages(student), teacher=theirs, taps=None)
+        teacher_taps = stages(teacher) if asks and teacher else []
+        return replace(spec, student=stages(student), teacher=teacher_taps, taps=None)
     return replace(spec, student=spec.student or [""], teacher=(spec.teacher or [""]) if asks else [])
+
+
+def _check_number(value: Any) -> None:
+    if not isinstance(value, Tensor) or value.dim():
+        found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise RecipeError(f"it returns {found}, but a loss is one number: take its mean")
 
 
 def unique(groups: Iterable[list[str]]) -> list[str]:

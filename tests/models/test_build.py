@@ -15,20 +15,20 @@ SAMPLES = {"num_classes": 7, "channels": 1}
 
 
 def test_classes_and_channels_follow_from_the_data() -> None:
-    made = network_entry(load("smoke").student, **SAMPLES)
+    made = network_entry(load("smoke").student, SAMPLES)
     assert made == {"name": "mobilenet_v1", "width": 0.25, "small_images": True, "num_classes": 7, "channels": 1}
     assert build_network(made)(torch.zeros(2, 1, 8, 8)).shape == (2, 7)
 
 
 def test_torchvisions_networks_are_found_by_name() -> None:
-    made = network_entry(load("smoke", ["student={name: efficientnet_b0}"]).student, **SAMPLES)
+    made = network_entry(load("smoke", ["student={name: efficientnet_b0}"]).student, SAMPLES)
     assert build_network(made)(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
 
 
 def test_a_network_of_the_users_own() -> None:
     recipe = load("smoke", ["student={name: 'tests.nets:ConvNet', arguments: {width: 2}}"])
-    made = network_entry(recipe.student, **SAMPLES)
-    assert made == {"name": "tests.nets:ConvNet", "width": 2, "num_classes": 7}
+    made = network_entry(recipe.student, SAMPLES)
+    assert made == {"name": "tests.nets:ConvNet", "width": 2, "num_classes": 7, "channels": 1}
     assert isinstance(build_network(made, allow=["tests.nets"]), ConvNet)
 
 

@@ -35,7 +35,7 @@ from distill.training.ensemble import Ensemble
 from distill.training.fit import fit
 from distill.training.teacher import Teacher
 from students import student
-from tests.nets import ConvNet
+from tests.nets import TEN_CLASSES, ConvNet
 from tests.training.test_distiller import HINTS, SETTINGS, same
 
 TAPS = ["stage1", "stage3", ""]
@@ -388,7 +388,7 @@ def trained(folder: Path, recipe: Recipe | None) -> torch.nn.Module:
     module = Distiller(
         network(),
         network(1),
-        Classification(10),
+        Classification(TEN_CLASSES),
         Stage(epochs=3, losses=HINTS),
         optimizer=Optimizer(),
         schedule=Schedule(),
