@@ -19,7 +19,6 @@ from distill.models.cost import evaluating
 log = logging.getLogger(__name__)
 
 Layout = Literal["channels_first", "channels_last", "tokens"]
-LAYOUTS = ("channels_first", "channels_last", "tokens")
 
 LEADING = (0, 1, 2, 5)
 """How many tokens may stand before those of the patches: a class token, one for distillation, or four registers."""
@@ -33,7 +32,8 @@ def layouts(model: nn.Module, images: Tensor, features: Mapping[str, Tensor]) ->
         images: a batch; the first image is run.
         features: what the network gives at each path.
     """
-    maps = [path for path, feature in features.items() if feature.dim() == 4]
+    known = {path for path, _ in model.named_modules()}
+    maps = [path for path, feature in features.items() if feature.dim() == 4 and path in known]
     # Only where channels come last are 4-D features normalised or multiplied along the last axis.
     if not maps or not any(isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.Linear) for module in _inner(model)):
         return dict.fromkeys(features, "channels_first")

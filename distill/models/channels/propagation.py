@@ -21,7 +21,6 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from distill.models.channels.narrow import (
     Channelwise,
     Convolution,
-    Narrowable,
     Transposed,
     depthwise,
     shape_after,
