@@ -13,6 +13,7 @@ from torch import nn
 from distill.artifact import Plan
 from distill.data import DataModule
 from distill.errors import RecipeError, TrainingError
+from distill.parent import followed_by_children
 from distill.recipe.schema import Stage
 from distill.training.batch_norms import synchronized
 from distill.training.checkpoints import BEST, LAST, CheckpointFiles, resume_point
@@ -98,7 +99,8 @@ def fit(
 def _train(trainer: pl.Trainer, module: Distiller, data: DataModule, checkpoint: Path | None) -> None:
     """Train from ``checkpoint``, or from the start."""
     try:
-        trainer.fit(module, datamodule=cast(pl.LightningDataModule, data), ckpt_path=checkpoint, weights_only=True)
+        with followed_by_children():
+            trainer.fit(module, datamodule=cast(pl.LightningDataModule, data), ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # Lightning raises it after Ctrl-C
         raise KeyboardInterrupt from None
 
