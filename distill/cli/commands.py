@@ -48,7 +48,7 @@ def evaluate(options: Namespace) -> None:
     """Score an artifact on the test split of its data."""
     artifact = _open(options.artifact, options.allow)
     samples = _data(artifact, options.overrides)
-    judge = _build(task, artifact.about["task"], samples.num_classes)
+    judge = _build(task, artifact.about["task"], samples.info.num_classes)
     batches = samples.test_dataloader()
     for name, value in score(to_accelerator(deployable(artifact.model)), batches, judge.metrics).items():
         console.print(f"test/{name} {value:.4f}")

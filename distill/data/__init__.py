@@ -6,29 +6,26 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from distill.batch import Batch
+from distill.data.info import DataInfo
 from distill.registry import data
 
-__all__ = ["DataModule", "Viewed", "data"]
+__all__ = ["DataInfo", "DataModule", "Viewed", "data"]
 
 
 @runtime_checkable
 class DataModule(Protocol):
-    """What a data set offers to a run; it is a Lightning data module as well.
+    """What a run needs of a data set, which is a Lightning data module as well.
 
     Validation is a part of the training set, or a split of its own; the test split is read once, at the end of a run.
     """
 
-    num_classes: int
-    class_names: tuple[str, ...]
-    channels: int
-    image_size: tuple[int, int]
-    """(height, width)"""
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    """What inputs are normalised with, per channel, for pixels from 0 to 1."""
+    info: DataInfo
 
     batch_size: int
     """Samples in a training batch, over all processes."""
+
+    samples: int
+    """Training samples, after the validation part is held out: `Batch.sample` is below it."""
 
     def train_dataloader(self) -> DataLoader[Batch]: ...
 
@@ -36,11 +33,11 @@ class DataModule(Protocol):
 
     def test_dataloader(self) -> DataLoader[Batch]: ...
 
-    def train_labels(self) -> Tensor:
-        """The training labels, in the order of `Batch.sample`."""
+    def train_labels(self) -> Tensor | None:
+        """(samples,) class of each training sample, by `Batch.sample`; None where a sample has no single class."""
 
     def calibration(self, samples: int) -> list[Batch]:
-        """Some training images of every class, the same each time, not augmented."""
+        """That many training samples, the same in every run, not augmented; every class in proportion, if any."""
 
     def fingerprint(self) -> str:
         """Names the content: two data sets of one fingerprint hold the same samples in the same splits."""
@@ -48,7 +45,7 @@ class DataModule(Protocol):
 
 @runtime_checkable
 class Viewed(Protocol):
-    """What a data set promises beside that if a teacher's answers to it may be cached.
+    """What a data set promises as well if a teacher's outputs on it may be cached.
 
     How a training sample looks depends on the seed and `Batch.view` alone, and epoch e shows view ``e % views``.
     """

@@ -1,13 +1,16 @@
 """What a recipe's entries become: networks with their first weights, and stages ready to train."""
 
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from distill.artifact import Artifact
 from distill.data import DataModule
-from distill.models.build import build_network, network_entry
+from distill.models.auxiliary import auxiliary_weights, heads_fit, remove_heads
+from distill.models.build import REMOVED_HEADS, build_network, network_entry
 from distill.models.input_transform import INPUT_TRANSFORM
 from distill.models.weights import load_weights
 from distill.pipeline.teacher_inputs import input_transform
@@ -16,10 +19,12 @@ from distill.tasks import Task
 from distill.training.distiller import Distiller
 from distill.training.teacher import Teacher
 
+log = logging.getLogger(__name__)
+
 
 def initial_artifact(spec: Network, data: DataModule, seed: int) -> Artifact:
     """A network with its first weights: from the seed, or from a checkpoint."""
-    entry = network_entry(spec, num_classes=data.num_classes, channels=data.channels)
+    entry = network_entry(spec, num_classes=data.info.num_classes, channels=data.info.channels)
     own = input_transform(spec, data, entry.get("channels")) if isinstance(spec, TeacherNetwork) else None
     entry |= {INPUT_TRANSFORM: own} if own else {}
     torch.manual_seed(seed)
@@ -27,7 +32,27 @@ def initial_artifact(spec: Network, data: DataModule, seed: int) -> Artifact:
     if spec.weights:
         trains_on = getattr(spec, "epochs", 1) > 0
         load_weights(model, spec.weights, name=spec.name, new_classifier=trains_on)
-    return Artifact(model.eval(), network=entry)
+    artifact = Artifact(model.eval(), network=entry)
+    images = data.calibration(2)[0].inputs
+    if not heads_fit(model, images):
+        size = "x".join(map(str, images.shape[2:]))
+        log.warning("%s: its auxiliary heads cannot read images of %s and are left out", spec.name, size)
+        artifact = without_auxiliary(artifact, images)
+    return artifact
+
+
+def without_auxiliary(artifact: Artifact, images: Tensor) -> Artifact:
+    """The artifact of a network that is trained: auxiliary heads do not ship.
+
+    Args:
+        artifact: before any hook.
+        images: a batch that the network reads.
+    """
+    if not auxiliary_weights(artifact.model):
+        return artifact
+    model = artifact.copy_model()
+    removed = remove_heads(model, images)
+    return replace(artifact, model=model, network={**artifact.network, REMOVED_HEADS: removed})
 
 
 def build_distiller(
@@ -40,6 +65,7 @@ def build_distiller(
     cached: Callable[[Teacher], nn.Module] = lambda teacher: teacher,
 ) -> Distiller:
     """One stage of a recipe, ready to train."""
+    labels = data.train_labels()
     # Another seed: two networks that begin alike would have nothing to tell each other.
     peer = initial_artifact(stage.peer, data, recipe.seed + 1).model if stage.peer else None
     return Distiller(
@@ -50,7 +76,7 @@ def build_distiller(
         optimizer=recipe.optimizer,
         schedule=recipe.schedule,
         example=data.calibration(8)[0],
-        injectable={"train_labels": data.train_labels(), "batch_size": data.batch_size},
+        injectable={"batch_size": data.batch_size, **({} if labels is None else {"train_labels": labels})},
         peer=peer,
         cached=cached,
         seed=recipe.seed,

@@ -18,7 +18,7 @@ from distill.data import DataModule
 from distill.errors import RecipeError
 from distill.export import refuse_missing
 from distill.pipeline.apply_hook import apply_hook
-from distill.pipeline.build import build_distiller, initial_artifact
+from distill.pipeline.build import build_distiller, initial_artifact, without_auxiliary
 from distill.recipe.schema import Network, Recipe, Stage
 from distill.tasks import Task
 from distill.training.distiller import Distiller
@@ -73,6 +73,7 @@ def dry_run(recipe: Recipe, data: DataModule, task: Task) -> list[Distiller]:
             model, plans = rehearsed[-1].deployed()
             trained = replace(trained, model=model, plans=(*trained.plans, *plans))
         known[name], artifact = trained.model, artifact if stage.student else trained
+    artifact = without_auxiliary(artifact, data.calibration(2)[0].inputs)
     for name, spec in recipe.compress.items():
         with _at(f"compress.{name}"):
             for progress in sorted({1 / spec.rounds, 1.0}):
@@ -105,6 +106,6 @@ def _fitting(role: str, spec: Network, data: DataModule, seed: int) -> Artifact:
     except RuntimeError as error:
         size = "x".join(map(str, inputs.shape[1:]))
         raise RecipeError(f"the {role} '{spec.name}' cannot read inputs of {size}: {error}") from None
-    if outputs.shape[1:] != (data.num_classes,):
-        raise RecipeError(f"the {role} answers {outputs.shape[1]} classes, but the data has {data.num_classes}")
+    if outputs.shape[1:] != (data.info.num_classes,):
+        raise RecipeError(f"the {role} answers {outputs.shape[1]} classes, but the data has {data.info.num_classes}")
     return artifact

@@ -58,10 +58,10 @@ class Experiment:
     def open(cls, recipe: Recipe, on_epoch: OnEpoch | None = None) -> Iterator["Experiment"]:
         """Build data and task, try every stage and hook on a few images, then make the run's folder."""
         data = call(datasets.find(recipe.data.name), recipe.data, {"seed": lambda: recipe.seed})
-        task = call(tasks.find(recipe.task.name), recipe.task, {"num_classes": lambda: data.num_classes})
+        task = call(tasks.find(recipe.task.name), recipe.task, {"num_classes": lambda: data.info.num_classes})
         set_views(data, recipe.cache.views if recipe.cache else None)
-        if recipe.cache and (recipe.cache.top_k or 0) >= data.num_classes:
-            raise RecipeError(f"cache.top_k={recipe.cache.top_k}, but there are only {data.num_classes} classes")
+        if recipe.cache and (recipe.cache.top_k or 0) >= data.info.num_classes:
+            raise RecipeError(f"cache.top_k={recipe.cache.top_k}, but there are only {data.info.num_classes} classes")
         require_trainer(recipe.trainer)
         dry_run(recipe, data, task)
         folder = recipe.output / recipe.recipe / key(_effects(recipe))[:8]
@@ -148,13 +148,13 @@ class Experiment:
     @cached_property
     def about(self) -> dict[str, Any]:
         """What an artifact needs to be evaluated and exported on its own."""
-        height, width = self.data.image_size
-        size = {"channels": self.data.channels, "height": height, "width": width}
+        height, width = self.data.info.image_size
+        size = {"channels": self.data.info.channels, "height": height, "width": width}
         return {
             "task": plain(self.recipe.task),
             "data": plain(self.recipe.data),
-            "input": {**size, "mean": list(self.data.mean), "std": list(self.data.std)},
-            "classes": list(self.data.class_names),
+            "input": {**size, "mean": list(self.data.info.mean), "std": list(self.data.info.std)},
+            "classes": list(self.data.info.class_names),
         }
 
     def _describe(self, name: str, artifact: Artifact, size: int, seconds: float) -> Step:

@@ -49,7 +49,7 @@ def write_final_report(experiment: Experiment, made: Made, stages: Made, exporte
         monitor=experiment.task.monitor,
         curves={name: done.curve for name, done in trained.items() if done.curve},
         confusion=final["confusion"],
-        classes=experiment.data.class_names,
+        classes=experiment.data.info.class_names,
         resolved=resolved(experiment.recipe),
         versions=provenance(),
     )
@@ -114,6 +114,6 @@ def _timed(experiment: Experiment, made: Made, exported: Exports) -> dict[str, d
 def _track(experiment: Experiment, steps: tuple[Step, ...], confusion: list[list[int]]) -> None:
     experiment.tracker.steps(steps)
     if confusion:
-        experiment.tracker.confusion(confusion, experiment.data.class_names)
+        experiment.tracker.confusion(confusion, experiment.data.info.class_names)
     recipe = experiment.recipe.recipe
     experiment.tracker.artifact(experiment.folder / "student.safetensors", f"{recipe}-student", {"recipe": recipe})

@@ -16,6 +16,7 @@ from distill.measure.evaluation import to_accelerator
 from distill.models import cost
 from distill.models.surgery import deployable
 from distill.pipeline.apply_hook import apply_hook
+from distill.pipeline.build import without_auxiliary
 from distill.pipeline.experiment import Experiment
 from distill.pipeline.final_report import write_final_report
 from distill.pipeline.step_store import Finished
@@ -84,10 +85,11 @@ def train_teacher(experiment: Experiment, name: str, spec: TeacherNetwork) -> Fi
     def make(folder: Path) -> tuple[Artifact, Curve]:
         start = experiment.network(spec)
         if not spec.epochs:
-            return start, []
+            return without_auxiliary(start, experiment.example.inputs), []
         stage = Stage(epochs=spec.epochs, optimizer=spec.optimizer, schedule=spec.schedule)
         trained = experiment.train(start.model, stage, name, folder, {})
-        return replace(start, model=trained.student), trained.curve
+        artifact = replace(start, model=trained.student)
+        return without_auxiliary(artifact, experiment.example.inputs), trained.curve
 
     training = [plain(recipe.optimizer), plain(recipe.schedule), recipe.trainer] if spec.epochs else []
     return experiment.do(name, key(experiment.key, plain(spec), _content(spec.weights), training), make)
@@ -133,12 +135,20 @@ def train_stage(
         artifact = start.artifact if start else experiment.network(network)
         trained = experiment.train(artifact.copy_model(), stage, name, folder, teachers)
         artifact = replace(artifact, model=trained.student, plans=(*artifact.plans, *trained.plans))
+        if is_last(recipe, stage):
+            artifact = without_auxiliary(artifact, experiment.example.inputs)
         return artifact, trained.curve
 
     origin = start.key if start else [plain(network), _content(network.weights)]
     training = [plain(stage), plain(recipe.optimizer), plain(recipe.schedule), recipe.trainer]
     step_key = key(experiment.key, origin, training, experiment.heard(teachers))
     return experiment.do(name, step_key, make)
+
+
+def is_last(recipe: Recipe, stage: Stage) -> bool:
+    """Whether no later stage goes on with the network that this one trains."""
+    continued = [stage for stage in recipe.stages.values() if not stage.student][:-1]
+    return all(stage is not one for one in continued)
 
 
 def compress(experiment: Experiment, student: Finished, teachers: Mapping[str, Finished]) -> dict[str, Finished]:

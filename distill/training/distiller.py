@@ -14,6 +14,7 @@ from torchmetrics import MetricCollection
 from distill.artifact import Plan
 from distill.batch import Batch
 from distill.errors import RecipeError, TrainingError
+from distill.models.auxiliary import auxiliary_weights
 from distill.models.taps import Features, Taps
 from distill.recipe.schema import Optimizer, Schedule, Stage
 from distill.tasks import Task
@@ -122,6 +123,11 @@ class Distiller(pl.LightningModule):
                 output, seen = self.student(batch.inputs)
         if self.stage.task_weight and output is not None:
             values["task"] = self.stage.task_weight * self.task.loss(output, batch.labels)
+            values |= {
+                name: self.stage.task_weight * weight * self.task.loss(seen[name], batch.labels)
+                for name, weight in auxiliary_weights(self.student.model).items()
+                if name in seen
+            }
         fixed = {path: feature.detach() for path, feature in told.items()}
         if output is not None:  # else the block that leads to it has no turn
             values |= {key: term(seen, fixed, batch, epoch) for key, term in self.terms.items()}
