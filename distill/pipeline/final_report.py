@@ -1,13 +1,12 @@
 """After the last step: read the test split once, time every network, write table, pictures and report.json."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
-from distill import atomic, report
+from distill import report, sealed
 from distill.artifact.step import Step
 from distill.console import console
 from distill.errors import ExportError
@@ -65,11 +64,11 @@ def judge(experiment: Experiment, made: Made, exported: Exports) -> dict[str, An
     """Test metrics, confusion matrix and latencies; kept in ``final.json``, so the test split is never read twice."""
     file = experiment.folder / "final.json"
     what = key({name: done.key for name, done in made.items()}, list(exported))
-    if file.is_file() and (known := json.loads(file.read_text()))["key"] == what:
+    known = sealed.read_or_warn(file, "metrics on the test split and latencies are measured again")
+    if known and known["key"] == what:
         return known
     final = {"key": what, **_tested(experiment, made, exported), "latency_ms": _timed(experiment, made, exported)}
-    with atomic.replacing(file) as part:
-        part.write_text(json.dumps(final))
+    sealed.write(file, final)
     return final
 
 
