@@ -10,6 +10,7 @@ from rich.table import Table
 
 from distill.console import console, quiet_libraries
 from distill.errors import DistillError, RecipeError
+from distill.parent import end_with_parent
 
 USAGE = """\
 [bold]python train.py recipe=NAME[/bold] [key.path=value ...] [--debug]
@@ -30,6 +31,7 @@ def guarded(work: Callable[[], None], *, debug: bool) -> int:
     Returns:
         0 if all went well, 2 for a mistake of the user, 1 for a failure, 130 after Ctrl-C.
     """
+    end_with_parent()
     try:
         quiet_libraries(debug=debug)
         work()

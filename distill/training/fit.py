@@ -14,6 +14,7 @@ from distill.artifact import Plan
 from distill.data import DataModule
 from distill.errors import RecipeError, TrainingError
 from distill.models.state import load_state
+from distill.parent import followed_by_children
 from distill.recipe.schema import Stage
 from distill.training.batch_norms import synchronized
 from distill.training.checkpoints import BEST, LAST, CheckpointFiles, resume_point
@@ -98,7 +99,8 @@ def fit(
 def _train(trainer: pl.Trainer, module: Distiller, data: DataModule, checkpoint: Path | None) -> None:
     """Train from ``checkpoint``, or from the start."""
     try:
-        trainer.fit(module, datamodule=cast(pl.LightningDataModule, data), ckpt_path=checkpoint, weights_only=True)
+        with followed_by_children():
+            trainer.fit(module, datamodule=cast(pl.LightningDataModule, data), ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # Lightning raises it after Ctrl-C
         raise KeyboardInterrupt from None
 
