@@ -1,25 +1,27 @@
-"""Pictures in one folder for each class: a user's own, or ImageNet.
-
-Random resized crops: Szegedy et al., Going Deeper with Convolutions, arXiv:1409.4842, section 6.
-"""
+"""Pictures in one folder for each class: a user's own, or ImageNet."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
-from torchvision.transforms import v2
 
 from distill.data import data
-from distill.data._images import ImageData
-from distill.data._samples import Sample, Samples, augmentation, evaluation
+from distill.data._sample_data import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    PARTS,
+    Part,
+    SampleData,
+    centre_of,
+    crop_and_flip,
+)
+from distill.data._samples import Sample
 from distill.data._scan import check_headers, pictures_below, subfolders
-from distill.data._split import shuffled, split
 from distill.data.info import DataInfo
 from distill.data.pictures import open_picture
-from distill.data.preprocessing import Preprocessing
 from distill.errors import DataError, RecipeError
 
 
@@ -45,7 +47,7 @@ class ClassFolders:
 
 
 @data("image_folder")
-class ImageFolder(ImageData):
+class ImageFolder(SampleData):
     """``root/train/<class>/*.jpg`` and ``root/val/<class>/*.jpg``, as ImageNet comes.
 
     ``val`` is then the test set, and a fraction of ``train`` is held out for validation. With ``root/test`` beside
@@ -66,47 +68,35 @@ class ImageFolder(ImageData):
         flip: bool = True,
         workers: int = 4,
     ) -> None:
-        if image_size < 1 or workers < 0 or not 0 < smallest_crop <= 1:
-            raise RecipeError(
-                f"data.image_size={image_size} must be at least 1, data.workers={workers} at least 0, "
-                f"data.smallest_crop={smallest_crop} a share of the picture: above 0, at most 1"
-            )
-        # 224 pixels are the centre of 256.
-        preprocessing = Preprocessing(resize=round(image_size / 0.875), crop=(image_size, image_size))
+        if image_size < 1:
+            raise RecipeError(f"data.image_size={image_size} must be at least 1")
         parts = _listed(root.expanduser())
+        preprocessing = centre_of(image_size)
         info = DataInfo(
             channels=3,
             image_size=(image_size, image_size),
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
             class_names=parts["train"].class_names,
             preprocessing=preprocessing.to_json(),
         )
-        val_is_given = {"val", "test"} <= parts.keys()
-        whole = {
-            part: Samples(reader, torch.arange(len(reader)), evaluation(preprocessing), info, seed)
-            for part, reader in parts.items()
-        }
-        order = shuffled(len(whole["train"]), parts["train"].classes)
-        for_training, for_validation = split(order, limit, 0.0 if val_is_given else val)
-        plain = replace(whole["train"], chosen=for_training)
-        anywhere = v2.RandomResizedCrop(image_size, scale=(smallest_crop, 1.0)) if crop else preprocessing.geometry()
-        mirror = [v2.RandomHorizontalFlip()] if flip else []
+        if "test" not in parts:
+            parts["test"] = parts.pop("val")
         super().__init__(
             seed,
-            replace(plain, transform=augmentation(preprocessing, anywhere, *mirror)),
-            plain,
-            whole["val"] if val_is_given else replace(plain, chosen=for_validation),
-            whole["test"] if "test" in parts else whole["val"],
+            dict(parts),
             info=info,
+            augmentation=crop_and_flip(preprocessing, smallest_crop if crop else None, flip),
+            val=val,
+            limit=limit,
             batch_size=batch_size,
             workers=workers,
         )
 
 
-def _listed(root: Path) -> dict[str, ClassFolders]:
+def _listed(root: Path) -> dict[Part, ClassFolders]:
     """Every picture of 'train' and of 'val', 'test' or both."""
-    there = [part for part in ("train", "val", "test") if (root / part).is_dir()]
+    there = [part for part in PARTS if (root / part).is_dir()]
     if "train" not in there or len(there) == 1:
         raise DataError(f"{root} (data.root) should hold 'train' and 'val', each with a folder of pictures per class")
     parts = {part: _read_folders(root, root / part) for part in there}
