@@ -75,23 +75,29 @@ class SampleData(ImageData):
         )
 
 
-def centre_of(image_size: int) -> Preprocessing:
-    """ImageNet's usual evaluation: 224 pixels are the centre of 256."""
-    return Preprocessing(resize=round(image_size / 0.875), crop=(image_size, image_size))
+def photographs(image_size: int, class_names: tuple[str, ...] = ()) -> DataInfo:
+    """What a set of colour pictures of any size says about itself, evaluated as ImageNet is: 224 pixels are the centre
+    of 256.
+    """
+    if image_size < 1:
+        raise RecipeError(f"data.image_size={image_size} must be at least 1")
+    size = (image_size, image_size)
+    preprocessing = Preprocessing(resize=round(image_size / 0.875), crop=size)
+    return DataInfo(3, size, IMAGENET_MEAN, IMAGENET_STD, class_names, preprocessing=preprocessing.to_json())
 
 
-def crop_and_flip(preprocessing: Preprocessing, smallest: float | None, flip: bool) -> list[v2.Transform]:
+def crop_and_flip(info: DataInfo, smallest: float | None, flip: bool) -> list[v2.Transform]:
     """Random resized crops and mirroring.
 
     Random resized crops: Szegedy et al., Going Deeper with Convolutions, arXiv:1409.4842, section 6.
 
     Args:
-        preprocessing: whose size crops have.
+        info: of the size of crops.
         smallest: the smallest share of a picture that a crop shows; None for the same crop as in evaluation.
         flip: whether to mirror left and right with probability 1/2.
     """
     if smallest is not None and not 0 < smallest <= 1:
         raise RecipeError(f"data.smallest_crop={smallest} is a share of the picture: above 0, at most 1")
-    whole = preprocessing.geometry()
-    crop = whole if smallest is None else v2.RandomResizedCrop(preprocessing.crop, scale=(smallest, 1.0))
+    whole = Preprocessing.from_json(info.preprocessing).geometry()
+    crop = whole if smallest is None else v2.RandomResizedCrop(info.image_size, scale=(smallest, 1.0))
     return [crop, v2.RandomHorizontalFlip()] if flip else [crop]

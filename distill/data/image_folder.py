@@ -1,6 +1,5 @@
 """Pictures in one folder for each class: a user's own, or ImageNet."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,20 +8,13 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from distill.data import data
-from distill.data._sample_data import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    PARTS,
-    Part,
-    SampleData,
-    centre_of,
-    crop_and_flip,
-)
+from distill.data._sample_data import PARTS, Part, SampleData, crop_and_flip, photographs
 from distill.data._samples import Sample
 from distill.data._scan import check_headers, pictures_below, subfolders
-from distill.data.info import DataInfo
-from distill.data.pictures import open_picture
-from distill.errors import DataError, RecipeError
+from distill.data.decoding import open_picture
+from distill.data.pictures import file_identity
+from distill.errors import DataError
+from distill.ranges import Count, Fraction, HeldOut, Index
 
 
 @dataclass(frozen=True)
@@ -41,9 +33,7 @@ class ClassFolders:
         return Sample((open_picture(self.files[position]),), int(self.classes[position]))
 
     def identity(self, position: int) -> bytes:
-        path = self.files[position]
-        name = os.fsencode(path.relative_to(self.root))
-        return name + f"\t{path.stat().st_size}\t{self.classes[position]}".encode()
+        return file_identity(self.root, self.files[position]) + f"\t{self.classes[position]}".encode()
 
 
 @data("image_folder")
@@ -59,34 +49,24 @@ class ImageFolder(SampleData):
         seed: int,
         *,
         root: Path,
-        batch_size: int = 128,
-        val: float = 0.1,
-        limit: int | None = None,
-        image_size: int = 224,
+        batch_size: Count = 128,
+        val: HeldOut = 0.1,
+        limit: Count | None = None,
+        image_size: Count = 224,
         crop: bool = True,
-        smallest_crop: float = 0.08,
+        smallest_crop: Fraction = 0.08,
         flip: bool = True,
-        workers: int = 4,
+        workers: Index = 4,
     ) -> None:
-        if image_size < 1:
-            raise RecipeError(f"data.image_size={image_size} must be at least 1")
         parts = _listed(root.expanduser())
-        preprocessing = centre_of(image_size)
-        info = DataInfo(
-            channels=3,
-            image_size=(image_size, image_size),
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
-            class_names=parts["train"].class_names,
-            preprocessing=preprocessing.to_json(),
-        )
+        info = photographs(image_size, parts["train"].class_names)
         if "test" not in parts:
             parts["test"] = parts.pop("val")
         super().__init__(
             seed,
             dict(parts),
             info=info,
-            augmentation=crop_and_flip(preprocessing, smallest_crop if crop else None, flip),
+            augmentation=crop_and_flip(info, smallest_crop if crop else None, flip),
             val=val,
             limit=limit,
             batch_size=batch_size,
