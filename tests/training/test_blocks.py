@@ -14,8 +14,8 @@ from distill.errors import RecipeError
 from distill.models.taps import Features, Taps
 from distill.pipeline.run import run
 from distill.recipe.loading import load
-from distill.recipe.typed import section
 from distill.recipe.schema import Cuts, Optimizer, Schedule, Stage
+from distill.recipe.typed import section
 from distill.tasks.classification import Classification
 from distill.training.blocks import Blocks, relative_error
 from distill.training.distiller import Distiller
