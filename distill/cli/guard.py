@@ -10,6 +10,7 @@ from pathlib import Path
 
 from distill.console import quiet_libraries
 from distill.errors import DistillError
+from distill.parent import end_with_parent
 
 _ADVICE = {
     errno.ENOSPC: "make room, or choose another folder with output=FOLDER; finished steps are kept",
@@ -33,6 +34,7 @@ def guarded(work: Callable[[], None], *, debug: bool) -> int:
     Returns:
         0 if all went well, 2 for a mistake of the user, 1 for a failure, 130 after Ctrl-C.
     """
+    end_with_parent()
     try:
         quiet_libraries(debug=debug)
         work()

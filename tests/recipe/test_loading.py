@@ -125,7 +125,7 @@ def test_a_missing_file_is_named() -> None:
         ("", "is empty; the recipes that python train.py lists are examples"),
         ("# only a comment\n", "is empty"),
         ("- a\n- b\n", "holds list, not sections"),
-        ("just words", "holds no sections"),
+        ("just words", "holds str, not sections"),
         ("student: [", "is not YAML: line 1, column 11: a bracket or brace that is not closed"),
         ("seed: 1\n\tstudent: lenet5\n", "is not YAML: line 2, column 1: a tab, where YAML wants blanks"),
         ("output: a: b\n", "line 1, column 10: a second colon; put texts with colons in quotes"),
