@@ -99,9 +99,8 @@ def read(path: Path) -> tuple[Predict, dict[str, str]]:
     try:
         network, weights = path.read_bytes(), path.with_suffix(".bin").read_bytes()
         model = core.read_model(network, weights)
-        said = {
-            key: model.get_rt_info([METADATA, key]).astype(str) for key in ABOUT if model.has_rt_info([METADATA, key])
-        }
+        said = [key for key in ABOUT if model.has_rt_info([METADATA, key])]
+        about = {key: str(model.get_rt_info([METADATA, key]).value) for key in said}
         return runner(network, weights, threads=torch.get_num_threads()), about
     except RuntimeError as error:  # OpenVINO's errors have no other base
         raise ExportError(f"OpenVINO cannot read '{path}': {str(error).splitlines()[-1]}") from error
