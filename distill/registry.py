@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from distill import signatures, source
 from distill.errors import RecipeError
-from distill.signatures import EMPTY, Signature
+from distill.signatures import EMPTY, Setting, Signature
 
 Component = Callable[..., Any]
 C = TypeVar("C", bound=Component)
@@ -55,7 +55,7 @@ class Registry:
         self.injectable = frozenset(injectable)
         self.default = default
         self._fallback = fallback
-        self._foreign = foreign
+        self.foreign = foreign
         self._components: dict[str, Component] = {}
 
     def __call__(self, name: str) -> Callable[[C], C]:
@@ -112,7 +112,7 @@ class Registry:
         """
         if ":" in name:
             _outside(self.kind, name)
-        elif name not in self.names() and name not in self._foreign():
+        elif name not in self.names() and name not in self.foreign():
             raise self._unknown(name)
 
     def find(self, name: str) -> Component:
@@ -132,7 +132,7 @@ class Registry:
         raise self._unknown(name)
 
     def _unknown(self, name: str) -> RecipeError:
-        return RecipeError(f"unknown {self.kind} {did_you_mean(name, self.names(), self._foreign())}")
+        return RecipeError(f"unknown {self.kind} {did_you_mean(name, self.names(), self.foreign())}")
 
 
 MANY = 50
@@ -176,12 +176,14 @@ def schema(component: Component | Signature, base: type, inferred: Collection[st
     if clash := {s.name for s in signature.settings} & {f.name for f in fields(base)}:
         raise TypeError(f"{sorted(clash)} already belong to every {base.__name__}; rename these settings")
     columns = [
-        (s.name, s.hint | None, field(default=None))
-        if s.name in inferred
-        else (s.name, s.hint, field() if s.default is EMPTY else field(default_factory=lambda s=s: s.default))
+        (s.name, s.hint | None, field(default=None)) if s.name in inferred else (s.name, s.hint, _field(s))
         for s in signature.settings
     ]
     return make_dataclass(base.__name__, columns, bases=(base,), kw_only=True)
+
+
+def _field(setting: Setting) -> Any:
+    return field() if setting.default is EMPTY else field(default_factory=lambda: setting.default)
 
 
 def options(component: Component, spec: Any) -> dict[str, Any]:

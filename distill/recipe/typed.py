@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from distill.errors import RecipeError
 from distill.ranges import FINITE, Range
-from distill.registry import Registry, did_you_mean, schema
+from distill.recipe.schema.components import Component
+from distill.registry import Registry, call, did_you_mean, schema
 
 FROM_THE_DATA = ("num_classes", "channels")
 
@@ -42,7 +43,7 @@ def typed(value: Any, hint: Any, place: str, key: str | None = None) -> Any:
     if origin in (list, tuple):
         return origin(typed(item, arguments[0], f"{place}[{i}]") for i, item in enumerate(_list(value, place)))
     if origin is dict:
-        return _mapping(value, *arguments, place)
+        return _mapping(value, arguments[0], arguments[1], place)
     if is_dataclass(hint):
         return section(value, hint, place)
     return _SCALARS[hint](value, place)
@@ -66,6 +67,21 @@ def section(value: Any, kind: Any, place: str) -> Any:
         return kind(**made)
     except RecipeError as error:
         raise RecipeError(f"at {place}: {error}" if place else str(error)) from None
+
+
+def built(section: Any, registry: Registry, available: Mapping[str, Callable[[], Any]]) -> Any:
+    """The component that a name, or a mapping of a name and settings, stands for.
+
+    Args:
+        section: plain data, for example what an artifact says about its task.
+        registry: where to look up the name.
+        available: what can be injected.
+
+    Raises:
+        RecipeError: an unknown name or setting.
+    """
+    spec = _named(section, Component, registry, registry.decorator, None)
+    return call(registry.find(spec.name), spec, available)
 
 
 @cache
