@@ -23,8 +23,8 @@ from distill.artifact import Artifact
 from distill.batch import Batch
 from distill.compress import hook
 from distill.compress.low_rank import _matrices, cp, tensor_train, tucker
-from distill.compress.low_rank._allocation import Allocation, Goal, OptionsByLayer
-from distill.compress.low_rank._factorise import factorise
+from distill.compress.low_rank._allocation import Allocation, Goal, LayersOptions
+from distill.compress.low_rank._factorise import Factorisation
 from distill.console import console, quiet_libraries
 from distill.errors import RecipeError
 from distill.measure.evaluation import score, to_accelerator
@@ -44,29 +44,24 @@ PARTS = (0.75, 0.5, 0.4, 0.3)
 TEST = 2_560
 """Images to judge by, the first of the test split."""
 CHOICES = ("uniform", "none", "inputs", "outputs")
-KINDS = {
-    "svd": (lambda site, error_weights: _matrices.Cut(site, error_weights, "spatial"), _matrices.pair),
-    "tensor_train": (tensor_train.factors, tensor_train.TensorTrain),
-    "tucker": (tucker.factors, tucker.build),
-    "cp": (cp.factors, cp.build),
-}
+BUILD = {"svd": _matrices.pair, "tensor_train": tensor_train.TensorTrain, "tucker": tucker.build, "cp": cp.build}
 
 
 @dataclass(frozen=True)
 class Uniform(Goal):
     """The same part of every layer, the largest with which the network is small enough."""
 
-    def choose(self, menus: OptionsByLayer, total: dict[str, int], judge: object) -> Allocation:
+    def choose(self, by_layer: LayersOptions, total: dict[str, int], evaluate: object) -> Allocation:
         low, high, best = 0.0, 1.0, {}
         saved = (1 - self.max_params) * total["params"]
         for _ in range(20):
             part = (low + high) / 2
             choice = {
                 path: max(fit, key=lambda option: option.params)
-                for path, menu in menus.items()
-                if (fit := [option for option in menu.options if option.params <= part * menu.dense.params])
+                for path, layer in by_layer.items()
+                if (fit := [option for option in layer.options if option.params <= part * layer.dense.params])
             }
-            if sum(menus[path].dense.params - option.params for path, option in choice.items()) >= saved:
+            if sum(by_layer[path].dense.params - option.params for path, option in choice.items()) >= saved:
                 low, best = part, choice
             else:
                 high = part
@@ -78,7 +73,8 @@ class Uniform(Goal):
 def smaller(kind: str, artifact: Artifact, batches: list[Batch], part: float, choice: str) -> Artifact:
     """The artifact with so large a part of its parameters."""
     if choice == "uniform":
-        return factorise(kind, artifact, no_judge, batches, Uniform(max_params=part), "none", None, *KINDS[kind])
+        factorisation = Factorisation(kind, hook.find(kind).__wrapped__, BUILD[kind])
+        return factorisation.compress(artifact, no_judge, batches, Uniform(max_params=part), "none", None)
     return hook.find(kind)(artifact, no_judge, batches, max_params=part, weighting=choice)
 
 
@@ -115,7 +111,7 @@ def main() -> None:
     """Train, factorise, judge, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
-    parser.add_argument("--hooks", nargs="+", default=["svd", "tensor_train"], choices=KINDS)
+    parser.add_argument("--hooks", nargs="+", default=["svd", "tensor_train"], choices=BUILD)
     parser.add_argument("--limit", type=int, default=10_000, help="images to train on and to validate with")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("runs"))

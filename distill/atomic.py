@@ -1,29 +1,76 @@
 """A file appears under its final name when it is whole, or not at all."""
 
+import errno
 import os
+import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from distill.errors import DistillError
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 @contextmanager
-def replacing(path: Path, refuse: type[DistillError] = DistillError) -> Iterator[Path]:
-    """A temporary neighbour of ``path`` to write to. It takes ``path``'s place when the block ends well and is removed
-    when it does not; a file that was at ``path`` before is then still there.
+def replacing(path: Path, refuse: type[DistillError] = DistillError, *, previous: Path | None = None) -> Iterator[Path]:
+    """A temporary neighbour of ``path`` to write to.
+
+    When the block ends without an error and the neighbour's content has reached the disk, it takes ``path``'s place.
+    Otherwise it is removed, and the file that was at ``path`` before is still there. The neighbour is on the same file
+    system as ``path``: the last step is one rename. What a killed process of this machine left behind is removed.
 
     Args:
         path: the final name; its folder is made.
-        refuse: raised when the file system will not have the file, be it read-only, full or forbidden.
+        refuse: the error to raise when the file system refuses the file: read-only, full, forbidden, ...
+        previous: where the file that was at ``path`` is kept; None keeps it only until the new one is whole.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part = path.with_name(f"{_prefix(path)}{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_orphans(path)
         try:
             yield part
+            _flush(part)
+            if previous and path.exists():
+                path.replace(previous)
             part.replace(path)
+            _flush(path.parent)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        raise refuse(f"cannot write {path}: {error.strerror or error}; choose another folder or make room") from error
+        remedy = "make room or choose another folder" if error.errno in FULL else "choose another folder"
+        raise refuse(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name}.{platform.node()}-"
+
+
+def _remove_orphans(path: Path) -> None:
+    for orphan in path.parent.glob(f"{_prefix(path)}*"):
+        process = orphan.name.removeprefix(_prefix(path))
+        if process.isdecimal() and not _runs(int(process)):
+            orphan.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to another user
+        return True
+    return True
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file's content, or a folder's names, are on the disk."""
+    if path.is_dir() and os.name != "posix":
+        return
+    with suppress(PermissionError):  # a folder that may be written but not read
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

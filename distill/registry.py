@@ -9,17 +9,17 @@ So a signature is documentation, schema and constructor at once, and nothing is 
 """
 
 import importlib
-import inspect
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, fields, make_dataclass
 from difflib import get_close_matches
 from functools import cached_property
-from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
+from distill import signatures, source
 from distill.errors import RecipeError
+from distill.signatures import EMPTY, Signature
 
 Component = Callable[..., Any]
 C = TypeVar("C", bound=Component)
@@ -34,7 +34,9 @@ class Registry:
         decorator: the name under which modules import this registry: ``@hook("svd")`` in a file registers ``svd``.
         packages: the packages, sub-packages included, whose files may register components.
         injectable: every name of an argument that the framework can inject into a component of this kind.
-        fallback: finds components that another library owns; returns None for names that it does not know.
+        fallback: imports components that another library owns; returns None for names that it does not know.
+        foreign: the names that ``fallback`` knows, found without importing that library.
+        default: the name that a recipe may leave out.
     """
 
     def __init__(
@@ -44,12 +46,16 @@ class Registry:
         packages: Sequence[str],
         injectable: Collection[str] = (),
         fallback: Callable[[str], Component | None] = lambda name: None,
+        foreign: Callable[[], Collection[str]] = tuple,
+        default: str | None = None,
     ) -> None:
         self.kind = kind
         self.decorator = decorator
         self.packages = tuple(packages)
         self.injectable = frozenset(injectable)
+        self.default = default
         self._fallback = fallback
+        self._foreign = foreign
         self._components: dict[str, Component] = {}
 
     def __call__(self, name: str) -> Callable[[C], C]:
@@ -64,6 +70,8 @@ class Registry:
                     f"{self.kind} '{name}' asks for {sorted(unknown)}, but may ask for {sorted(self.injectable)}; "
                     "make a setting of the recipe keyword-only"
                 )
+            if "<locals>" in getattr(component, "__qualname__", ""):  # made by a factory, which does not know the name
+                component.__name__ = name
             self._components[name] = component
             return component
 
@@ -85,6 +93,28 @@ class Registry:
         """Every name, sorted; nothing is imported."""
         return sorted({*self.modules, *self._components})
 
+    def signature(self, name: str) -> Signature:
+        """What a component asks for and what a recipe may set; nothing is imported if its source says it plainly.
+
+        Raises:
+            RecipeError: there is no component of that name, or it belongs to another library.
+        """
+        read = None
+        if name in self.modules and name not in self._components:
+            read = source.signature(self.modules[name], self.decorator, name)
+        return read or signatures.of(self.find(name))
+
+    def check(self, name: str) -> None:
+        """Check that there is a component of that name; nothing is imported but code outside of this repository.
+
+        Raises:
+            RecipeError: there is none.
+        """
+        if ":" in name:
+            _outside(self.kind, name)
+        elif name not in self.names() and name not in self._foreign():
+            raise self._unknown(name)
+
     def find(self, name: str) -> Component:
         """``"at"`` is a component of this package; ``"package.module:attribute"`` is code outside this repository.
 
@@ -99,48 +129,64 @@ class Registry:
             return self._components[name]
         if component := self._fallback(name):
             return component
-        raise RecipeError(f"unknown {self.kind} {did_you_mean(name, self.names())}")
+        raise self._unknown(name)
+
+    def _unknown(self, name: str) -> RecipeError:
+        return RecipeError(f"unknown {self.kind} {did_you_mean(name, self.names(), self._foreign())}")
 
 
-def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """The second half of every "unknown name" message: the nearest valid name, then all of them."""
+MANY = 50
+"""More names than this are not listed in a message."""
+
+
+def did_you_mean(name: str, valid: Iterable[str], others: Iterable[str] = ()) -> str:
+    """The second half of every "unknown name" message: the nearest valid name, then all of them if they are not many.
+
+    Args:
+        name: what was asked for.
+        valid: the names to list.
+        others: valid too, but not listed.
+    """
     valid = list(valid)
-    close = get_close_matches(name, valid, n=1)
-    hint = f" Did you mean '{close[0]}'?" if close else ""
-    return f"'{name}'.{hint} There are: {', '.join(valid)}"
+    close = get_close_matches(name, [*valid, *others], n=5, cutoff=0.6)
+    if len(valid) <= MANY:
+        hint = f" Did you mean '{close[0]}'?" if close else ""
+        return f"'{name}'.{hint} There are: {', '.join(valid)}"
+    nearest = close or get_close_matches(name, valid, n=5, cutoff=0)
+    quoted = ", ".join(f"'{one}'" for one in nearest)
+    return f"'{name}'. Did you mean {quoted}?" if close else f"'{name}'. The nearest of {len(valid)} are {quoted}"
 
 
 def injected(component: Component) -> list[str]:
     """Names of the positional parameters: the arguments that the framework injects."""
-    return [p.name for p in _parameters(component) if p.kind is p.POSITIONAL_OR_KEYWORD]
+    return list(signatures.injected(component))
 
 
 def required(component: Component) -> list[str]:
     """All arguments to inject into a component: when built and, if it has a ``forward``, when called."""
-    return injected(component) + (injected(component.forward) if hasattr(component, "forward") else [])
+    return list(signatures.of(component).required)
 
 
-def schema(component: Component, base: type, inferred: Collection[str] = ()) -> type:
+def schema(component: Component | Signature, base: type, inferred: Collection[str] = ()) -> type:
     """A dataclass of the component's keyword-only parameters, on top of what every component of its kind has.
 
     Parameters named in ``inferred`` become optional: None means "as the data says".
     """
-    hints = get_type_hints(component.__init__ if inspect.isclass(component) else component)
-    settings = [p for p in _parameters(component) if p.kind is p.KEYWORD_ONLY]
-    if clash := {p.name for p in settings} & {f.name for f in fields(base)}:
-        raise TypeError(f"{component.__name__}: {sorted(clash)} already belong to every {base.__name__}; rename them")
+    signature = component if isinstance(component, Signature) else signatures.of(component)
+    if clash := {s.name for s in signature.settings} & {f.name for f in fields(base)}:
+        raise TypeError(f"{sorted(clash)} already belong to every {base.__name__}; rename these settings")
     columns = [
-        (p.name, hints[p.name] | None, field(default=None))
-        if p.name in inferred
-        else (p.name, hints[p.name], _default(p))
-        for p in settings
+        (s.name, s.hint | None, field(default=None))
+        if s.name in inferred
+        else (s.name, s.hint, field() if s.default is EMPTY else field(default_factory=lambda s=s: s.default))
+        for s in signature.settings
     ]
-    return make_dataclass(component.__name__, columns, bases=(base,), kw_only=True)
+    return make_dataclass(base.__name__, columns, bases=(base,), kw_only=True)
 
 
 def options(component: Component, spec: Any) -> dict[str, Any]:
     """The keyword-only arguments that a typed recipe node holds for ``component``."""
-    return {p.name: getattr(spec, p.name) for p in _parameters(component) if p.kind is p.KEYWORD_ONLY}
+    return {setting.name: getattr(spec, setting.name) for setting in signatures.of(component).settings}
 
 
 def call(component: Component, spec: Any, available: Mapping[str, Callable[[], Any]]) -> Any:
@@ -149,9 +195,9 @@ def call(component: Component, spec: Any, available: Mapping[str, Callable[[], A
 
 
 def _sources(packages: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Name and text of every module of these packages."""
+    """Name and text of every module of these packages; none of them is imported."""
     for package in packages:
-        folder = Path(importlib.import_module(package).__path__[0])
+        folder = source.path_of(package).parent
         for file in sorted(folder.rglob("*.py")):
             parts = file.relative_to(folder).with_suffix("").parts
             yield ".".join((package, *parts)).removesuffix(".__init__"), file.read_text(encoding="utf-8")
@@ -167,16 +213,6 @@ def _outside(kind: str, name: str) -> Component:
         ) from None
     except AttributeError:
         raise RecipeError(f"{kind} '{name}': module '{module}' has no attribute '{attribute}'") from None
-
-
-def _parameters(component: Component) -> list[inspect.Parameter]:
-    return [p for p in inspect.signature(component).parameters.values() if p.name != "self"]
-
-
-def _default(parameter: inspect.Parameter) -> Any:
-    if parameter.default is parameter.empty:
-        return field(default="???")  # OmegaConf's mark for "the recipe must say"
-    return field(default_factory=lambda: parameter.default)
 
 
 loss = Registry(
@@ -206,7 +242,7 @@ given model, with no particular values."""
 form = Registry("storage format", "form", ["distill.artifact", "distill.compress"])
 codec = Registry("codec", "codec", ["distill.codecs"])
 data = Registry("data set", "data", ["distill.data"], injectable={"seed"})
-task = Registry("task", "task", ["distill.tasks"], injectable={"info"})
+task = Registry("task", "task", ["distill.tasks"], injectable={"info"}, default="classification")
 exporter = Registry(
     "export format", "exporter", ["distill.export"], injectable={"artifact", "folder", "samples", "task"}
 )
@@ -214,5 +250,5 @@ exporter = Registry(
 
 def needs_teacher(name: str) -> bool:
     """Whether the loss of that name compares the student with a teacher; some look at the student alone."""
-    component = loss.find(name)
-    return "teacher" in injected(getattr(component, "forward", component))
+    signature = loss.signature(name)
+    return "teacher" in (signature.called or signature.injected)

@@ -1,5 +1,9 @@
 """Networks small enough for a test to train."""
 
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +36,45 @@ def block(channels_in: int, channels_out: int) -> nn.Sequential:
         nn.ReLU(),
         nn.MaxPool2d(2),
     )
+
+
+class Pair(NamedTuple):
+    logits: Tensor
+    aux: Tensor
+
+
+@dataclass
+class Record:
+    logits: Tensor
+    aux: Tensor
+
+
+class Forked(nn.Module):
+    """A dict, a tuple, ... of two heads on one map."""
+
+    def __init__(self, *, kind: str = "dict", num_classes: int = 3) -> None:
+        super().__init__()
+        self.kind = kind
+        self.body = nn.Conv2d(1, 4, 3, padding=1)
+        self.head = nn.Linear(4, num_classes)
+        self.extra = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, num_classes))
+
+    def forward(self, images: Tensor) -> Any:
+        features = self.body(images).relu().mean((2, 3))
+        first, second = self.head(features), self.extra(features)
+        match self.kind:
+            case "dict":
+                return OrderedDict(out=first, aux=second)
+            case "names":
+                return {"classes": first, "aux": second}
+            case "list":
+                return [second, first]
+            case "tuple":
+                return second, first
+            case "dataclass":
+                return Record(first, second)
+            case _:
+                return Pair(first, second)
 
 
 class Inception(nn.Module):

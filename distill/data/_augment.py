@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 from numpy.lib.stride_tricks import sliding_window_view
-from torch import Tensor
 
 from distill.data._loading import BatchIndices, stream
 
@@ -22,7 +21,7 @@ Pixels = UInt8[np.ndarray, "batch channels height width"]
 
 
 class Views(NamedTuple):
-    """How each sample is looked at in one epoch."""
+    """Where each sample is cropped in one epoch, and whether it is mirrored."""
 
     top: Int64[np.ndarray, " samples"]
     left: Int64[np.ndarray, " samples"]
@@ -31,9 +30,9 @@ class Views(NamedTuple):
 
 @dataclass(frozen=True)
 class CropFlip:
-    """Shifts each image by up to ``crop`` pixels, black moving in, and mirrors every second one.
+    """Shifts each image by up to ``crop`` pixels, padded with black, and mirrors it with probability 1/2.
 
-    What a sample looks like depends on (seed, epoch, sample) alone: not on its batch, its process or what came before.
+    What a sample looks like depends on (seed, epoch, sample) alone: not on its batch, its process or earlier samples.
     """
 
     seed: int
@@ -41,9 +40,9 @@ class CropFlip:
     crop: int
     flip: bool
 
-    def __call__(self, images: Pixels, picks: BatchIndices) -> Pixels:
-        chosen = picks.samples.numpy()
-        views = Views(*(part[chosen] for part in draw(self.seed, picks.epoch, self.samples, self.crop)))
+    def __call__(self, images: Pixels, indices: BatchIndices) -> Pixels:
+        chosen = indices.samples.numpy()
+        views = Views(*(part[chosen] for part in draw(self.seed, indices.epoch, self.samples, self.crop)))
         if self.crop:
             images = cropped(images, views.top, views.left, self.crop)
         return mirrored(images, views.mirrored) if self.flip else images
@@ -73,13 +72,3 @@ def mirrored(images: Pixels, which: Bool[np.ndarray, " batch"]) -> Pixels:
     images = images.copy()
     images[which] = images[which, ..., ::-1]
     return images
-
-
-def normalised(
-    images: Pixels, mean: tuple[float, ...], std: tuple[float, ...]
-) -> Float32[Tensor, "batch channels height width"]:
-    """(pixel / 255 - mean) / std, channel by channel."""
-    values = images.astype(np.float32)
-    values -= 255 * np.array(mean, np.float32)[:, None, None]
-    values *= 1 / (255 * np.array(std, np.float32)[:, None, None])
-    return torch.from_numpy(values)

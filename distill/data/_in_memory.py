@@ -1,4 +1,4 @@
-"""A small set of images as one uint8 tensor, augmented as whole batches."""
+"""A small set of images of single classes as one uint8 tensor, augmented as whole batches."""
 
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -8,10 +8,12 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from distill.batch import Batch
-from distill.data._augment import CropFlip, normalised
+from distill.data._augment import CropFlip
 from distill.data._images import ImageData
 from distill.data._loading import BatchIndices
-from distill.data._split import split
+from distill.data._split import shuffled, split
+from distill.data.info import DataInfo
+from distill.data.preprocessing import normalised
 from distill.errors import RecipeError
 
 
@@ -27,26 +29,33 @@ class Store:
     """Labelled images in memory; a batch of them is an index, a crop and a normalisation."""
 
     images: UInt8[Tensor, "samples channels height width"]
-    labels: Int64[Tensor, " samples"]
+    classes: Int64[Tensor, " samples"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     augment: CropFlip | None = None
 
-    def __getitem__(self, picks: BatchIndices) -> Batch:
-        images = self.images.numpy()[picks.samples.numpy()]
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, indices: BatchIndices) -> Batch:
+        images = self.images.numpy()[indices.samples.numpy()]
         if self.augment:
-            images = self.augment(images, picks)
-        return Batch(normalised(images, self.mean, self.std), self.labels[picks.samples], picks.samples)
+            images = self.augment(images, indices)
+        return Batch(normalised(images, self.mean, self.std), self.classes[indices.samples], indices.samples)
 
     def fingerprint(self) -> bytes:
         content = blake2b(repr(tuple(self.images.shape)).encode())
         content.update(self.images.numpy().data)
-        content.update(self.labels.numpy().data)
+        content.update(self.classes.numpy().data)
         return content.digest()
 
 
 class InMemory(ImageData):
     """Splits a training set, and makes stores of its parts."""
+
+    mean: tuple[float, ...]
+    """Of each channel, for pixels from 0 to 1: what inputs are normalised with."""
+    std: tuple[float, ...]
 
     def __init__(
         self,
@@ -61,18 +70,28 @@ class InMemory(ImageData):
         crop: int,
         flip: bool,
     ) -> None:
-        if crop < 0:
-            raise RecipeError(f"data.crop={crop}: pixels of padding, 0 for no random crop")
-        for_training, for_validation = split(train.labels, limit, val)
+        height, width = train.images.shape[2:]
+        side = min(height, width)
+        if not 0 <= crop <= side:
+            raise RecipeError(
+                f"data.crop={crop}: pixels of padding, from 0 (no random crop) to the image's side, {side}"
+            )
+        for_training, for_validation = split(shuffled(len(train.images), train.labels), limit, val)
         plain = self._store(train, for_training)
         super().__init__(
             seed,
-            replace(plain, augment=CropFlip(seed, len(plain.labels), crop, flip)),
+            replace(plain, augment=CropFlip(seed, len(plain), crop, flip)),
             plain,
             self._store(train, for_validation),
             Store(test.images, test.labels, self.mean, self.std),
-            class_names=class_names,
-            image_size=(train.images.shape[2], train.images.shape[3]),
+            info=DataInfo(
+                channels=len(self.mean),
+                image_size=(height, width),
+                mean=self.mean,
+                std=self.std,
+                class_names=class_names,
+                preprocessing={"resize": [height, width], "mode": "L" if len(self.mean) == 1 else "RGB"},
+            ),
             batch_size=batch_size,
         )
 

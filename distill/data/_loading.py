@@ -15,24 +15,28 @@ from distill.errors import DataError, RecipeError
 
 
 class BatchIndices(NamedTuple):
-    """What to load: the epoch travels with the indices, so that workers in other processes know it too."""
+    """Which samples to load; the epoch travels with the indices, so that workers in other processes know it too."""
 
     epoch: int
     samples: Int64[Tensor, " batch"]
     view: int | None = None
-    """What the batch is to say about itself: `Batch.view`."""
+    """Becomes `Batch.view`."""
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Labelled images that are read a batch at a time."""
+    """Images that are read a batch at a time, with labels of any kind or without."""
 
     @property
-    def labels(self) -> Tensor: ...
+    def classes(self) -> Tensor | None:
+        """(samples,) class of each sample; None where a sample has no single class."""
 
-    def __getitem__(self, picks: BatchIndices, /) -> Batch: ...
+    def __len__(self) -> int: ...
 
-    def fingerprint(self) -> bytes: ...
+    def __getitem__(self, indices: BatchIndices, /) -> Batch: ...
+
+    def fingerprint(self) -> bytes:
+        """Changes when an unaugmented input or a label does."""
 
 
 class Batches(Sampler[BatchIndices]):
@@ -85,8 +89,8 @@ class EveryView(Sampler[BatchIndices]):
 
     def __iter__(self) -> Iterator[BatchIndices]:
         for view in range(self.views):
-            for picks in self.batches:
-                yield BatchIndices(view, picks.samples, view)
+            for indices in self.batches:
+                yield BatchIndices(view, indices.samples, view)
 
     def __len__(self) -> int:
         return self.views * len(self.batches)
@@ -99,7 +103,7 @@ class Loader(DataLoader[Any]):
     would already be busy with epoch 0 where training resumes in another one.
 
     Raises:
-        DataError: a file is damaged; the message is the same whether a worker met it or this process.
+        DataError: a file is damaged; the message is the same whether a worker read it or this process.
     """
 
     def __init__(self, source: Source, sampler: Sampler[BatchIndices], workers: int = 0) -> None:
@@ -130,9 +134,9 @@ class BatchDataset(Dataset[Any]):
     def __init__(self, source: Source) -> None:
         self.source = source
 
-    def __getitem__(self, picks: BatchIndices) -> Batch | DataError:
+    def __getitem__(self, indices: BatchIndices) -> Batch | DataError:
         try:
-            return self.source[picks]._replace(view=picks.view)
+            return self.source[indices]._replace(view=indices.view)
         except DataError as error:
             return error
 

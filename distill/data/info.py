@@ -35,4 +35,5 @@ class DataInfo:
     @classmethod
     def from_json(cls, section: Mapping[str, Any]) -> "DataInfo":
         """The inverse of `to_json`; lists become tuples."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in section.items()})
+        known: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in section.items()}
+        return cls(**known)

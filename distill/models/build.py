@@ -1,19 +1,30 @@
 """Networks from recipe entries: ours, torchvision's, or a user's own."""
 
 import inspect
-import logging
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from distill.errors import ArtifactError, RecipeError
+from distill.models.adapter import adapt
+from distill.models.auxiliary import without_heads
 from distill.models.input_transform import INPUT_TRANSFORM, InputTransform
 from distill.recipe.schema import Network
 from distill.registry import options
 from students import student
 
-log = logging.getLogger(__name__)
+OUTPUT, AUXILIARY = "output", "auxiliary"
+"""Where an entry keeps what `adapt` needs."""
+REMOVED_HEADS = "removed_heads"
+"""Where an entry keeps which auxiliary heads are removed, for `without_heads`."""
+
+OWN_KEYS = ("name", INPUT_TRANSFORM, OUTPUT, AUXILIARY, REMOVED_HEADS)
+
+INCEPTIONS = ("googlenet", "inception_v3")
+"""Networks of torchvision whose present default initialisation takes seconds, and whose weights were trained on images
+from -1 to 1 in place of ImageNet's mean and standard deviation."""
 
 
 def network_entry(spec: Network, inferred: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,20 +41,23 @@ def network_entry(spec: Network, inferred: Mapping[str, Any]) -> dict[str, Any]:
     else:
         settings = dict(spec.arguments)
         settings |= {key: None for key in inferred if key not in settings and _accepts(component, key)}
+        if ":" not in spec.name:
+            settings = _torchvision_settings(component, spec) | settings
     for key, value in inferred.items():
         if key in settings and settings[key] is None:
             settings[key] = value
-    return {"name": spec.name, **settings}
+    adapted = {OUTPUT: spec.output, AUXILIARY: dict(spec.auxiliary)}
+    return {"name": spec.name, **settings, **{key: value for key, value in adapted.items() if value}}
 
 
 def build_network(entry: Mapping[str, Any], allow: Collection[str] = ()) -> nn.Module:
-    """The network of an entry, with fresh weights.
+    """The network of an entry, with fresh weights; it maps one tensor to one tensor.
 
     Raises:
         ArtifactError: the entry names code outside ``students`` whose module is not in ``allow``.
         RecipeError: the network refuses its settings.
     """
-    name, settings = entry["name"], {key: value for key, value in entry.items() if key not in ("name", INPUT_TRANSFORM)}
+    name, settings = entry["name"], {key: value for key, value in entry.items() if key not in OWN_KEYS}
     module = name.partition(":")[0]
     if ":" in name and module not in allow:
         raise ArtifactError(
@@ -55,7 +69,20 @@ def build_network(entry: Mapping[str, Any], allow: Collection[str] = ()) -> nn.M
         raise RecipeError(f"network '{name}' cannot be built: {error}") from error
     if entry.get(INPUT_TRANSFORM):
         model.register_forward_pre_hook(InputTransform(**entry[INPUT_TRANSFORM]))
-    return model
+    if name not in student.names() or OUTPUT in entry or AUXILIARY in entry:
+        adapt(model, entry.get(OUTPUT), entry.get(AUXILIARY))
+    return without_heads(model, entry[REMOVED_HEADS]) if entry.get(REMOVED_HEADS) else model
+
+
+def _torchvision_settings(component: Any, spec: Network) -> dict[str, Any]:
+    """What torchvision's networks need unless the recipe says otherwise."""
+    settings: dict[str, Any] = {}
+    if "weights_backbone" in inspect.signature(component).parameters:
+        settings["weights_backbone"] = None  # the default is a download
+    if spec.name in INCEPTIONS:
+        settings["init_weights"] = False  # which torchvision announces as its future default
+        settings["transform_input"] = bool(spec.weights) and not Path(spec.weights or "").suffix
+    return settings
 
 
 def _accepts(component: Any, key: str) -> bool:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from distill.errors import TapError
+from distill.models.adapter import OutputAdapter, adapter_of
+from distill.models.auxiliary import auxiliary_paths
 from distill.registry import did_you_mean
 
 Features = dict[str, Tensor]
@@ -21,8 +23,9 @@ class Taps(nn.Module):
     >>> tapped = Taps(resnet, ["layer2", "layer3"])
     >>> logits, features = tapped(images)      # features["layer2"]: (batch, 128, 8, 8)
 
-    The empty path ``""`` is the model's own output. Hooks live only as long as one forward pass,
-    so a tapped model stays an ordinary model: nothing to detach, copy or forget.
+    The empty path ``""`` is the model's own output. In training mode the features also hold the model's auxiliary
+    outputs, by the names of their losses. Hooks live only as long as one forward pass, so a tapped model stays an
+    ordinary model: nothing to detach, copy or forget.
 
     Raises:
         TapError: a path that the model does not have, a module that does not return one tensor, or a map that a
@@ -48,10 +51,17 @@ class Taps(nn.Module):
 
     def forward(self, inputs: Tensor) -> tuple[Any, Features]:
         captured: Captured = {}
+        paths = self.paths
+        if self.model.training:
+            paths = tuple(dict.fromkeys((*paths, *auxiliary_paths(self.model))))
         with ExitStack() as hooks:
-            for path in self.paths:
+            for path in paths:
                 hooks.enter_context(self.model.get_submodule(path).register_forward_hook(_keep(captured, path)))
-            return self._observe(self.model, captured, self.paths, inputs)
+            adapter = adapter_of(self.model)
+            if self.model.training and adapter.auxiliary:  # before the adapter's own hook drops them
+                keep = _keep_auxiliary(captured, adapter)
+                hooks.enter_context(self.model.register_forward_hook(keep, prepend=True))
+            return self._observe(self.model, captured, paths, inputs)
 
 
 def observe(model: nn.Module, captured: Captured, paths: tuple[str, ...], inputs: Tensor) -> tuple[Any, Features]:
@@ -63,7 +73,7 @@ def observe(model: nn.Module, captured: Captured, paths: tuple[str, ...], inputs
     output = model(inputs)
     if not torch.compiler.is_compiling():
         _check(captured, paths)
-    return output, {path: captured[path][0] for path in paths}
+    return output, {path: captured[path][0] for path in dict.fromkeys((*paths, *captured))}
 
 
 def stages(model: nn.Module) -> list[str]:
@@ -86,6 +96,14 @@ def _keep(captured: Captured, path: str) -> Callable[..., None]:
                 "tap a module that returns one tensor"
             )
         captured[path] = output, _version(output)
+
+    return hook
+
+
+def _keep_auxiliary(captured: Captured, adapter: OutputAdapter) -> Callable[..., None]:
+    def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+        for name, tensor in adapter.auxiliary_outputs(output).items():
+            captured[name] = tensor, _version(tensor)
 
     return hook
 

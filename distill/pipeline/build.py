@@ -1,16 +1,18 @@
 """What a recipe's entries become: data and task, networks with their first weights, stages ready to train."""
 
+import logging
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from distill.artifact import Artifact
 from distill.data import DataModule
 from distill.data import data as datasets
 from distill.errors import RecipeError
-from distill.models.build import build_network, network_entry
+from distill.models.auxiliary import auxiliary_weights, heads_fit, remove_heads
+from distill.models.build import REMOVED_HEADS, build_network, network_entry
 from distill.models.input_transform import INPUT_TRANSFORM
 from distill.models.weights import load_weights
 from distill.pipeline.teacher_inputs import input_transform
@@ -20,6 +22,8 @@ from distill.tasks import Task
 from distill.tasks import task as tasks
 from distill.training.distiller import Distiller
 from distill.training.teacher import Teacher
+
+log = logging.getLogger(__name__)
 
 
 def data_and_task(recipe: Recipe) -> tuple[DataModule, Task]:
@@ -52,7 +56,27 @@ def initial_artifact(spec: Network, data: DataModule, task: Task, seed: int) -> 
     if spec.weights:
         trains_on = getattr(spec, "epochs", 1) > 0
         load_weights(model, spec.weights, name=spec.name, new_classifier=trains_on)
-    return Artifact(model.eval(), network=entry)
+    artifact = Artifact(model.eval(), network=entry)
+    images = data.calibration(2)[0].inputs
+    if not heads_fit(model, images):
+        size = "x".join(map(str, images.shape[2:]))
+        log.warning("%s: its auxiliary heads cannot read images of %s and are left out", spec.name, size)
+        artifact = without_auxiliary(artifact, images)
+    return artifact
+
+
+def without_auxiliary(artifact: Artifact, images: Tensor) -> Artifact:
+    """The artifact of a network that is trained: auxiliary heads do not ship.
+
+    Args:
+        artifact: before any hook.
+        images: a batch that the network reads.
+    """
+    if not auxiliary_weights(artifact.model):
+        return artifact
+    model = artifact.copy_model()
+    removed = remove_heads(model, images)
+    return replace(artifact, model=model, network={**artifact.network, REMOVED_HEADS: removed})
 
 
 def build_distiller(
@@ -65,6 +89,7 @@ def build_distiller(
     cached: Callable[[Teacher], nn.Module] = lambda teacher: teacher,
 ) -> Distiller:
     """One stage of a recipe, ready to train."""
+    labels = data.train_labels()
     # Another seed: two networks that start with equal weights would teach each other nothing.
     peer = initial_artifact(stage.peer, data, task, recipe.seed + 1).model if stage.peer else None
     return Distiller(
@@ -75,7 +100,7 @@ def build_distiller(
         optimizer=recipe.optimizer,
         schedule=recipe.schedule,
         example=data.calibration(8)[0],
-        injectable={"batch_size": data.batch_size, **_class_labels(data)},
+        injectable={"batch_size": data.batch_size, **({} if labels is None else {"train_labels": labels})},
         peer=peer,
         cached=cached,
         seed=recipe.seed,
@@ -89,8 +114,3 @@ def outside_modules(recipe: Recipe) -> list[str]:
     others = [network for stage in recipe.stages.values() for network in (stage.student, stage.peer)]
     specs = (recipe.student, *recipe.all_teachers().values(), *others)
     return [spec.name.partition(":")[0] for spec in specs if spec and ":" in spec.name]
-
-
-def _class_labels(data: DataModule) -> dict[str, Any]:
-    """``train_labels`` for the losses that ask for the class of each training sample; nothing without classes."""
-    return {"train_labels": data.train_labels()} if data.info.num_classes else {}

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from distill.artifact import Artifact, open_artifact
@@ -22,7 +21,7 @@ from distill.data import DataModule
 from distill.errors import RecipeError
 from distill.export import refuse_missing
 from distill.pipeline.apply_hook import apply_hook
-from distill.pipeline.build import build_distiller, initial_artifact, outside_modules
+from distill.pipeline.build import build_distiller, initial_artifact, outside_modules, without_auxiliary
 from distill.pipeline.steps import Line, StepSpec
 from distill.recipe.schema import Network, Recipe, Stage
 from distill.tasks import Task
@@ -79,7 +78,7 @@ class DryRun:
             refuse_missing(spec.name)
         with _quiet_hooks(), torch.random.fork_rng(devices=[]):
             self._teachers()
-            self._compress(self._stages())
+            self._compress(without_auxiliary(self._stages(), self.example.inputs))
 
     def modules(self) -> list[Distiller]:
         """Every stage of the student and every training after a hook."""
@@ -92,7 +91,7 @@ class DryRun:
             training = step.inputs.training
             with _at("teacher" if name == "teacher" else f"teachers.{name}"):
                 self._keep(step, artifact, training.stage if training else None)
-            self.known[name] = artifact.model
+            self.known[name] = without_auxiliary(artifact, self.example.inputs).model
 
     def _stages(self) -> Artifact:
         """The recipe's student after its last stage."""
@@ -157,10 +156,7 @@ class DryRun:
             return module, self._steps(module)
 
     def _steps(self, module: Distiller) -> float:
-        try:
-            return try_steps(module, self.batches, self.recipe.trainer)[-1]
-        except MisconfigurationException as error:
-            raise RecipeError(f"trainer: {_first_line(error)}") from error
+        return try_steps(module, self.batches, self.recipe.trainer)[-1]
 
     def _without_channels_last(self, module: Distiller, error: Exception) -> None:
         """Try the same in the other memory layout, and stay with that for the whole run if it works there.

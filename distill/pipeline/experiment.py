@@ -31,6 +31,7 @@ from distill.tasks import Task
 from distill.training.cache import cached, set_views
 from distill.training.ensemble import combined
 from distill.training.fit import OnEpoch, Trained, fit
+from distill.training.trainer import require_trainer
 
 UNKEYED = ("output", "tracking", "recipe", "latency_batch_sizes")
 """Sections that do not change any result."""
@@ -101,7 +102,15 @@ class Experiment:
         set_views(self.data, recipe.cache.views if recipe.cache and module.teacher else None)
         logger = self.tracker.logger(title)
         return fit(
-            module, self.data, folder, title=title, settings=recipe.trainer, logger=logger, on_epoch=self.on_epoch
+            module,
+            self.data,
+            folder,
+            title=title,
+            settings=recipe.trainer,
+            monitor=self.monitored,
+            mode=self.task.mode,
+            logger=logger,
+            on_epoch=self.on_epoch,
         )
 
     def monitor(self, model: nn.Module) -> float:
@@ -165,6 +174,7 @@ def prepared(recipe: Recipe) -> tuple[DataModule, Task, Line]:
     Raises:
         RecipeError: the cache and the data do not fit.
     """
+    require_trainer(recipe.trainer)
     data, task = data_and_task(recipe)
     set_views(data, recipe.cache.views if recipe.cache else None)
     classes, top_k = data.info.num_classes, recipe.cache and recipe.cache.top_k

@@ -1,13 +1,13 @@
 """After the last step: read the test split once, time every network, write table, pictures and report.json."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from distill import atomic, report
+from distill import report, sealed
 from distill.artifact.step import Step
 from distill.batch import Predict
 from distill.console import console
@@ -76,26 +76,20 @@ def evaluate_final(experiment: Experiment, made: Made, exported: Exports) -> dic
     """Test metrics, figures, predictions and latencies; kept in ``final.json``, so the test split is read once."""
     file = experiment.folder / "final.json"
     what = key({name: done.key for name, done in made.items()}, list(exported), _batch_sizes(experiment))
-    if (known := _kept(experiment)) and known["key"] == what:
+    if (known := _kept(file)) and known["key"] == what:
         return known
     final = {"key": what, **_tested(experiment, made, exported), "latency_ms": _timed(experiment, made, exported)}
-    with atomic.replacing(file) as part:
-        part.write_text(json.dumps(final))
+    sealed.write(file, final)
     return final
 
 
-def _kept(experiment: Experiment) -> dict[str, Any] | None:
-    file = experiment.folder / "final.json"
+def _kept(file: Path) -> dict[str, Any] | None:
+    """What an earlier run has written, unless it is damaged."""
     try:
-        found = json.loads(file.read_text())
-    except FileNotFoundError:
+        return sealed.read(file)
+    except sealed.DamagedFileError as error:
+        console.print(f"{error}: networks are evaluated again")
         return None
-    except ValueError:
-        found = None
-    if not isinstance(found, dict) or "key" not in found:
-        console.print(f"{file} is damaged: networks are evaluated again")
-        return None
-    return found
 
 
 def _tested(experiment: Experiment, made: Made, exported: Exports) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from distill.measure.evaluation import to_accelerator
 from distill.models import cost
 from distill.models.surgery import deployable
 from distill.pipeline.apply_hook import apply_hook
+from distill.pipeline.build import without_auxiliary
 from distill.pipeline.experiment import Experiment
 from distill.pipeline.final_report import write_final_report
 from distill.pipeline.step_store import Finished
@@ -96,11 +97,12 @@ def training_step(experiment: Experiment, step: StepSpec, done: Mapping[str, Fin
 
     def make(folder: Path) -> tuple[Artifact, Curve]:
         artifact = done[step.start].artifact if step.start else experiment.network(step.network)
-        if not training:
-            return artifact, []
-        teachers = {name: done[source] for name, source in (step.teachers or {}).items()}
-        trained = experiment.train(artifact.copy_model(), training.stage, step.name, folder, teachers)
-        return replace(artifact, model=trained.student, plans=(*artifact.plans, *trained.plans)), trained.curve
+        curve: Curve = []
+        if training:
+            teachers = {name: done[source] for name, source in (step.teachers or {}).items()}
+            model, plans, curve = experiment.train(artifact.copy_model(), training.stage, step.name, folder, teachers)
+            artifact = replace(artifact, model=model, plans=(*artifact.plans, *plans))
+        return artifact if step.continued else without_auxiliary(artifact, experiment.example.inputs), curve
 
     return experiment.do(step.name, step.key, make)
 

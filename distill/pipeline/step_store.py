@@ -1,25 +1,31 @@
 """A finished step is kept in the run's folder and never done twice.
 
 A step's key covers all that determines its result. A step of that key that any run under the same output folder has
-finished is copied; one that was killed half-way finds its checkpoints where it left them.
+finished is copied; one that was killed half-way finds its checkpoints where it left them. A step's record states size
+and checksum of its network's file: a step whose files do not fit its record is set aside and done again.
 """
 
-import json
+import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock
 
+from distill import sealed
 from distill.artifact import Artifact, open_artifact
 from distill.artifact.step import Step
+from distill.errors import ArtifactError
 from distill.training.fit import Curve
-from distill.training.processes import is_first, wait_for_all
+from distill.training.processes import first_decides, is_first, wait_for_all
 
 NETWORK, METRICS = "network.safetensors", "metrics.json"
+PART, COPY, DAMAGED, CHECKPOINT = ".part", ".copy", ".damaged", ".ckpt"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class Steps:
 
     def __init__(self, folder: Path, pool: Path, allow: Collection[str] = ()) -> None:
         self.folder, self.pool, self.allow = folder, pool, allow
+        self._reported: set[Path] = set()
         folder.mkdir(parents=True, exist_ok=True)
 
     def do(self, name: str, key: str, make: Make, describe: Describe) -> Finished:
@@ -60,12 +67,15 @@ class Steps:
             make: does the work, given a folder for its checkpoints.
             describe: the step's row, given what was made, its bytes on disk and the seconds it took.
         """
-        with self._alone(key):
-            reused = self._reuse(name, key)
+        with self._exclusive(key):
+            done = self._reuse(name, key) if is_first() else self._finished_at(self.folder / name, key)
+            reused = first_decides(done is not None)
             if not reused:
                 self._make(name, key, make, describe)
         wait_for_all()
-        return self._read(name, key, reused)
+        if done and reused:
+            return done
+        return replace(self._open(self.folder / name, key), reused=reused)
 
     def _make(self, name: str, key: str, make: Make, describe: Describe) -> None:
         part = self._prepared(name, key)
@@ -75,14 +85,14 @@ class Steps:
         size = artifact.save(part / NETWORK) if is_first() else artifact.nbytes()
         step = describe(artifact, size, seconds)
         if is_first():
-            (part / METRICS).write_text(json.dumps({"key": key, "step": step.to_json(), "curve": curve}, indent=1))
-            for leftover in (part / key, *part.glob("*.ckpt")):
-                leftover.unlink()
+            files = {NETWORK: sealed.digest_of_file(part / NETWORK)}
+            sealed.write(part / METRICS, {"key": key, "step": step.to_json(), "curve": curve, "files": files})
             self._settle(part, name)
+            _remove_leftovers(self.folder / name, key)
 
     def _prepared(self, name: str, key: str) -> Path:
         """The folder of a step in the making, with the checkpoints of this very step or with none."""
-        part = self.folder / f"{name}.part"
+        part = self.folder / f"{name}{PART}"
         if is_first() and not (part / key).exists():
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True, exist_ok=True)
@@ -96,32 +106,80 @@ class Steps:
         final.parent.mkdir(parents=True, exist_ok=True)
         part.replace(final)
 
-    def _reuse(self, name: str, key: str) -> bool:
-        for folder in self._finished(name):
-            if json.loads((folder / METRICS).read_text())["key"] == key:
-                if folder != self.folder / name and is_first():
-                    copy = self.folder / f"{name}.copy"
-                    shutil.copytree(folder, copy, dirs_exist_ok=True)
-                    self._settle(copy, name)
-                return True
-        return False
+    def _reuse(self, name: str, key: str) -> Finished | None:
+        """A finished step of this key, in this run's folder or copied to it from another run's."""
+        own = self.folder / name
+        if done := self._finished_at(own, key):
+            _remove_leftovers(own, key)
+            return done
+        for folder in self._others(own):
+            if self._finished_at(folder, key):
+                copy = self.folder / f"{name}{COPY}"
+                shutil.rmtree(copy, ignore_errors=True)
+                copy.mkdir(parents=True)
+                for file in (NETWORK, METRICS):
+                    shutil.copyfile(folder / file, copy / file)
+                self._settle(copy, name)
+                if done := self._finished_at(own, key):
+                    return done
+        return None
 
-    def _finished(self, name: str) -> Iterator[Path]:
-        if (self.folder / name / METRICS).is_file():
-            yield self.folder / name
-        for path in sorted(self.pool.rglob(METRICS)):
-            if path.parent != self.folder / name and path.parent.suffix not in (".part", ".copy"):
-                yield path.parent
+    def _finished_at(self, folder: Path, key: str) -> Finished | None:
+        """The step in ``folder`` if it has this key and its files are what its record says.
 
-    def _read(self, name: str, key: str, reused: bool) -> Finished:
-        record = json.loads((self.folder / name / METRICS).read_text())
-        artifact = open_artifact(self.folder / name / NETWORK, allow=self.allow)
-        return Finished(artifact, Step.from_json(record["step"]), record["curve"], key, reused)
+        A folder of this run that fails the check is set aside; another run's is left as it is.
+        """
+        try:
+            return self._open(folder, key)
+        except FileNotFoundError:
+            return None
+        except (sealed.DamagedFileError, ArtifactError, OSError) as error:
+            self._report_damage(folder, str(error))
+            return None
+
+    def _open(self, folder: Path, key: str) -> Finished:
+        record = sealed.read(folder / METRICS)
+        if record is None or record.get("key") != key:
+            raise FileNotFoundError(f"no step {key} in {folder}")
+        path = folder / NETWORK
+        if not path.is_file():
+            raise sealed.DamagedFileError(f"{path} is missing")
+        if sealed.digest_of_file(path) != record["files"][NETWORK]:
+            raise sealed.DamagedFileError(f"{path} is not the file that the step left")
+        artifact = open_artifact(path, allow=self.allow)
+        return Finished(artifact, Step.from_json(record["step"]), record["curve"], key, reused=True)
+
+    def _report_damage(self, folder: Path, reason: str) -> None:
+        if not is_first() or folder in self._reported:
+            return
+        self._reported.add(folder)
+        if self.folder not in folder.parents:
+            log.warning("%s: this step of another run is passed over", reason)
+            return
+        aside = folder.with_name(f"{folder.name}{DAMAGED}")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.replace(aside)
+        log.warning("%s: the step is set aside as '%s' and done again", reason, aside.name)
+
+    def _others(self, own: Path) -> Iterator[Path]:
+        """Folders under the pool with a record in them, apart from ``own``; unreadable folders are passed over."""
+        for place, folders, files in os.walk(self.pool):
+            hidden = [name for name in folders if name.startswith(".") or name.endswith((PART, COPY, DAMAGED))]
+            folders[:] = sorted(set(folders) - {*hidden, "wandb"})
+            if METRICS in files and Path(place) != own:
+                yield Path(place)
 
     @contextmanager
-    def _alone(self, key: str) -> Iterator[None]:
+    def _exclusive(self, key: str) -> Iterator[None]:
         """Runs that share a step, as the trials of a sweep share a teacher, wait for the one that makes it."""
         locks = self.pool / ".locks"
         locks.mkdir(parents=True, exist_ok=True)
         with FileLock(locks / key) if is_first() else nullcontext():
             yield
+
+
+def _remove_leftovers(folder: Path, key: str) -> None:
+    """Remove checkpoints and temporary files; a process that was killed here leaves that to the next run."""
+    for path in folder.iterdir():
+        if path.is_file() and (path.suffix == CHECKPOINT or path.name == key or path.name.startswith(".")):
+            path.unlink()

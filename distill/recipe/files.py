@@ -20,9 +20,16 @@ def summary(name: str) -> str:
 
 
 def find(name: str) -> Path:
-    """The file of ``recipe=NAME`` or ``recipe=PATH.yaml``."""
+    """The file of ``recipe=NAME`` or ``recipe=PATH.yaml``.
+
+    Raises:
+        RecipeError: there is no such file.
+    """
     outside = name.endswith((".yaml", ".yml"))
     path = Path(name) if outside else RECIPES / f"{name}.yaml"
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+        pass
     raise RecipeError(f"no recipe file '{name}'" if outside else f"unknown recipe {did_you_mean(name, names())}")

@@ -93,6 +93,11 @@ class Distiller(pl.LightningModule):
         return self.method.student
 
     @property
+    def networks(self) -> list[nn.Module]:
+        """Every network in training."""
+        return self.method.trained()
+
+    @property
     def teacher(self) -> nn.Module | None:
         """A `Teacher`, or a cache before one."""
         return self.method.teacher
@@ -141,7 +146,8 @@ class Distiller(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {key: value for key, value in state.items() if not key.startswith(TEACHER)}
+        for key in [key for key in state if key.startswith(TEACHER)]:
+            del state[key]  # in place: a new dict would lose the versions of modules that a state dict carries
 
     def deployed(self) -> tuple[nn.Module, list[Plan]]:
         """The network to keep, and how its structure was changed."""

@@ -1,8 +1,16 @@
 """Several processes, one run: all compute, the first one writes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch.distributed as dist
 from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
+
+from distill.errors import TrainingError
+
+LOST = ("gloo", "nccl", "connection", "socket", "timed out", "store")
+"""What the messages of PyTorch's communication backends mention when a process does not reply."""
 
 
 def is_first() -> bool:
@@ -11,13 +19,44 @@ def is_first() -> bool:
 
 
 def wait_for_all() -> None:
-    """Go on when every process has come this far; alone, at once."""
-    if dist.is_available() and dist.is_initialized():
+    """Wait until every process has reached this line; with one process, return at once."""
+    if _several():
         dist.barrier()
+
+
+def first_decides(decision: bool) -> bool:
+    """The first process's ``decision`` in every process; before the processes know each other, each one's own."""
+    if not _several():
+        return decision
+    decisions = [decision]
+    dist.broadcast_object_list(decisions, src=0)
+    return decisions[0]
 
 
 def share(module: nn.Module) -> None:
     """Give every process the first one's values of the module's parameters and buffers."""
-    if dist.is_available() and dist.is_initialized():
+    if _several():
         for tensor in module.state_dict().values():
             dist.broadcast(tensor, src=0)
+
+
+@contextmanager
+def naming_lost_processes(title: str) -> Iterator[None]:
+    """
+    Raises:
+        TrainingError: another process of this run ended or does not reply.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0]
+        if _several() and any(word in reason.lower() for word in LOST):
+            raise TrainingError(
+                f"{title}: another process of this run ended or does not reply ({reason}); "
+                "the same command goes on from the last checkpoint"
+            ) from error
+        raise
+
+
+def _several() -> bool:
+    return dist.is_available() and dist.is_initialized()

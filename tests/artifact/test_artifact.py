@@ -67,8 +67,8 @@ def test_it_comes_back_as_it_was(kind: str, file: Callable[[bytes], Path]) -> No
 
 
 def test_half_precision_survives(file: Callable[[bytes], Path]) -> None:
-    artifact = Artifact(nn.Linear(4, 4).half(), network={"name": "tests.test_artifact:half"})
-    assert load(file(artifact.to_bytes()), allow=["tests.test_artifact"]).weight.dtype == torch.float16
+    artifact = Artifact(nn.Linear(4, 4).half(), network={"name": "tests.artifact.test_artifact:half"})
+    assert load(file(artifact.to_bytes()), allow=["tests.artifact.test_artifact"]).weight.dtype == torch.float16
 
 
 def half() -> nn.Module:

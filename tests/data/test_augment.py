@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.data._augment import CropFlip, cropped, draw, mirrored, normalised
+from distill.data._augment import CropFlip, cropped, draw, mirrored
 from distill.data._loading import BatchIndices
 
 
@@ -90,9 +90,3 @@ def test_the_global_generator_is_left_alone():
     before = torch.random.get_rng_state()
     CropFlip(seed=1, samples=4, crop=1, flip=True)(noise(4), BatchIndices(0, torch.arange(4)))
     assert torch.equal(torch.random.get_rng_state(), before)
-
-
-def test_normalisation_is_that_of_its_definition():
-    images, mean, std = noise(3), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
-    expected = np.stack([(images[:, channel] / 255 - mean[channel]) / std[channel] for channel in range(3)], axis=1)
-    torch.testing.assert_close(normalised(images, mean, std), torch.from_numpy(expected).float())

@@ -5,12 +5,12 @@ import inspect
 import pytest
 import pytorch_lightning as pl
 import torch
-from omegaconf import OmegaConf
 
 from distill.batch import Batch
 from distill.data import data
 from distill.errors import RecipeError
-from distill.recipe.loading import Component
+from distill.recipe.schema import Component
+from distill.recipe.typed import section
 from distill.registry import injected, schema
 from tests.data import tiny
 
@@ -48,16 +48,16 @@ def test_settings_are_typed_and_shared(name):
     assert set(settings) >= SHARED
     if name != "digits":
         assert "root" in settings
-    OmegaConf.structured(schema(component, Component))
+    section({"name": name, "root": "."} if name != "digits" else {"name": name}, schema(component, Component), "data")
 
 
 def test_says_what_it_holds(make):
     module = make()
     assert isinstance(module, pl.LightningDataModule)
-    assert module.num_classes == len(module.class_names) == len(set(module.class_names)) > 1
-    assert len(module.mean) == len(module.std) == module.channels
+    assert module.info.num_classes == len(module.info.class_names) == len(set(module.info.class_names)) > 1
+    assert len(module.info.mean) == len(module.info.std) == module.info.channels
     assert module.train_labels().dtype == torch.int64
-    assert set(module.train_labels().tolist()) <= set(range(module.num_classes))
+    assert set(module.train_labels().tolist()) <= set(range(module.info.num_classes))
 
 
 def test_batches_are_as_announced(make):
@@ -66,7 +66,7 @@ def test_batches_are_as_announced(make):
     for loader in (module.train_dataloader(), module.val_dataloader(), module.test_dataloader()):
         batch = next(iter(loader))
         assert isinstance(batch, Batch)
-        assert batch.inputs.shape == (len(batch.labels), module.channels, *module.image_size)
+        assert batch.inputs.shape == (len(batch.labels), module.info.channels, *module.info.image_size)
         assert (batch.inputs.dtype, batch.labels.dtype, batch.sample.dtype) == (torch.float32, torch.int64, torch.int64)
         assert batch.inputs.is_contiguous()
         assert batch.inputs.isfinite().all()
@@ -79,7 +79,7 @@ def test_evaluation_is_everything_in_fixed_order(make):
     module = make(val=0.2)
     for loader, source in ((module.val_dataloader(), module.val), (module.test_dataloader(), module.test)):
         once, again = list(loader), list(loader)
-        assert torch.cat([batch.sample for batch in once]).tolist() == list(range(len(source.labels)))
+        assert torch.cat([batch.sample for batch in once]).tolist() == list(range(len(source)))
         assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(once, again, strict=True))
 
 
@@ -110,15 +110,15 @@ def test_val_of_zero_holds_nothing_out(make):
     held_out = make(val=0.2)
     module = make(val=0.0)
     assert list(module.val_dataloader()) == []
-    assert len(module.train_labels()) == len(held_out.train_labels()) + len(held_out.val.labels)
+    assert len(module.train_labels()) == len(held_out.train_labels()) + len(held_out.val)
 
 
 def test_limit_takes_a_stratified_subset_of_training_alone(make):
     whole, module = make(), make(limit=8, val=0.25)
     assert len(module.train_labels()) == 6
-    assert len(module.val.labels) == 2
+    assert len(module.val) == 2
     assert samples(module)[2] == samples(whole)[2]
-    counts = torch.cat([module.train_labels(), module.val.labels]).bincount(minlength=module.num_classes)
+    counts = torch.cat([module.train_labels(), module.val.classes]).bincount(minlength=module.info.num_classes)
     assert counts.max() - counts.min() <= 1
     assert module.fingerprint() != whole.fingerprint()
 
@@ -140,7 +140,7 @@ def test_calibration_is_a_fair_deterministic_sample_as_it_is(make):
         assert torch.equal(batch.labels, module.train_labels()[batch.sample])
         for sample, picture in zip(batch.sample.tolist(), batch.inputs, strict=True):
             assert torch.equal(still.get(sample, picture), picture)
-    counts = torch.cat([batch.labels for batch in module.calibration(8)]).bincount(minlength=module.num_classes)
+    counts = torch.cat([batch.labels for batch in module.calibration(8)]).bincount(minlength=module.info.num_classes)
     assert counts.max() - counts.min() <= 1
 
 
@@ -157,10 +157,10 @@ def test_a_negative_crop_is_refused():
 
 def test_digits_are_split_once_and_for_all():
     module = data.find("digits")(0, val=0.1)
-    assert [len(part.labels) for part in (module.train, module.val, module.test)] == [1294, 144, 359]
-    assert module.test.labels.bincount().tolist() == pytest.approx([35.9] * 10, abs=2)
+    assert [len(part) for part in (module.train, module.val, module.test)] == [1294, 144, 359]
+    assert module.test.classes.bincount().tolist() == pytest.approx([35.9] * 10, abs=2)
     combined = torch.cat([part.images for part in (module.train, module.val, module.test)]).flatten(1)
     assert len(combined.unique(dim=0)) == len(combined)  # no image twice: none of the test's in training
     assert combined.max() == 255
     pixels = torch.cat([module.train.images, module.val.images]) / 255
-    assert (pixels.mean().item(), pixels.std().item()) == pytest.approx((*module.mean, *module.std), abs=1e-3)
+    assert (pixels.mean().item(), pixels.std().item()) == pytest.approx((*module.info.mean, *module.info.std), abs=1e-3)

@@ -25,27 +25,27 @@ def by_sample(loader):
 
 
 def names(source):
-    return {"/".join(file.split("/")[-3:]) for file in source.files}
+    return {"/".join(source.reader.files[position].parts[-3:]) for position in source.chosen}
 
 
 def test_without_a_test_folder_val_is_the_test_set(tmp_path):
     module = make(tiny.pictures(tmp_path), val=0.2)
     assert names(module.test) == {f"val/{name}/{number}.jpg" for name in ("cat", "dog") for number in range(5)}
     assert names(module.train) | names(module.val) == {name.replace("val", "train") for name in names(module.test)}
-    assert module.val.labels.tolist() == [0, 1]
+    assert module.val.classes.tolist() == [0, 1]
     assert not names(module.train) & names(module.val)
 
 
 def test_with_a_test_folder_val_is_the_validation_set(tmp_path):
     module = make(tiny.pictures(tmp_path, ("train", "val", "test")), val=0.2)
-    assert [len(part.labels) for part in (module.train, module.val, module.test)] == [10, 10, 10]
+    assert [len(part) for part in (module.train, module.val, module.test)] == [10, 10, 10]
     assert all(name.startswith("val/") for name in names(module.val))
     assert all(name.startswith("test/") for name in names(module.test))
 
 
 def test_train_and_test_alone_hold_validation_out_of_train(tmp_path):
     module = make(tiny.pictures(tmp_path, ("train", "test")), val=0.2)
-    assert [len(part.labels) for part in (module.train, module.val, module.test)] == [8, 2, 10]
+    assert [len(part) for part in (module.train, module.val, module.test)] == [8, 2, 10]
 
 
 def test_evaluation_sees_the_centre(tmp_path):
@@ -54,7 +54,7 @@ def test_evaluation_sees_the_centre(tmp_path):
     picture = Image.open(tmp_path / "val/cat/0.jpg").convert("RGB").resize((round(50 * 16 / 40), 16), Image.BILINEAR)
     left = (picture.width - 14) // 2
     expected = v2.functional.pil_to_tensor(picture.crop((left, 1, left + 14, 15))).double() / 255
-    mean, std = (torch.tensor(values)[:, None, None] for values in (module.mean, module.std))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (module.info.mean, module.info.std))
     torch.testing.assert_close(batch.inputs[0], ((expected - mean) / std).float(), rtol=0, atol=2 / 255 / 0.2)
 
 
@@ -120,7 +120,7 @@ def test_what_is_missing_is_named(tmp_path):
         make(tmp_path / "nowhere")
     tiny.pictures(tmp_path)
     (tmp_path / "val/bird").mkdir()
-    with pytest.raises(DataError, match=f"{tmp_path}/val: Found no valid file for the classes bird"):
+    with pytest.raises(DataError, match=f"{tmp_path}/val/bird holds no pictures"):
         make(tmp_path)
     shutil.copy(tmp_path / "val/cat/0.jpg", tmp_path / "val/bird/0.jpg")
     with pytest.raises(DataError, match=f"{tmp_path}/train/bird is missing: 'train' and 'val'"):
@@ -130,7 +130,7 @@ def test_what_is_missing_is_named(tmp_path):
         make(tmp_path)
     shutil.rmtree(tmp_path / "train")
     (tmp_path / "train").mkdir()
-    with pytest.raises(DataError, match=r"train: Couldn't find any class folder"):
+    with pytest.raises(DataError, match=r"train holds no class folders"):
         make(tmp_path)
 
 

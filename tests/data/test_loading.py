@@ -24,23 +24,26 @@ QUIET = {
 class Echo:
     """A source whose inputs say which epoch and sample was asked for."""
 
-    labels = torch.arange(10)
+    classes = torch.arange(10)
 
-    def __getitem__(self, picks: BatchIndices) -> Batch:
-        inputs = torch.stack([torch.full_like(picks.samples, picks.epoch), picks.samples], dim=1)
-        return Batch(inputs.float(), self.labels[picks.samples], picks.samples)
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, indices: BatchIndices) -> Batch:
+        inputs = torch.stack([torch.full_like(indices.samples, indices.epoch), indices.samples], dim=1)
+        return Batch(inputs.float(), self.classes[indices.samples], indices.samples)
 
     def fingerprint(self) -> bytes:
         return b"echo"
 
 
 class Broken(Echo):
-    def __getitem__(self, picks: BatchIndices) -> Batch:
+    def __getitem__(self, indices: BatchIndices) -> Batch:
         raise DataError("x.jpg is no readable picture; replace or remove it")
 
 
 def drawn(batches: Batches) -> list[list[int]]:
-    return [picks.samples.tolist() for picks in batches]
+    return [indices.samples.tolist() for indices in batches]
 
 
 @pytest.fixture

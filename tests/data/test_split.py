@@ -44,9 +44,9 @@ def test_train_and_val_are_disjoint_and_all(labels, val, limit):
     held_out = max(1, round(val * size)) if val else 0
     if held_out == size:
         with pytest.raises(RecipeError, match="none of 1 samples"):
-            split(labels, limit, val)
+            split(stratified(labels), limit, val)
         return
-    train, validation = split(labels, limit, val)
+    train, validation = split(stratified(labels), limit, val)
     assert (len(train), len(validation)) == (size - held_out, held_out)
     assert not set(train.tolist()) & set(validation.tolist())
     assert train.tolist() == sorted(train.tolist())
@@ -54,8 +54,8 @@ def test_train_and_val_are_disjoint_and_all(labels, val, limit):
 
 def test_smaller_subsets_nest_in_larger_ones():
     labels = torch.arange(10).repeat(50)
-    small_train, small_val = (set(part.tolist()) for part in split(labels, 100, 0.1))
-    train, val = (set(part.tolist()) for part in split(labels, None, 0.1))
+    small_train, small_val = (set(part.tolist()) for part in split(stratified(labels), 100, 0.1))
+    train, val = (set(part.tolist()) for part in split(stratified(labels), None, 0.1))
     assert small_val < val
     assert small_train | small_val < train | val
 
@@ -66,4 +66,4 @@ def test_smaller_subsets_nest_in_larger_ones():
 )
 def test_impossible_wishes_are_refused(limit, val, message):
     with pytest.raises(RecipeError, match=message):
-        split(torch.arange(10), limit, val)
+        split(stratified(torch.arange(10)), limit, val)

@@ -94,7 +94,7 @@ def test_a_killed_round_goes_on_where_it_was(tmp_path: Path, result: Result) -> 
     ("compress", "complaint"),
     [
         ("  prune: {rounds: 3}", "rounds without training between them change nothing: add 'finetune'"),
-        ("  prune: {rounds: 0}", "rounds is 0, but a hook is applied at least once"),
+        ("  prune: {rounds: 0}", "rounds is 0, but must be at least 1"),
         (
             "  quantize: {rounds: 2, finetune: {epochs: 1}}",
             "at compress.quantize: 'quantize' goes all the way at once; remove 'rounds'",

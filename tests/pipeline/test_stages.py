@@ -168,7 +168,7 @@ def test_what_is_learned_before_a_stage_is_learned_once_and_survives_a_kill(tmp_
     stages = """
 baseline: false
 stages:
-  only: {epochs: 2, losses: {own: {name: "tests.test_stages:Prepared", student: [stage1], teacher: [stage1]}}}
+  only: {epochs: 2, losses: {own: {name: "tests.pipeline.test_stages:Prepared", student: [stage1], teacher: [stage1]}}}
 """
     (tmp_path / "stages.yaml").write_text(RECIPE + TEACHER + stages)
     recipe = load(str(tmp_path / "stages.yaml"), [f"output={tmp_path / 'runs'}"])

@@ -254,7 +254,7 @@ def test_runs_go_in_parallel(tmp_path: Path) -> None:
 
 def test_disabled_leaves_no_trace(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from distill.tracking import Tracker\n"
+        "import sys; from pathlib import Path; from distill.pipeline.tracking import Tracker\n"
         f"with Tracker(Path({str(tmp_path)!r}), name='a', config={{}}, mode='disabled') as tracker:\n"
         "    assert tracker.logger('student/hint') is False\n"
         "    tracker.steps([]); tracker.confusion([[1]], ['a']); tracker.artifact(Path('none'), 'a', {})\n"

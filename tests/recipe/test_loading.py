@@ -31,26 +31,32 @@ class TestEveryRecipe:
 @pytest.mark.parametrize(
     ("override", "complaint"),
     [
-        ("stages.distill.epoch=3", "stages.distill.*'epoch'.*Did you mean: 'epochs'"),
-        ("stages.distill.losses.at.wieght=3", "at stages.distill.losses.at: Key 'wieght'.*Did you mean: 'weight'"),
-        ("stages.distill.losses.kd.temperature=hot", "losses.kd: Value 'hot'.*could not be converted to Float"),
-        ("stages.distill.losses.kdd={}", "unknown loss 'kdd'. Did you mean 'kd'"),
-        ("stages.distill.losses=kd", "'losses' is 'kd', but it is a mapping"),
+        ("stages.distill.epoch=3", "stages.distill.*'epoch'.*Did you mean 'epochs'"),
+        (
+            "stages.distill.losses.at.wieght=3",
+            "at stages.distill.losses.at: unknown key 'wieght'. Did you mean 'weight'",
+        ),
+        ("stages.distill.losses.kd.temperature=hot", "losses.kd.temperature: 'hot' is not a number"),
+        ("+stages.distill.losses.kdd={}", "unknown loss 'kdd'. Did you mean 'kd'"),
+        ("stages.distill.losses=kd", "at stages.distill.losses: 'kd' stands where a mapping from names"),
         ("stages.distill.losses={'mine.losses:sharper': {}}", "write sharper: {name: 'mine.losses:sharper', ...}"),
-        ("stages.distill.losses.kd.weight=.nan", "weight is nan"),
-        ("stages.distill.epochs=0", "epochs is 0, but a stage has at least 1"),
+        (
+            "stages.distill.losses.kd.weight=.nan",
+            "at stages.distill.losses.kd.weight: weight is nan, but must be finite",
+        ),
+        ("stages.distill.epochs=0", "at stages.distill.epochs: epochs is 0, but must be at least 1"),
         ("student.name=shufflenet_v3", "unknown network 'shufflenet_v3'. Did you mean 'shufflenet_v2'"),
-        ("student.widht=1", "at student: Key 'widht'.*Did you mean one of: 'width'"),
-        ("data.name=mnst", "unknown data 'mnst'. Did you mean 'mnist'"),
-        ("compress.prun={}", "at compress.prun: unknown compression hook 'prun'"),
-        ("export.onx={}", "unknown export format 'onx'. Did you mean 'onnx'"),
+        ("student.widht=1", "at student: unknown key 'widht'. Did you mean 'width'"),
+        ("data.name=mnst", "unknown data set 'mnst'. Did you mean 'mnist'"),
+        ("+compress.prun={}", "at compress.prun: unknown compression hook 'prun'"),
+        ("+export.onx={}", "unknown export format 'onx'. Did you mean 'onnx'"),
         ("teacher={name: resnet20}", "the teacher has no weights: give teacher.weights=FILE"),
         ("teacher=null", "loss 'fitnet' compares with a teacher, but the recipe has none"),
         ("stages={}", "no stages"),
-        ("optimizer.lr=-1", "a learning rate is above 0"),
+        ("optimizer.lr=-1", "at optimizer.lr: lr is -1.0, but must be above 0"),
         ("schedule.milestones=[3]", "'step' needs them"),
         ("trainer.precison=16", "Lightning's Trainer 'precison'. Did you mean 'precision'"),
-        ("sed=3", "Key 'sed'.*Did you mean: 'seed'"),
+        ("sed=3", "unknown key 'sed'. Did you mean 'seed'"),
         ("student.num_classes=7 teacher.num_classes=8", "num_classes: the teacher has 8, the student 7"),
         ("stages.distill", "'stages.distill' is not of the form key.path=value"),
     ],
@@ -113,5 +119,5 @@ def test_a_base_has_no_base(tmp_path: Path) -> None:
 
 def test_a_loss_from_outside_follows_the_same_rule() -> None:
     address = "distill.losses.kd:soft_targets"
-    recipe = load("smoke", [f"stages.distill.losses.mine={{name: '{address}', temperature: 3}}"])
+    recipe = load("smoke", [f"+stages.distill.losses.mine={{name: '{address}', temperature: 3}}"])
     assert recipe.stages["distill"].losses["mine"].temperature == 3

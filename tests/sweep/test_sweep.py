@@ -204,8 +204,8 @@ def test_the_command_gives_the_recipe_and_what_every_trial_shares(tmp_path: Path
         ({"early_terminate": {"type": "hyperband", "min_iter": 0}}, "min_iter: 0 is not a whole number from 1 on"),
         ({"early_terminate": {"type": "median"}}, "at early_terminate.type: unknown 'median'"),
         ({"run_cap": "ten"}, "at run_cap: 'ten' is not a whole number"),
-        ({"parameters": {"optimizer.lrr": {"value": 1}}}, "'lrr' not in 'Optimizer'. Did you mean: 'lr'"),
-        ({"parameters": {"stages.hint.epochs": {"values": [1, 0]}}}, "epochs is 0, but a stage has at least 1"),
+        ({"parameters": {"optimizer.lrr": {"value": 1}}}, "at optimizer: unknown key 'lrr'. Did you mean 'lr'"),
+        ({"parameters": {"stages.hint.epochs": {"values": [1, 0]}}}, "epochs is 0, but must be at least 1"),
         ({"command": [*COMMAND[:3], "recipe=smok", COMMAND[-1]]}, "unknown recipe 'smok'. Did you mean 'smoke'"),
         ({"method": "grid"}, "at parameters.optimizer.lr: a grid needs 'values' or whole numbers"),
         (

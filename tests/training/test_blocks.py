@@ -15,6 +15,7 @@ from distill.models.taps import Features, Taps
 from distill.pipeline.run import run
 from distill.recipe.loading import load
 from distill.recipe.schema import Cuts, Optimizer, Schedule, Stage
+from distill.recipe.typed import section
 from distill.tasks.classification import Classification
 from distill.training.blocks import Blocks, relative_error
 from distill.training.distiller import Distiller
@@ -226,14 +227,17 @@ def test_taps_at_a_cut_show_what_the_student_put_out() -> None:
         ({"student": ["a"], "teacher": []}, "as many module paths of each"),
         ({"student": [], "teacher": []}, "at least one"),
         ({"student": [""], "teacher": ["a"]}, "nothing is left to cut"),
-        ({"student": ["a"], "teacher": ["a"], "weight": 0.0}, "weight above 0"),
-        ({"student": ["a"], "teacher": ["a"], "input": "mixed", "start": 1.5}, "from 0 to 1"),
+        ({"student": ["a"], "teacher": ["a"], "weight": 0.0}, "at blocks.weight: weight is 0.0, but must be above 0"),
+        (
+            {"student": ["a"], "teacher": ["a"], "input": "mixed", "start": 1.5},
+            "start is 1.5, but must be at least 0 and at most 1",
+        ),
         ({"student": ["a"], "teacher": ["a"], "end": 0.5}, "start and end belong to input: mixed"),
     ],
 )
 def test_what_cannot_be_cut_is_refused(settings: dict[str, Any], complaint: str) -> None:
     with pytest.raises(RecipeError, match=complaint):
-        Cuts(**settings)
+        section(settings, Cuts, "blocks")
 
 
 def test_only_maps_can_be_cut() -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from distill.__main__ import main
 from distill.batch import Batch
+from distill.data import DataInfo
 from distill.data.digits import Digits
 from distill.errors import DistillError, RecipeError
 from distill.models.input_transform import InputTransform
@@ -87,9 +88,9 @@ def asked(teacher: CachedTeacher, batches: Iterator[Batch]) -> int:
 
 
 class Foreign:
-    """All that a data module must offer, and no more."""
+    """A data module without views."""
 
-    info, batch_size, samples = TEN_CLASSES, 4, 8
+    info, batch_size, samples = DataInfo(1, (8, 8), (0.0,), (1.0,), ("a", "b")), 4, 8
 
     def train_dataloader(self) -> None: ...
 
@@ -229,9 +230,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("overrides", "complaint"),
         [
-            (["cache={views: 0}"], "cache.views is 0, but is at least 1"),
-            (["cache={top_k: 0}"], "cache.top_k is 0, but is at least 1"),
-            (["cache={dtype: float8}"], "Invalid value 'float8'"),
+            (["cache={views: 0}"], "at cache.views: views is 0, but must be at least 1"),
+            (["cache={top_k: 0}"], "at cache.top_k: top_k is 0, but must be at least 1"),
+            (["cache={dtype: float8}"], "at cache.dtype: 'float8' is not one of float16, float32"),
             (["cache={}", "stages.distill.teacher_bn=train"], "at stages.distill: .*depends on the batch around it"),
             (["cache={}", "compress.svd.finetune.teacher_bn=train"], "at compress.svd.finetune: "),
             (["cache={}", "teacher=null", "stages={only: {epochs: 1}}"], "cache: there is no teacher"),

@@ -14,13 +14,14 @@ from torch._dynamo.testing import CompileCounter
 
 from distill.data.digits import Digits
 from distill.errors import RecipeError
+from distill.models.adapter import adapt
 from distill.models.taps import Taps
 from distill.recipe.schema import Optimizer, Schedule, Stage
 from distill.tasks.classification import Classification
 from distill.training import compile as compiled
 from distill.training.distiller import Distiller
 from distill.training.fit import fit
-from tests.nets import TEN_CLASSES, ConvNet
+from tests.nets import TEN_CLASSES, ConvNet, Forked
 from tests.training.test_distiller import HINTS, SETTINGS
 
 PATHS = ("stage1", "stage2", "")
@@ -44,6 +45,18 @@ def counted(paths: tuple[str, ...] = PATHS, model: ConvNet | None = None) -> tup
 
 def images(size: int = 16) -> Tensor:
     return torch.randn(4, 1, size, size).contiguous(memory_format=torch.channels_last)
+
+
+def test_auxiliary_outputs_come_out_of_the_same_graph() -> None:
+    torch.compiler.reset()
+    taps, counter = Taps(adapt(Forked(), auxiliary={"aux": 0.3}), ["body"]), CompileCounter()
+    batch = images()
+    _, expected = taps(batch)
+    taps.compile(backend=counter, dynamic=False, fullgraph=True)
+    _, features = taps(batch)
+    assert list(features) == ["body", "aux"]
+    assert counter.frame_count == 1
+    torch.testing.assert_close(features, expected)
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])

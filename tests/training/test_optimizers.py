@@ -4,6 +4,7 @@ from torch import nn
 
 from distill.errors import RecipeError
 from distill.recipe.schema import Optimizer, Schedule
+from distill.recipe.typed import section
 from distill.training.optimizers import build_optimizer, build_schedule, factor, parameter_groups
 
 
@@ -66,5 +67,5 @@ def test_a_glob_without_parameters_is_told(factors: dict[str, float]) -> None:
 
 
 def test_a_factor_of_nothing_is_refused() -> None:
-    with pytest.raises(RecipeError, match="a factor is above 0"):
-        Optimizer(lr_factors={"*": 0.0})
+    with pytest.raises(RecipeError, match=r"at optimizer.lr_factors.\*: .* must be above 0"):
+        section({"lr_factors": {"*": 0.0}}, Optimizer, "optimizer")

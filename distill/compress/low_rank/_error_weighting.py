@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.batch import Batch
+from distill.compress._decompositions import eigh
 from distill.compress._layers import Layer
 from distill.compress._output_error import patches
 from distill.errors import RecipeError
@@ -28,6 +29,8 @@ ROWS = 8192
 """Positions sampled from each batch, about."""
 DAMPING = 1e-3
 """Of the mean second moment."""
+FLOOR = 1e-30
+"""Least second moment: of a layer whose inputs or derivatives are all zero. Its inverse square root is finite."""
 AVERAGES = {(True, True): "chwdij->chwdij", (True, False): "chwdiw->chdi", (False, False): "chwdhw->cd"}
 """From a patch's second moments to those of a part of its axes, summed over the others."""
 
@@ -67,8 +70,8 @@ class Root(NamedTuple):
         """The identity without any. What no image moved still counts a little, so that nothing is divided by 0."""
         if moments is None:
             return cls(*[torch.eye(size, dtype=torch.float64)] * 2)
-        damping = DAMPING * moments.diagonal().mean() + torch.finfo(torch.float64).tiny
-        values, vectors = torch.linalg.eigh(moments)
+        damping = DAMPING * moments.diagonal().mean() + FLOOR
+        values, vectors = eigh(moments)
         scales = (values.clamp(min=0) + damping).sqrt()
         return cls(vectors * scales @ vectors.T, vectors / scales @ vectors.T)
 
@@ -111,12 +114,17 @@ def trace_layers(model: nn.Module, layers: Mapping[str, Layer], images: Tensor) 
 
     def look(path: str) -> Callable[..., None]:
         return lambda layer, inputs, output: seen[path].add(
-            TracedLayer(layer, tuple(inputs[0].shape[1:]), tuple(output.shape[1:]))
+            TracedLayer(layer, _shape(layer, inputs[0]), _shape(layer, output))
         )
 
     with _watching(layers, look), torch.no_grad():
         model.eval()(images[:1])
     return {path: next(iter(found)) for path, found in seen.items() if len(found) == 1}
+
+
+def _shape(layer: Layer, values: Tensor) -> tuple[int, ...]:
+    """Of one image's values; a linear layer may find windows or tokens where the batch was, as in Swin."""
+    return tuple(values.shape if isinstance(layer, nn.Linear) and len(values) > 1 else values.shape[1:])
 
 
 def error_weights(

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
+from distill.compress._decompositions import eigh, svd
 from distill.compress._layers import Layer
 from distill.compress.low_rank._allocation import Aim, Option
 from distill.compress.low_rank._error_weighting import ErrorWeights, TracedLayer
@@ -30,7 +30,7 @@ class Cut:
         matrix = unfold(traced.layer.weight.detach(), scheme).double()
         self.shape = matrix.shape
         self.columns = error_weights.columns(traced, matrix.shape[1] // len(traced.layer.weight))
-        self.u, self.s, self.vh = torch.linalg.svd(self.rows.root @ matrix @ self.columns.root, full_matrices=False)
+        self.u, self.s, self.vh = svd(self.rows.root @ matrix @ self.columns.root)
 
     @property
     def importance(self) -> float:
@@ -122,4 +122,4 @@ def unfold(weight: Tensor, scheme: Scheme) -> Tensor:
 
 def left_singular(matrix: Tensor) -> Tensor:
     """The left singular vectors, largest first; only they are computed, however wide the matrix."""
-    return torch.linalg.eigh(matrix @ matrix.T).eigenvectors.flip(1)
+    return eigh(matrix @ matrix.T)[1].flip(1)

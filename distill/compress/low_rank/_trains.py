@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from distill.compress._decompositions import singular_values, svd
 from distill.compress._layers import rank_within
 
 SPARED = 0.1
@@ -61,9 +62,7 @@ class Trains:
         self.modes = [(i, o) for i in _splits(inputs) for o in _splits(outputs)]
         rows = {row for i, o in self.modes for row in _bonds(Shape(i, self.kernel, o, ()).modes)}
         self.spectra = {
-            row: torch.linalg.svdvals(
-                (weight if weighted is None or row not in cuts else weighted).double().reshape(row, -1)
-            )
+            row: singular_values((weight if weighted is None or row not in cuts else weighted).reshape(row, -1))
             for row in rows
         }
 
@@ -96,7 +95,7 @@ def decompose(weight: Tensor, shape: Shape) -> list[Tensor]:
     """Algorithm 1 with given ranks: cores (rank, mode, rank), the singular values of a bond shared by its two sides."""
     cores, root, rest = [], torch.ones(1, dtype=torch.float64), weight.double().reshape(1, -1)
     for mode, rank in zip(shape.modes, shape.ranks, strict=False):
-        u, s, vh = torch.linalg.svd(rest.reshape(len(root) * mode, -1), full_matrices=False)
+        u, s, vh = svd(rest.reshape(len(root) * mode, -1))
         core = u[:, :rank].reshape(len(root), mode, rank)
         rest = s[:rank, None] * vh[:rank]
         next_root = s[:rank].clamp(min=1e-12 * float(s[0]) + 1e-300).sqrt()

@@ -13,26 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distill.compress import hook
+from distill.compress._decompositions import solve_spd
 from distill.compress._layers import Layer
 from distill.compress.low_rank._allocation import Aim, Option
 from distill.compress.low_rank._error_weighting import ErrorWeights, TracedLayer
-from distill.compress.low_rank._factorise import Factors, factorisation, rebuilding
+from distill.compress.low_rank._factorise import Factors, factorisation, rebuild
 from distill.compress.low_rank._matrices import Cut, pair, part
-from distill.registry import hook, surgery
+from distill.registry import surgery
 
 PARTS = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4)
 """Of the layer's parameters: the sizes that are tried."""
 SWEEPS = 20
 RIDGE = 1e-6
 """Of the mean diagonal of each least squares problem."""
-
-
-def factors(traced: TracedLayer, error_weights: ErrorWeights) -> Factors:
-    """Convolutions as sums of separable ones; a layer that would not get smaller, or faster, stays as it is.
-
-    Settings are those of `svd`.
-    """
-    return Separable(traced, error_weights) if traced.kernel != (1, 1) else Cut(traced, error_weights, "channel")
 
 
 def build(layer: Layer, spec: Mapping[str, Any]) -> nn.Module:
@@ -49,8 +43,20 @@ def build(layer: Layer, spec: Mapping[str, Any]) -> nn.Module:
     )
 
 
-cp = hook("cp")(factorisation("cp", factors, build))
-surgery("cp")(rebuilding(build))
+@hook("cp")
+@factorisation(build)
+def cp(traced: TracedLayer, error_weights: ErrorWeights) -> Factors:
+    """Convolutions as sums of separable ones; a layer that would not get smaller, or faster, stays as it is.
+
+    Settings: see `distill.compress.low_rank._factorise.factorisation`.
+    """
+    return Separable(traced, error_weights) if traced.kernel != (1, 1) else Cut(traced, error_weights, "channel")
+
+
+@surgery("cp")
+def apply(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> nn.Module:
+    """Put layers of the planned ranks in place of each one."""
+    return rebuild(model, layers, build)
 
 
 class Separable:
@@ -111,7 +117,7 @@ def decompose(tensor: Tensor, rank: int) -> list[Tensor]:
             rest = ",".join(f"{letter}r" for letter in letters if letter != letters[mode])
             right = torch.einsum(f"{letters},{rest}->{letters[mode]}r", tensor, *others)
             ridge = RIDGE * gram.diagonal().mean() + 1e-300
-            solved = torch.linalg.solve(gram + ridge * torch.eye(rank, dtype=gram.dtype), right.T).T
+            solved = solve_spd(gram + ridge * torch.eye(rank, dtype=gram.dtype), right.T).T
             factors[mode] = solved
             if mode < len(factors) - 1:
                 factors[mode] = solved / solved.norm(dim=0).clamp(min=1e-150)

@@ -14,26 +14,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
+from distill.compress import hook
 from distill.compress._layers import Layer
 from distill.compress.low_rank._allocation import Aim, Option
 from distill.compress.low_rank._error_weighting import ErrorWeights, TracedLayer
-from distill.compress.low_rank._factorise import factorisation, rebuilding
+from distill.compress.low_rank._factorise import factorisation, rebuild
 from distill.compress.low_rank._matrices import left_singular
 from distill.compress.low_rank._trains import Shape, Trains, contract, decompose, dense
-from distill.registry import hook, surgery
+from distill.registry import surgery
 
 LEVELS = 24
 """Error bounds tried of each layer."""
-
-
-def factors(traced: TracedLayer, error_weights: ErrorWeights) -> "LayerTrains | str":
-    """Convolutions and linear layers as tensor trains of two to five cores; a layer that would not get smaller, or
-    faster, stays as it is.
-
-    Settings are those of `svd`.
-    """
-    mode = traced.layer.padding_mode if isinstance(traced.layer, nn.Conv2d) else "zeros"
-    return LayerTrains(traced, error_weights) if mode == "zeros" else f"{mode} padding"
 
 
 class TensorTrain(nn.Module):
@@ -108,8 +99,22 @@ class TensorTrain(nn.Module):
             yield weight, self.bias if position == len(weights) - 1 else None, geometry
 
 
-tensor_train = hook("tensor_train")(factorisation("tensor_train", factors, TensorTrain))
-surgery("tensor_train")(rebuilding(TensorTrain))
+@hook("tensor_train")
+@factorisation(TensorTrain)
+def tensor_train(traced: TracedLayer, error_weights: ErrorWeights) -> "LayerTrains | str":
+    """Convolutions and linear layers as tensor trains of two to five cores; a layer that would not get smaller, or
+    faster, stays as it is.
+
+    Settings: see `distill.compress.low_rank._factorise.factorisation`.
+    """
+    mode = traced.layer.padding_mode if isinstance(traced.layer, nn.Conv2d) else "zeros"
+    return LayerTrains(traced, error_weights) if mode == "zeros" else f"{mode} padding"
+
+
+@surgery("tensor_train")
+def apply(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> nn.Module:
+    """Put layers of the planned ranks in place of each one."""
+    return rebuild(model, layers, TensorTrain)
 
 
 def shape_of(spec: Mapping[str, Any]) -> Shape:

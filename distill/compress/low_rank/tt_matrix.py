@@ -14,11 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill.compress import hook
+from distill.compress._decompositions import svd
 from distill.compress._layers import Layer
 from distill.compress.low_rank._allocation import Aim, Option
 from distill.compress.low_rank._error_weighting import ErrorWeights, Root, TracedLayer
-from distill.compress.low_rank._factorise import Factors, factorisation, rebuilding
-from distill.registry import hook, surgery
+from distill.compress.low_rank._factorise import Factors, factorisation, rebuild
+from distill.registry import surgery
 
 RANKS = (1, 2, 4, 8, 16, 32)
 SPLITS = 3
@@ -32,24 +34,11 @@ class Digits(NamedTuple):
     fast: int
 
 
-def factors(traced: TracedLayer, error_weights: ErrorWeights) -> Factors | str:
-    """Linear layers and 1 x 1 convolutions as sums of Kronecker products: far fewer parameters at a time that is saved
-    from about three times fewer MACs on; a layer that would not get smaller, or faster, stays as it is.
-
-    Settings are those of `svd`.
-    """
-    layer = traced.layer
-    if traced.kernel != (1, 1) or (isinstance(layer, nn.Conv2d) and any(_padding(layer))):
-        return "no 1x1 convolution"
-    if len(traced.inputs) not in (1, 3):
-        return "not on vectors or images"
-    if not _splits(layer.weight.shape[0]) or not _splits(layer.weight.shape[1]):
-        return "a prime number of channels"
-    return Products(traced, error_weights)
-
-
 class TTMatrix(nn.Module):
     """A linear layer or a 1 x 1 convolution whose weight is a sum of Kronecker products.
+
+    In place of a linear layer it acts on the last dimension of (..., inputs), in place of a convolution on the channels
+    of (batch, inputs, height, width).
 
     Args:
         layer: what it takes the place of.
@@ -64,35 +53,65 @@ class TTMatrix(nn.Module):
         self.slow = nn.Parameter(new(self.outputs.slow * self.rank, self.inputs.slow, 1, 1))
         self.fast = nn.Parameter(new(self.outputs.fast, self.rank, self.inputs.fast, 1))
         self.bias = layer.bias
-        self.stride = layer.stride if isinstance(layer, nn.Conv2d) else (1, 1)
+        self.stride = layer.stride if isinstance(layer, nn.Conv2d) else None
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(batch, inputs) or (batch, inputs, height, width) in, the same with ``outputs`` out."""
+        if self.stride is None:
+            outputs = self._contracted(inputs, 1).reshape(*inputs.shape[:-1], self._channels)
+            return outputs if self.bias is None else outputs + self.bias
         if set(self.stride) != {1}:
             inputs = inputs[:, :, :: self.stride[0], :: self.stride[1]]
-        rest = inputs.shape[2:]
-        pixels = rest.numel()
-        columns = F.conv2d(inputs.reshape(-1, *self.inputs, pixels), self.slow)
-        columns = F.conv2d(columns.reshape(-1, self.rank, self.inputs.fast, pixels), self.fast)
-        outputs = columns.reshape(-1, self.outputs.slow * self.outputs.fast, *rest)
-        return outputs if self.bias is None else outputs + self.bias.reshape(-1, *[1] * len(rest))
+        height, width = inputs.shape[2:]
+        outputs = self._contracted(inputs, height * width).reshape(-1, self._channels, height, width)
+        return outputs if self.bias is None else outputs + self.bias[:, None, None]
 
     def geometry(self, shape: tuple[int, ...]) -> tuple[tuple[Any, ...], ...]:
-        """What it runs as, for `_probe`, on inputs of that shape without the batch; nothing where it skips pixels."""
-        if set(self.stride) != {1}:
+        """What it runs as, for `_layer_timing`, on inputs of that shape without the batch; nothing where it skips
+        pixels."""
+        if self.stride is None:
+            pixels, last = 1, (-1, *shape[:-1], self._channels)
+        elif set(self.stride) == {1}:
+            pixels, last = torch.Size(shape[1:]).numel(), (-1, self._channels, *shape[1:])
+        else:
             return ((),)
-        pixels = torch.Size(shape[1:]).numel()
         return (
             ("Reshape", (-1, *self.inputs, pixels)),
             ("Conv", tuple(self.slow.shape)),
             ("Reshape", (-1, self.rank, self.inputs.fast, pixels)),
             ("Conv", tuple(self.fast.shape)),
-            ("Reshape", (-1, self.outputs.slow * self.outputs.fast, *shape[1:])),
+            ("Reshape", last),
         )
 
+    @property
+    def _channels(self) -> int:
+        return self.outputs.slow * self.outputs.fast
 
-tt_matrix = hook("tt_matrix")(factorisation("tt_matrix", factors, TTMatrix))
-surgery("tt_matrix")(rebuilding(TTMatrix))
+    def _contracted(self, inputs: Tensor, pixels: int) -> Tensor:
+        """The products of both cores with images whose channels are followed by so many pixels."""
+        columns = F.conv2d(inputs.reshape(-1, *self.inputs, pixels), self.slow)
+        return F.conv2d(columns.reshape(-1, self.rank, self.inputs.fast, pixels), self.fast)
+
+
+@hook("tt_matrix")
+@factorisation(TTMatrix)
+def tt_matrix(traced: TracedLayer, error_weights: ErrorWeights) -> Factors | str:
+    """Linear layers and 1 x 1 convolutions as sums of Kronecker products: far fewer parameters at a time that is saved
+    from about three times fewer MACs on; a layer that would not get smaller, or faster, stays as it is.
+
+    Settings: see `distill.compress.low_rank._factorise.factorisation`.
+    """
+    layer = traced.layer
+    if traced.kernel != (1, 1) or (isinstance(layer, nn.Conv2d) and any(_padding(layer))):
+        return "no 1x1 convolution"
+    if not _splits(layer.weight.shape[0]) or not _splits(layer.weight.shape[1]):
+        return "a prime number of channels"
+    return Products(traced, error_weights)
+
+
+@surgery("tt_matrix")
+def apply(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> nn.Module:
+    """Put layers of the planned ranks in place of each one."""
+    return rebuild(model, layers, TTMatrix)
 
 
 class Products:
@@ -143,14 +162,14 @@ class Products:
         if (inputs, outputs) not in self.cuts:
             slow, fast = self._roots(inputs, outputs, 0), self._roots(inputs, outputs, 1)
             digits = self.weight.reshape(*outputs, *inputs)
-            error_weights = torch.einsum(
+            weighted = torch.einsum(
                 "abcd,Aa,Bb,Cc,Dd->ACBD", digits, slow[0].root, fast[0].root, slow[1].root, fast[1].root
             )
-            u, s, vh = torch.linalg.svd(error_weights.flatten(2).flatten(0, 1), full_matrices=False)
+            u, s, vh = svd(weighted.flatten(2).flatten(0, 1))
             u, v = (u * s.sqrt()).T, s.sqrt()[:, None] * vh
-            self.cuts[inputs, outputs] = tuple(
-                root[0].inverse @ side.reshape(-1, outputs[digit], inputs[digit]) @ root[1].inverse
-                for digit, (side, root) in enumerate(((u, slow), (v, fast)))
+            self.cuts[inputs, outputs] = (
+                slow[0].inverse @ u.reshape(-1, outputs.slow, inputs.slow) @ slow[1].inverse,
+                fast[0].inverse @ v.reshape(-1, outputs.fast, inputs.fast) @ fast[1].inverse,
             )
         return self.cuts[inputs, outputs]
 

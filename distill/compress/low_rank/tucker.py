@@ -13,24 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distill.compress import hook
+from distill.compress._decompositions import eigh
 from distill.compress._layers import Layer
 from distill.compress.low_rank._allocation import Aim, Option
 from distill.compress.low_rank._error_weighting import ErrorWeights, TracedLayer
-from distill.compress.low_rank._factorise import Factors, factorisation, rebuilding
+from distill.compress.low_rank._factorise import Factors, factorisation, rebuild
 from distill.compress.low_rank._matrices import Cut, pair, part
-from distill.registry import hook, surgery
+from distill.registry import surgery
 
 GRID = 16
 """Ranks tried of each mode."""
-
-
-def factors(traced: TracedLayer, error_weights: ErrorWeights) -> Factors:
-    """Convolutions between fewer channels; a layer that would not get smaller, or faster, stays as it is.
-
-    Settings and errors are those of `svd`. The error that ``max_error`` bounds is not computed but bounded itself:
-    what both cuts of the higher-order singular value decomposition leave out, in sum.
-    """
-    return Tucker2(traced, error_weights) if traced.kernel != (1, 1) else Cut(traced, error_weights, "channel")
 
 
 def build(layer: Layer, spec: Mapping[str, Any]) -> nn.Module:
@@ -46,8 +39,21 @@ def build(layer: Layer, spec: Mapping[str, Any]) -> nn.Module:
     )
 
 
-tucker = hook("tucker")(factorisation("tucker", factors, build))
-surgery("tucker")(rebuilding(build))
+@hook("tucker")
+@factorisation(build)
+def tucker(traced: TracedLayer, error_weights: ErrorWeights) -> Factors:
+    """Convolutions between fewer channels; a layer that would not get smaller, or faster, stays as it is.
+
+    Settings: see `distill.compress.low_rank._factorise.factorisation`. The error that ``max_error`` bounds is not
+    computed but bounded itself: what both cuts of the higher-order singular value decomposition leave out, in sum.
+    """
+    return Tucker2(traced, error_weights) if traced.kernel != (1, 1) else Cut(traced, error_weights, "channel")
+
+
+@surgery("tucker")
+def apply(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> nn.Module:
+    """Put layers of the planned ranks in place of each one."""
+    return rebuild(model, layers, build)
 
 
 class Tucker2:
@@ -93,7 +99,7 @@ class Tucker2:
 def _modes(weight: Tensor) -> tuple[Tensor, list[float]]:
     """The singular vectors of the first mode, and what a cut to each rank leaves out of the squared whole."""
     matrix = weight.flatten(1)
-    values, vectors = torch.linalg.eigh(matrix @ matrix.T)
+    values, vectors = eigh(matrix @ matrix.T)
     energy = values.flip(0).clamp(min=0)
     left_out = energy.flip(0).cumsum(0).flip(0) / energy.sum().clamp(min=1e-300)
     return vectors.flip(1), [*left_out.tolist(), 0.0]

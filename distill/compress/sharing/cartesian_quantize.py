@@ -12,6 +12,7 @@ from torch import Tensor
 
 from distill.artifact import Artifact
 from distill.compress import hook
+from distill.compress._decompositions import svd
 from distill.compress._weights import adopt, channels_of, slices, unsliced, weights_of
 from distill.compress.sharing._codebooks import block_of, centred, entries, k_means, nearest
 from distill.errors import RecipeError
@@ -113,8 +114,8 @@ def fit_rotation(rows: Tensor, parts: int, size: int, generator: torch.Generator
         codes = [nearest(*pair) for pair in zip(blocks, books, strict=True)]
         books = [centred(part, some, size) for part, some in zip(blocks, codes, strict=True)]
         decoded = torch.cat([book[some] for book, some in zip(books, codes, strict=True)], 1)
-        left, _, right = torch.linalg.svd(rows.T @ decoded)
-        rotation = left @ right  # the orthogonal Procrustes problem
+        left, _, right = svd(rows.T @ decoded)
+        rotation = (left @ right).float()  # the orthogonal Procrustes problem
     kept = rotation.bfloat16(), torch.stack(books).bfloat16()
     blocks = _blocks(rows, kept[0], parts)
     codes = [nearest(*pair) for pair in zip(blocks, kept[1].float(), strict=True)]

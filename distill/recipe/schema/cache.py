@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from distill.errors import RecipeError
+from distill.ranges import Count
 
 
 @dataclass
@@ -14,19 +14,13 @@ class Cache:
     In epoch e the training images of a stage with a teacher look as in epoch ``e % views``.
     """
 
-    views: int = 4
+    views: Count = 4
     """How many augmentations of each image to keep. Without augmentation 1 is enough."""
     dtype: Literal["float16", "float32"] = "float16"
-    top_k: int | None = None
+    top_k: Count | None = None
     """Of the teacher's output keep only the largest logits; the other classes share what probability is left."""
     folder: Path | None = None
     """Without one, one under ``output`` that runs with the same teacher and data share."""
-
-    def __post_init__(self) -> None:
-        for name in ("views", "top_k"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise RecipeError(f"cache.{name} is {value}, but is at least 1")
 
     @property
     def effects(self) -> list[Any]:

@@ -1,19 +1,19 @@
-"""What has a name in a registry, and networks among it."""
+"""Sections that name a component of a registry, and networks among them."""
 
 from dataclasses import dataclass, field
-from typing import Any
-
-from omegaconf import MISSING
+from typing import Annotated, Any
 
 from distill.errors import RecipeError
+from distill.ranges import Count, Index, Positive
 from distill.recipe.schema.optimisation import Optimizer, Schedule
+from students import student
 
 
 @dataclass
 class Component:
     """A named component; its own settings stand beside these fields."""
 
-    name: str = MISSING
+    name: str
 
 
 @dataclass
@@ -24,20 +24,25 @@ class Network(Component):
     """Checkpoint file to start from, or the name of torchvision's weights (``IMAGENET1K_V1``)."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """For torchvision's networks and a ``package.module:attribute`` from outside: passed to the call as they are."""
+    output: str | None = None
+    """Of a network that returns a dict, a tuple or a dataclass, the key, attribute or position of its main output.
+    Without, ``logits`` or ``out``; networks of torchvision are known."""
+    auxiliary: dict[str, float] = field(default_factory=dict)
+    """Outputs beside the main one that the task's loss trains too, with the weights of their losses."""
 
 
 @dataclass
 class TeacherNetwork(Network):
     """The network to learn from. With ``epochs`` it is trained first, from its weights or from nothing."""
 
-    epochs: int = 0
+    epochs: Index = 0
     optimizer: Optimizer | None = None
     schedule: Schedule | None = None
     mean: list[float] | None = None
     """Of its own images, per channel, for pixels from 0 to 1. Without, what its weights are known to go with, or the
     data's; the same for ``std``."""
-    std: list[float] | None = None
-    image_size: int | None = None
+    std: list[Positive] | None = None
+    image_size: Count | None = None
     """Height and width of its own images. Without, that in its weights' file if it is one of ours, or the data's."""
 
     def __post_init__(self) -> None:
@@ -45,3 +50,7 @@ class TeacherNetwork(Network):
             raise RecipeError(
                 "the teacher has no weights: give teacher.weights=FILE, or teacher.epochs=N to train it first"
             )
+
+
+NetworkSection = Annotated[Network, student]
+TeacherSection = Annotated[TeacherNetwork, student]

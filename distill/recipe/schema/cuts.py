@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from distill.errors import RecipeError
+from distill.ranges import Positive, Probability
 
 
 @dataclass
@@ -13,18 +14,18 @@ class Cuts:
     student: list[str] = field(default_factory=list)
     """Module paths whose outputs end the student's blocks, early to late."""
     teacher: list[str] = field(default_factory=list)
-    """As many of the teacher: the student's blocks learn to put out what these put out."""
+    """As many of the teacher: the student's blocks learn to output what these output."""
     input: Literal["teacher", "student", "mixed"] = "teacher"
-    """What a block reads: the teacher's map at the cut before it, what the student's blocks before it put out, or for
+    """What a block reads: the teacher's map at the cut before it, the student's own map there, or for
     each sample one of them at random."""
-    start: float = 1.0
+    start: Probability = 1.0
     """For ``mixed``: the probability that a sample reads the teacher's map as the stage (or the block's turn) begins"""
-    end: float = 0.0
+    end: Probability = 0.0
     """The same as it ends; between the two it moves evenly."""
     order: Literal["parallel", "progressive"] = "parallel"
     """``parallel``: all blocks learn in one pass. ``progressive``: each in its turn, an equal share of the epochs; on
     several devices this needs ``trainer.strategy=ddp_find_unused_parameters_true``."""
-    weight: float = 1.0
+    weight: Positive = 1.0
     """Of every block's error, a fraction of the variance of the teacher's map: the same does for all depths."""
 
     def __post_init__(self) -> None:
@@ -36,9 +37,5 @@ class Cuts:
         for path in (*self.student, *self.teacher):
             if not path:
                 raise RecipeError("blocks: '' is the network's output, where nothing is left to cut; use a loss there")
-        if not self.weight > 0:
-            raise RecipeError(f"blocks.weight is {self.weight}, but a block learns by a weight above 0")
-        if not (0 <= self.start <= 1 and 0 <= self.end <= 1):
-            raise RecipeError(f"blocks: start {self.start} and end {self.end} are probabilities, from 0 to 1")
         if self.input != "mixed" and (self.start, self.end) != (1.0, 0.0):
             raise RecipeError(f"blocks: start and end belong to input: mixed, not to input: {self.input}")

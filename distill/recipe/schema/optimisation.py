@@ -1,9 +1,12 @@
 """The sections ``optimizer`` and ``schedule``."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from distill.errors import RecipeError
+from distill.ranges import Count, NonNegative, Positive, Range
+
+Momentum = Annotated[float, Range(at_least=0, below=1)]
 
 
 @dataclass
@@ -11,23 +14,17 @@ class Optimizer:
     """``sgd`` with momentum, or ``adamw``."""
 
     name: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.05
-    momentum: float = 0.9
+    lr: Positive = 0.05
+    momentum: Momentum = 0.9
     nesterov: bool = False
-    weight_decay: float = 5e-4
-    lr_factors: dict[str, float] = field(default_factory=dict)
+    weight_decay: NonNegative = 5e-4
+    lr_factors: dict[str, Positive] = field(default_factory=dict)
     """Parameters of the student whose paths match a glob learn at so many times ``lr``; the first glob that matches
     counts."""
 
     def __post_init__(self) -> None:
-        if not self.lr > 0:
-            raise RecipeError(f"optimizer.lr is {self.lr}, but a learning rate is above 0")
-        for pattern, times in self.lr_factors.items():
-            if not times > 0:
-                raise RecipeError(
-                    f"optimizer.lr_factors: '{pattern}' is {times}, but a factor is above 0; 'train' of a stage says "
-                    "what learns at all"
-                )
+        if self.nesterov and not self.momentum:
+            raise RecipeError("nesterov needs a momentum above 0")
 
 
 @dataclass
@@ -35,11 +32,11 @@ class Schedule:
     """How the learning rate moves over a training run, one value per step."""
 
     name: Literal["cosine", "step", "constant"] = "cosine"
-    warmup_epochs: float = 0.0
+    warmup_epochs: NonNegative = 0.0
     """The learning rate rises linearly from 0 over this many epochs."""
-    milestones: list[int] = field(default_factory=list)
+    milestones: list[Count] = field(default_factory=list)
     """For ``step``: epochs after which the learning rate is multiplied by ``gamma``."""
-    gamma: float = 0.1
+    gamma: Positive = 0.1
 
     def __post_init__(self) -> None:
         if bool(self.milestones) != (self.name == "step"):

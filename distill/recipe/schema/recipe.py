@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from distill import registry
 from distill.errors import RecipeError
+from distill.ranges import Count, Seed
 from distill.recipe.schema.cache import Cache
-from distill.recipe.schema.components import Component, Network, TeacherNetwork
+from distill.recipe.schema.components import Component, NetworkSection, TeacherNetwork, TeacherSection
 from distill.recipe.schema.optimisation import Optimizer, Schedule
 from distill.recipe.schema.stage import Finetune, Stage
 from distill.registry import did_you_mean
@@ -17,12 +19,10 @@ class Hook(Component):
     """A compression hook, and how to train the network again after it."""
 
     finetune: Finetune | None = None
-    rounds: int = 1
+    rounds: Count = 1
     """How often the hook is applied, a little further each time, and the network trained again after each."""
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise RecipeError(f"rounds is {self.rounds}, but a hook is applied at least once")
         if self.rounds > 1 and not self.finetune:
             raise RecipeError("rounds without training between them change nothing: add 'finetune', or remove 'rounds'")
 
@@ -38,26 +38,26 @@ class Tracking:
     tags: list[str] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Recipe:
     """One experiment, from data to exports."""
 
-    seed: int = 0
-    task: Component = field(default_factory=Component)
-    data: Component = field(default_factory=Component)
-    teacher: TeacherNetwork | None = None
-    teachers: dict[str, TeacherNetwork] = field(default_factory=dict)
+    seed: Seed = 0
+    task: Annotated[Component, registry.task]
+    data: Annotated[Component, registry.data]
+    teacher: TeacherSection | None = None
+    teachers: dict[str, TeacherSection] = field(default_factory=dict)
     """More teachers, by names that stages can call them by. Where no stage chooses, they teach together."""
-    student: Network = field(default_factory=Network)
+    student: NetworkSection
     baseline: bool = True
     """Also train the same student without the teacher, for as many epochs as all stages together."""
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
     stages: dict[str, Stage] = field(default_factory=dict)
     """Run in the order written; each starts from the student that the one before it left."""
-    compress: dict[str, Hook] = field(default_factory=dict)
+    compress: dict[str, Annotated[Hook, registry.hook]] = field(default_factory=dict)
     """Applied in the order written."""
-    export: dict[str, Component] = field(default_factory=dict)
+    export: dict[str, Annotated[Component, registry.exporter]] = field(default_factory=dict)
     channels_last: bool = True
     """Train in channels-last memory layout: faster for convolutions on CPUs and on GPUs with tensor cores."""
     compile: bool = False

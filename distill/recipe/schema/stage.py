@@ -1,15 +1,14 @@
 """One entry of ``stages``, its losses, and the training after a hook."""
 
-import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-from omegaconf import MISSING
+from typing import Annotated, Any, Literal
 
 from distill.errors import RecipeError
-from distill.recipe.schema.components import Component, Network
+from distill.ranges import Count, Index, NonNegative
+from distill.recipe.schema.components import Component, NetworkSection
 from distill.recipe.schema.cuts import Cuts
 from distill.recipe.schema.optimisation import Optimizer, Schedule
+from distill.registry import loss
 
 Scaling = Literal["paper", "inverted"]
 
@@ -18,8 +17,8 @@ Scaling = Literal["paper", "inverted"]
 class Loss(Component):
     """One distillation term. ``name`` defaults to its key in ``losses``."""
 
-    weight: float = 1.0
-    warmup_epochs: int = 0
+    weight: NonNegative = 1.0
+    warmup_epochs: Index = 0
     """The weight rises linearly to its value over this many epochs."""
     student: list[str] = field(default_factory=list)
     """Module paths of the student's taps. Without any, its output."""
@@ -29,10 +28,11 @@ class Loss(Component):
     """``stages``: tap every stage that the two networks name, early to late."""
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.weight):
-            raise RecipeError(f"weight is {self.weight}, but a loss weight is a finite number")
         if self.taps and (self.student or self.teacher):
             raise RecipeError("'taps: stages' already names the taps: remove 'student' and 'teacher', or 'taps'")
+
+
+LossSection = Annotated[Loss, loss]
 
 
 @dataclass
@@ -54,9 +54,9 @@ class Depth:
 class Stage:
     """One training run over some of the student's parameters."""
 
-    epochs: int = MISSING
-    task_weight: float = 1.0
-    losses: dict[str, Loss] = field(default_factory=dict)
+    epochs: Count
+    task_weight: NonNegative = 1.0
+    losses: dict[str, LossSection] = field(default_factory=dict)
     """Distillation terms. Under a hook's ``finetune``, none means those of the last stage."""
     blocks: Cuts | None = None
     """Train block by block: each learns on its own to put out what the teacher puts out at its end."""
@@ -66,10 +66,10 @@ class Stage:
     taps one of them. Without any, the recipe's teacher, or all of its ``teachers``."""
     teacher_bn: Literal["eval", "train"] = "eval"
     """``train``: the teacher normalises by each batch, as some papers do; its running statistics never move."""
-    student: Network | None = None
+    student: NetworkSection | None = None
     """Train this network, from its first weights, in place of the recipe's student: an assistant, or an elder self.
     The next stage goes on with the recipe's student, and may learn from this one."""
-    peer: Network | None = None
+    peer: NetworkSection | None = None
     """A second student that learns beside the first one, each with the other as its teacher, and is then left."""
     stochastic_depth: Any = None
     """Leave residual blocks out at random while training: the last one is there with this probability, above 0 and up
@@ -85,8 +85,6 @@ class Stage:
     """Without one, the recipe's."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise RecipeError(f"epochs is {self.epochs}, but a stage has at least 1")
         self._check_trains()
         if self.peer and self.teacher:
             raise RecipeError("a stage learns from its teacher or from its peer: remove one of them")
@@ -128,8 +126,8 @@ class Stage:
         raise RecipeError(f"teacher is {named!r}, but is a name, a list of names, or names with weights above 0")
 
     def _check_trains(self) -> None:
-        if not self.losses and not self.task_weight and not self.blocks:
-            raise RecipeError("nothing to train for: task_weight is 0 and there are neither losses nor blocks")
+        if not self.task_weight and not self.blocks and not any(loss.weight for loss in self.losses.values()):
+            raise RecipeError("nothing to train for: task_weight is 0, there are no blocks, and no loss has a weight")
 
 
 @dataclass

@@ -187,7 +187,7 @@ class TestPattern:
 
     def test_what_does_not_fit_is_said(self, caplog: pytest.LogCaptureFixture) -> None:
         trains = tensor_train(nets.artifact(), nets.anything, nets.calibration(), max_error=0.6, layers=["head"])
-        with caplog.at_level(logging.DEBUG, "distill.compress.prune"):
+        with caplog.at_level(logging.DEBUG, "distill.compress"):
             prune(trains, pattern="2:4")
         assert "prune: stem.weight: left as it is, input channels not a multiple of 4" in caplog.messages
         assert "prune: head.core0: left as it is, a factor without input channels" in caplog.messages
@@ -245,7 +245,7 @@ class TestLater:
     def test_factors_are_weights_too(self, caplog: pytest.LogCaptureFixture) -> None:
         factors = svd(nets.artifact(), nets.anything, nets.calibration(), max_error=0.6, layers=["kernel"])
         factors = tensor_train(factors, nets.anything, nets.calibration(), max_error=0.6, layers=["head"])
-        with caplog.at_level(logging.DEBUG, "distill.compress.prune"):
+        with caplog.at_level(logging.DEBUG, "distill.compress"):
             done = recovered(prune(factors, sparsity=0.5, layers=["kernel.*", "head"]))
         assert {"kernel.0.weight", "kernel.1.weight", "head.core0", "head.core1"} == set(done.stored)
         assert fraction({name: mask for name, mask in kept(done).items() if name in done.stored}) == pytest.approx(

@@ -1,0 +1,102 @@
+"""Pictures below a folder, links followed, every one of them a picture by its first bytes."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
+from pathlib import Path
+
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from distill.atomic import replacing
+from distill.data.pictures import check_header, shown
+from distill.errors import DataError, DistillError
+
+READERS = 16
+"""Threads that read headers: on network file systems most of the time is waiting."""
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """All pictures of a folder and its sub-folders, by the ending of their names; ordered by folder, then by name.
+
+    Raises:
+        DataError: a folder cannot be read, a link leads nowhere or back to a folder that it is in.
+    """
+    found = sorted(_walk(folder, ()), key=lambda path: (str(path.parent), path.name))
+    return [path for path in found if path.name.lower().endswith(IMG_EXTENSIONS)]
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, by name, those behind links included.
+
+    Raises:
+        DataError: the folder cannot be read, or the name of one in it is not UTF-8.
+    """
+    found = sorted(Path(entry.path) for entry in _entries(folder) if entry.is_dir())
+    for path in found:
+        if path.name != shown(path.name):
+            raise DataError(f"{shown(path)}: the name of this folder is not UTF-8; rename it")
+    return found
+
+
+def check_headers(paths: Sequence[Path]) -> None:
+    """Reads the first bytes of every picture, so that a damaged one costs no training; once for files that stay as
+    they are.
+
+    Raises:
+        DataError: one of them is missing or no picture.
+    """
+    listing = blake2b(digest_size=16)
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise DataError(f"{shown(path)}: {error.strerror}; replace or remove it") from None
+        listing.update(os.fsencode(path.absolute()) + f"\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
+    seen = Path.home() / ".cache" / "distill" / "headers" / listing.hexdigest()
+    if seen.exists():
+        return
+    with ThreadPoolExecutor(READERS) as readers:
+        for _ in readers.map(check_header, paths):
+            pass
+    _remember(seen)
+
+
+def _remember(seen: Path) -> None:
+    try:
+        with replacing(seen) as part:
+            part.write_bytes(b"")
+    except DistillError:  # a home that cannot be written: the headers are read again next time
+        return
+
+
+def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
+    status = folder.stat()
+    this = (status.st_dev, status.st_ino)
+    if this in above:
+        raise DataError(f"{shown(folder)} is a link back to a folder that it is in; remove it")
+    for entry in _entries(folder):
+        path = Path(entry.path)
+        if _is_folder(entry):
+            yield from _walk(path, (*above, this))
+        else:
+            yield path
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        if entry.is_symlink():
+            Path(entry.path).stat()  # is_dir() is silent about links that lead nowhere
+        return entry.is_dir()
+    except OSError as error:
+        raise DataError(
+            f"{shown(entry.path)} is a link that cannot be followed ({error.strerror}); remove it"
+        ) from None
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise DataError(f"{shown(folder)}: {error.strerror}") from None

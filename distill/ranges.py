@@ -1,0 +1,67 @@
+"""Ranges of numbers, written into annotations: ``temperature: Positive = 4.0``.
+
+Recipes are checked against them when they are loaded, ``python -m distill list`` shows them.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from distill.errors import RecipeError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """What a number may be; NaN and the infinities are never inside."""
+
+    above: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+
+    def check(self, value: Any, place: str) -> None:
+        """Check one number; None, for settings that may be left out, passes.
+
+        Raises:
+            RecipeError: the number is outside; the message begins with ``place``.
+        """
+        if value is not None and value not in self:
+            raise RecipeError(f"{place} is {value}, but must be {self}")
+
+    def __contains__(self, value: float) -> bool:
+        return (
+            (isinstance(value, int) or math.isfinite(value))
+            and (self.above is None or value > self.above)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        bounds = [
+            f"{words} {bound:g}"
+            for words, bound in (
+                ("above", self.above),
+                ("at least", self.at_least),
+                ("at most", self.at_most),
+                ("below", self.below),
+            )
+            if bound is not None
+        ]
+        return " and ".join(bounds) or "finite"
+
+
+FINITE = Range()
+"""What every float of a recipe is held to."""
+
+Positive = Annotated[float, Range(above=0)]
+NonNegative = Annotated[float, Range(at_least=0)]
+Probability = Annotated[float, Range(at_least=0, at_most=1)]
+Fraction = Annotated[float, Range(above=0, at_most=1)]
+"""A part of something, above nothing and up to all of it."""
+Temperature = Annotated[float, Range(at_least=1e-3, at_most=1e6)]
+"""Logits are divided by it; outside of these bounds softmax is one-hot or uniform in float32."""
+Count = Annotated[int, Range(at_least=1)]
+Index = Annotated[int, Range(at_least=0)]
+Seed = Annotated[int, Range(at_least=0, at_most=2**32 - 1)]
+"""What every random generator that Lightning seeds takes."""

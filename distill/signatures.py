@@ -1,0 +1,68 @@
+"""What a component's signature says: the arguments that the framework injects, and the settings of a recipe.
+
+A signature is taken from a component, or read from its source: then neither its module nor torch is imported.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+EMPTY = inspect.Parameter.empty
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One keyword-only parameter."""
+
+    name: str
+    hint: Any
+    """Its annotation, with ranges; without one, the type of its default."""
+    default: Any = EMPTY
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The parameters of a component, by who gives them."""
+
+    injected: tuple[str, ...]
+    """Positional parameters: the framework injects them."""
+    called: tuple[str, ...]
+    """Positional parameters of ``forward``, where there is one."""
+    settings: tuple[Setting, ...]
+    """Keyword-only parameters: a recipe may set them."""
+    summary: str = ""
+    """First line of the docstring of the file: what the component is and where it comes from."""
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """All arguments to inject: when built and, if there is a ``forward``, when called."""
+        return self.injected + self.called
+
+
+def setting(name: str, hint: Any, default: Any) -> Setting:
+    """A setting whose missing annotation is made up for by its default."""
+    if hint is EMPTY:
+        hint = Any if default is None or default is EMPTY else type(default)
+    return Setting(name, hint, default)
+
+
+def of(component: Callable[..., Any]) -> Signature:
+    """The signature of a component that is imported already."""
+    hints = get_type_hints(component.__init__ if inspect.isclass(component) else component, include_extras=True)
+    settings = tuple(
+        setting(p.name, hints.get(p.name, EMPTY), p.default) for p in parameters(component) if p.kind is p.KEYWORD_ONLY
+    )
+    forward = getattr(component, "forward", None)
+    text = inspect.getdoc(inspect.getmodule(component)) or ""
+    return Signature(injected(component), injected(forward) if forward else (), settings, text.partition("\n")[0])
+
+
+def injected(component: Callable[..., Any]) -> tuple[str, ...]:
+    """Names of the positional parameters."""
+    return tuple(p.name for p in parameters(component) if p.kind is p.POSITIONAL_OR_KEYWORD)
+
+
+def parameters(component: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Every parameter but ``self``."""
+    return [p for p in inspect.signature(component).parameters.values() if p.name != "self"]

@@ -1,0 +1,69 @@
+"""Lightning's Trainer with the settings of a recipe, checked against this machine."""
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.accelerators import CPUAccelerator
+
+from distill.errors import RecipeError
+
+QUIET = {
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+    "use_distributed_sampler": False,  # our samplers know their rank
+    "log_every_n_steps": 1_000_000,  # everything is logged once per epoch
+}
+HANDLED = ("sync_batchnorm", "plugins")
+
+
+def build_trainer(settings: Mapping[str, Any], *, plugins: Sequence[Any] = (), **fixed: Any) -> pl.Trainer:
+    """A Trainer that is quiet unless ``settings`` say otherwise.
+
+    Args:
+        settings: the recipe's ``trainer`` section.
+        plugins: of ours, beside those of ``settings``.
+        fixed: arguments that ``settings`` cannot change.
+
+    Raises:
+        RecipeError: an accelerator, precision, strategy or number of devices that this machine does not have.
+    """
+    chosen = {name: value for name, value in settings.items() if name not in HANDLED}
+    theirs = settings.get("plugins") or []
+    both = [*plugins, *([theirs] if isinstance(theirs, str) else theirs)]
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", ".*not supported on CPU.*")  # Lightning would choose another precision
+            trainer = pl.Trainer(**{**QUIET, **chosen, **fixed}, plugins=both or None)
+    except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError, Warning) as error:
+        raise RecipeError(f"at trainer: {' '.join(str(error).split())}") from error
+    _check_processes(trainer)
+    return trainer
+
+
+def require_trainer(settings: Mapping[str, Any]) -> None:
+    """Check a recipe's ``trainer`` section before anything is trained.
+
+    Raises:
+        RecipeError: see `build_trainer`.
+    """
+    build_trainer(settings, logger=False, enable_checkpointing=False)
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_processes(trainer: pl.Trainer) -> None:
+    """Lightning counts GPUs, but starts as many processes on the CPU as it is asked for."""
+    most = max(cores(), 2)  # two processes on one core are slow, but enough to try a recipe out
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:
+        raise RecipeError(
+            f"at trainer: devices={trainer.num_devices} are that many processes, but this machine has {cores()} CPU "
+            f"cores and no other accelerator is used: choose at most {most}"
+        )
