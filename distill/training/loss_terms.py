@@ -46,7 +46,7 @@ class Term(nn.Module):
         self.key, self.spec = key, spec
         component = losses.find(spec.name)
         call = getattr(component, "forward", component)
-        self.sees_all = get_type_hints(call)["student"] == list[Tensor]
+        self.sees_all = get_type_hints(call).get("student") == list[Tensor]
         self.needs_teacher = needs_teacher(spec.name)
         self.extras = [need for need in injected(call) if need not in ("student", "teacher")]
         taps = spec.teacher or [""] * len(spec.student)
