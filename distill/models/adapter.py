@@ -34,7 +34,7 @@ class Auxiliary(NamedTuple):
 
 @dataclass(frozen=True)
 class OutputAdapter:
-    """A forward hook: of what the network returns, only the main output is seen outside."""
+    """A forward hook: of all that the network returns, callers get the main output."""
 
     output: str | None = None
     """Key, attribute or position of the main output; None: one of `MAIN_FIELDS`."""

@@ -1,4 +1,4 @@
-"""Networks from recipe entries: ours, torchvision's, or a user's own."""
+"""Networks from recipe entries: from ``students``, from torchvision, or code of the user."""
 
 import inspect
 import os

@@ -21,7 +21,7 @@ from distill.losses.structure._split_layers import Split, apply, copy_within_gro
 from distill.models.channels.groups import positions
 from distill.models.channels.narrow import fill
 from distill.models.channels.propagation import CONSTANT
-from distill.models.channels.sizes import followed, followed_copy
+from distill.models.channels.sizes import sizes_of_copy
 
 
 @loss("splitnet")
@@ -66,7 +66,7 @@ class SplitNet(nn.Module):
         self, student: Float[Tensor, "batch classes"], inputs: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, ""]:
         if not self.sides:
-            self._look(inputs[:1])
+            self._find_channels(inputs[:1])
         assigned = [logits.softmax(dim=0) for logits in self.logits]
         split = torch.stack([self._leaving(path, assigned) for path in self.sides])
         shares = split.detach() / split.detach().sum().clamp(min=1e-12)  # layers count by how far they have to go
@@ -94,7 +94,7 @@ class SplitNet(nn.Module):
             path: of its tap.
 
         Raises:
-            ValueError: the student moves its channels in a way that cannot be followed.
+            ValueError: the student moves its channels in a way that cannot be traced.
         """
         members, plan = self.members(), {}
         image = self.image.to(next(student.parameters()))
@@ -110,14 +110,14 @@ class SplitNet(nn.Module):
             raise ValueError(f"splitnet cannot tell how {type(student).__name__} moves its channels")
         return tree, Plan("splitnet", plan)
 
-    def _look(self, image: Tensor) -> None:
+    def _find_channels(self, image: Tensor) -> None:
         """Find the channels that the layers share."""
-        sizes = followed_copy(self.network[0], image)
+        sizes = sizes_of_copy(self.network[0], image)
         self.image, self.whole = sizes.image, sizes.whole
         finest: list[int] = []
         for path, groups in self.groups.items():
             if path not in self.whole.ends or CONSTANT in self.whole.ends[path].inputs:
-                raise ValueError(f"splitnet cannot split '{path}': its channels cannot be followed, or are the image's")
+                raise ValueError(f"splitnet cannot split '{path}': its channels cannot be traced, or are the image's")
             both = []
             for ids in self.whole.ends[path][:2]:
                 if ids not in self.families:
@@ -185,7 +185,7 @@ def chosen(model: nn.Module, groups: Mapping[str, int]) -> dict[str, int]:
     Raises:
         ValueError: a glob matches none, or a number is below 2.
     """
-    fit = [path for path, m in followed(model)[0].items() if isinstance(m, Split) and getattr(m, "groups", 1) == 1]
+    fit = [path for path, m in traceable(model)[0].items() if isinstance(m, Split) and getattr(m, "groups", 1) == 1]
     found: dict[str, int] = {}
     for pattern, count in groups.items():
         matching = [path for path in fit if fnmatchcase(path, pattern)]
