@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from distill.losses import loss
 from distill.losses._batch import refuse_a_batch_of_one
-from distill.models.feature_maps import embedding
+from distill.models.feature_maps import embedding, embedding_size
 
 
 @loss("cc")
@@ -39,8 +39,8 @@ class CorrelationCongruence(nn.Module):
         order: int = 2,
     ) -> None:
         super().__init__()
-        self.student_embedding = nn.Linear(student_shape[1], dimension)
-        self.teacher_embedding = nn.Linear(teacher_shape[1], dimension)
+        self.student_embedding = nn.Linear(embedding_size(student_shape), dimension)
+        self.teacher_embedding = nn.Linear(embedding_size(teacher_shape), dimension)
         self.gamma, self.order = gamma, order
 
     def forward(

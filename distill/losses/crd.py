@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from distill.losses import loss
-from distill.models.feature_maps import embedding
+from distill.models.feature_maps import embedding, embedding_size
 
 Both = Float[Tensor, "2 batch dimension"]
 """What belongs to the student, and what belongs to the teacher."""
@@ -64,8 +64,8 @@ class Contrast(nn.Module):
         if train_labels.dim() != 1 or train_labels.is_floating_point() or len(train_labels.unique()) < 2:
             raise ValueError("crd takes negatives from other classes: train_labels must name two classes or more")
         self.temperature = temperature
-        self.embed_student = nn.Linear(student_shape[1], dimension)
-        self.embed_teacher = nn.Linear(teacher_shape[1], dimension)
+        self.embed_student = nn.Linear(embedding_size(student_shape), dimension)
+        self.embed_teacher = nn.Linear(embedding_size(teacher_shape), dimension)
         self.memory = (
             Bank(train_labels, dimension, negatives, momentum)
             if memory == "bank"
