@@ -159,7 +159,7 @@ def repacked(file: bytes, random: Random) -> bytes:
     content = json.dumps(index).encode()
     frame = zstandard.compress(content).removeprefix(zstandard.FRAME_HEADER)
     if random.random() < 0.05:  # a bomb: zeros without end in few bytes
-        frame = zstandard.compress(content + bytes(2 ** random.randrange(20, 29))).removeprefix(zstandard.FRAME_HEADER)
+        frame = zstandard.compress(content + bytes(2 ** random.randrange(20, 27))).removeprefix(zstandard.FRAME_HEADER)
     data = struct.pack("<I", len(frame)) + frame + _checksums(index, body) + body
     return file_format.encode({PACKED: torch.frombuffer(bytearray(data), dtype=torch.uint8)}, head)
 
