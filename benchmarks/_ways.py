@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from benchmarks._work import CLASSES, InOurMemory, OneByOne, Workload, shapes
+from benchmarks._work import InOurMemory, OneByOne, Workload, shapes
 from distill.losses import loss as losses
 from distill.losses.at import attention_transfer
 from distill.losses.kd import soft_targets
@@ -50,7 +50,7 @@ def ours(work: Workload, cache: Callable[[Teacher], nn.Module] = lambda teacher:
     module = Distiller(
         student,
         teacher,
-        Classification(CLASSES),
+        Classification(data.info),
         Stage(epochs=1, losses=_terms(work)),
         optimizer=Optimizer(**SGD),
         schedule=Schedule("constant"),
@@ -82,7 +82,7 @@ class Cached:
         if work not in self.stores:
             folder = self.folder / str(len(self.stores))
             folder.mkdir()
-            self.stores[work] = Store(folder, teacher.tapped.paths, work.samples, Cache(views=1))
+            self.stores[work] = Store(folder, teacher.paths, work.samples, Cache(views=1))
         return self.stores[work]
 
 

@@ -34,7 +34,7 @@ from distill.tasks.classification import Classification
 from distill.training.fit import fit
 
 RECIPE = "fashion_mnist/blocks"
-LINES = {"scratch": COLOURS["alone"], "kd": COLOURS["student"], "blocks": COLOURS["compress"]}
+LINES = {"scratch": COLOURS["baseline"], "kd": COLOURS["student"], "blocks": COLOURS["compress"]}
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Bench:
 
     def train(self, student: nn.Module, teacher: nn.Module | None, stages: Mapping[str, Stage]) -> Run:
         """All stages, one after the other."""
-        task, accuracy, seconds = Classification(10), [], []
+        task, accuracy, seconds = Classification(self.data.info), [], []
         start = time.process_time()
 
         def note(_title: str, _epoch: int, metrics: dict[str, float]) -> None:
@@ -89,13 +89,13 @@ class Bench:
             with tempfile.TemporaryDirectory() as folder:
                 settings = {"accelerator": "cpu"}
                 student = fit(module, self.data, Path(folder), title=name, settings=settings, on_epoch=note).student
-        return Run(accuracy, seconds, score(student, self.data.test_dataloader(), task.metrics)["accuracy"])
+        return Run(accuracy, seconds, score(student, self.data.test_dataloader(), task)["accuracy"])
 
     def teacher(self) -> tuple[nn.Module, Run]:
         """Trained once, on the same images, for all seeds of the student."""
         spec, path = self.recipe.teacher, self.folder / "teacher.pt"
         assert spec
-        teacher = initial_artifact(spec, self.data, 0).model
+        teacher = initial_artifact(spec, self.data, Classification(self.data.info), 0).model
         run = self.kept("teacher", lambda: self.train(teacher, None, {"teacher": Stage(epochs=spec.epochs)}))
         if not path.exists():
             torch.save(teacher.state_dict(), path)
@@ -104,7 +104,8 @@ class Bench:
 
     def student(self, name: str, stages: Mapping[str, Stage], teacher: nn.Module) -> Run:
         """One way from the first weights of the recipe's seed."""
-        first = initial_artifact(self.recipe.student, self.data, self.recipe.seed).model
+        task = Classification(self.data.info)
+        first = initial_artifact(self.recipe.student, self.data, task, self.recipe.seed).model
         return self.kept(f"{name}-{self.recipe.seed}", lambda: self.train(first, teacher, stages))
 
     def kept(self, name: str, train: Callable[[], Run]) -> Run:

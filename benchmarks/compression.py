@@ -164,7 +164,7 @@ def _size(step: Step) -> tuple[int, int, int]:
 
 def test(experiment: Experiment, model: nn.Module) -> float:
     """Accuracy on the test split, in percent."""
-    return 100 * score(to_accelerator(model), experiment.data.test_dataloader(), experiment.task.metrics)["accuracy"]
+    return 100 * score(to_accelerator(model), experiment.data.test_dataloader(), experiment.task)["accuracy"]
 
 
 def kept(options: argparse.Namespace, student: str, way: str, seed: int) -> Path:

@@ -82,7 +82,7 @@ def measure(method: str, seeds: int, output: Path, teachers: dict[str, Path]) ->
         ) as experiment:
             done = list(train_student(experiment, train_teachers(experiment)).values())[-1]
             model = to_accelerator(deployable(done.artifact.model))
-            accuracy = score(model, experiment.data.test_dataloader(), experiment.task.metrics)["accuracy"]
+            accuracy = score(model, experiment.data.test_dataloader(), experiment.task)["accuracy"]
         curve = [row["val/accuracy"] for row in done.curve]
         last = [moment for title, moment in ends if title == ends[-1][0]]
         epochs += [after - before for before, after in pairwise(last)]

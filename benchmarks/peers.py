@@ -150,7 +150,7 @@ def quantized(experiment: Experiment, model: nn.Module, folder: Path) -> Measure
     parts = [file, file.with_suffix(".bin")]
     predict = answers(*(part.read_bytes() for part in parts), threads=1)
     counts = cost.params(model), cost.macs(model, batches[0].inputs)
-    accuracy = 100 * score(predict, experiment.data.test_dataloader(), experiment.task.metrics)["accuracy"]
+    accuracy = 100 * score(predict, experiment.data.test_dataloader(), experiment.task)["accuracy"]
     return Measured(accuracy, *counts, sum(part.stat().st_size for part in parts), str(file))
 
 

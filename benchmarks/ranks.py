@@ -94,7 +94,7 @@ def measured(network: str, kinds: list[str], settings: list[str]) -> dict[tuple[
         def judge(made: Artifact) -> tuple[float, float]:
             plain = deployable(made.model)
             left = macs(plain, batches[0].inputs) / macs(artifact.model, batches[0].inputs)
-            return 100 * score(to_accelerator(plain), test, experiment.task.metrics)["accuracy"], left
+            return 100 * score(to_accelerator(plain), test, experiment.task)["accuracy"], left
 
         found = {("dense", 1.0, choice): judge(artifact) for choice in CHOICES[:1]}
         for kind in kinds:

@@ -91,7 +91,7 @@ def measured(name: str, seeds: int, output: Path, teacher: Path) -> Measured:
 
 def accuracy(experiment: Experiment, artifact: Artifact) -> float:
     model = to_accelerator(deployable(artifact.model))
-    return 100 * score(model, experiment.data.test_dataloader(), experiment.task.metrics)["accuracy"]
+    return 100 * score(model, experiment.data.test_dataloader(), experiment.task)["accuracy"]
 
 
 def times(file: str) -> tuple[str, str]:
@@ -101,9 +101,9 @@ def times(file: str) -> tuple[str, str]:
     images = torch.randn(32, shape["channels"], shape["height"], shape["width"])
     model = deployable(artifact.model).eval()
     with torch.inference_mode():
-        eager = [timing.median for timing in latency.timings(model, images).values()]
+        eager = [timing.median for timing in latency.timings(model, images, (1, 32)).values()]
     try:
-        exported = list(latency.latency(model, images).values())
+        exported = list(latency.latency(model, images, batch_sizes=(1, 32)).values())
     except DistillError:
         exported = []
     pytorch, onnx = (" / ".join(f"{ms:.2f}" for ms in some) or "none" for some in (eager, exported))

@@ -242,8 +242,10 @@ given model, with no particular values."""
 form = Registry("storage format", "form", ["distill.artifact", "distill.compress"])
 codec = Registry("codec", "codec", ["distill.codecs"])
 data = Registry("data set", "data", ["distill.data"], injectable={"seed"})
-task = Registry("task", "task", ["distill.tasks"], injectable={"num_classes"}, default="classification")
-exporter = Registry("export format", "exporter", ["distill.export"], injectable={"artifact", "folder", "samples"})
+task = Registry("task", "task", ["distill.tasks"], injectable={"info"}, default="classification")
+exporter = Registry(
+    "export format", "exporter", ["distill.export"], injectable={"artifact", "folder", "samples", "task"}
+)
 
 
 def needs_teacher(name: str) -> bool:

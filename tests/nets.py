@@ -7,6 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from distill.data import DataInfo
+
+TEN_CLASSES = DataInfo(1, (8, 8), (0.3,), (0.35,), tuple("0123456789"))
+"""What a data set of ten classes says about itself."""
+
 
 class ConvNet(nn.Module):
     """Three stages and a classifier; ``width`` makes it a teacher or a student."""

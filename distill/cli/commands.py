@@ -17,7 +17,7 @@ from distill.cli.terminal import recipe_arguments
 from distill.codecs import codec
 from distill.compress import hook
 from distill.console import console
-from distill.data import data
+from distill.data import DataInfo, data
 from distill.errors import ArtifactError, RecipeError
 from distill.export import exporter, onnx_file
 from distill.losses import loss
@@ -48,9 +48,9 @@ def evaluate(options: Namespace) -> None:
     """Score an artifact on the test split of its data."""
     artifact = _open(options.artifact, options.allow)
     samples = _data(artifact, options.overrides)
-    judge = _build(task, artifact.about["task"], samples.info.num_classes)
+    meaning = _build(task, artifact.about["task"], samples.info)
     batches = samples.test_dataloader()
-    for name, value in score(to_accelerator(deployable(artifact.model)), batches, judge.metrics).items():
+    for name, value in score(to_accelerator(deployable(artifact.model)), batches, meaning).items():
         console.print(f"test/{name} {value:.4f}")
 
 
@@ -59,7 +59,7 @@ def inspect(options: Namespace) -> None:
     artifact = _open(options.artifact, options.allow)
     size = Path(options.artifact).stat().st_size
     console.print(f"network  {artifact.network}")
-    console.print(f"input    {artifact.about.get('input')}")
+    console.print(f"data     {artifact.about.get('info')}")
     console.print(f"total    {cost.params(artifact.model):,} parameters, {size:,} bytes")
     for step in artifact.history:
         scores = "  ".join(f"{key} {value:.4f}" for key, value in step.metrics.items())
@@ -82,18 +82,19 @@ def export(options: Namespace) -> None:
     component = exporter.find(options.to)
     samples = _data(artifact, []).calibration(512)
     folder = Path(options.output) if options.output else Path(options.artifact).parent
-    made = component(artifact, folder, samples)
+    meaning = _build(task, artifact.about["task"], DataInfo.from_json(artifact.about["info"]))
+    made = component(artifact, folder, samples, meaning)
     console.print(
         f"{made.path}: {made.nbytes:,} bytes, differs from the artifact by {made.difference:.1e}, "
-        f"same class for {100 * made.agreement:.1f} %"
+        f"{meaning.agreement_name} {100 * made.agreement:.1f} %"
     )
 
 
 def bench(options: Namespace) -> None:
     """Time an artifact in ONNX Runtime: median and quartiles."""
     artifact = _open(options.artifact, options.allow)
-    shape = artifact.about["input"]
-    example = torch.zeros(1, shape["channels"], shape["height"], shape["width"])
+    info = DataInfo.from_json(artifact.about["info"])
+    example = torch.zeros(1, info.channels * info.images, *info.image_size)
     file = onnx_file.serialize(deployable(artifact.model), example)
     timings = latency.file_latency(file, example, batch_sizes=options.batch_sizes, threads=options.threads, seconds=2.0)
     table = Table("ONNX Runtime", "median ms", "25 %", "75 %", "images/s", box=None, pad_edge=False)
@@ -149,7 +150,7 @@ def sweep(options: Namespace) -> None:
 
 def _open(path: str, allow: Collection[str]) -> Artifact:
     artifact = open_artifact(Path(path), allow=allow)
-    if missing := {"task", "data", "input"} - set(artifact.about):
+    if missing := {"task", "data", "info"} - set(artifact.about):
         raise ArtifactError(f"'{path}' does not say its {', '.join(sorted(missing))}: it was not made by a recipe")
     return artifact
 

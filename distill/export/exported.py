@@ -1,4 +1,4 @@
-"""What every exporter answers, and how its file is checked against the network it was made from."""
+"""What every exporter returns, and how its file is checked against the network it was made from."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,10 +12,11 @@ from distill.batch import Batch, Predict
 from distill.errors import ExportError
 from distill.models.fake_quantize import is_integer
 from distill.models.surgery import deployable
+from distill.tasks import Task
 
 TOLERANCE = 1e-3
 INTEGER_TOLERANCE = 0.1
-"""One sum that a runtime rounds the other way is one step of a grid, and later layers carry it on."""
+"""Where a runtime rounds one sum differently, the value differs by one step, and so do the layers after it."""
 INTEGER_AGREEMENT = 0.95
 
 
@@ -29,7 +30,7 @@ class Exported:
     difference: float
     """Largest difference from PyTorch's output, relative to the largest output."""
     agreement: float
-    """The part of the samples whose largest output is the same one."""
+    """With PyTorch's outputs, from 0 to 1; see `distill.tasks.Task.agreement`."""
     single: Callable[[], Predict]
     """Another `predict`, on one thread: to time it."""
     parts: tuple[Path, ...] = ()
@@ -54,24 +55,31 @@ def to_export(artifact: Artifact, samples: list[Batch], kind: str) -> nn.Module:
 
 @torch.inference_mode()
 def compared(
-    model: nn.Module, predict: Predict, samples: list[Batch], path: Path, setting: str, tolerance: float | None
+    model: nn.Module,
+    predict: Predict,
+    samples: list[Batch],
+    task: Task,
+    path: Path,
+    setting: str,
+    tolerance: float | None,
 ) -> tuple[float, float]:
-    """Difference and agreement of a file's answers, on every batch and on one image alone (any batch size must do).
+    """Difference and agreement of a file's outputs, on every batch and on one image alone (any batch size must do).
 
     Args:
         model: what the file was made from.
-        predict: what the file answers.
+        predict: from a batch of inputs to the file's outputs.
         samples: real images.
+        task: what agreement is.
         path: the file, for messages.
         setting: where a recipe sets the tolerance, for messages.
-        tolerance: largest difference allowed; None: 0.001, or for layers on integers, which round, 0.1 and the same
-            class for 95 % of the samples.
+        tolerance: largest difference allowed; None: 0.001, or for layers on integers, which round, 0.1 and an
+            agreement of 95 %.
 
     Raises:
         ExportError: the file computes something else.
     """
     pairs = [(model(inputs), predict(inputs)) for inputs in _batches(samples)]
-    difference, agreement = _difference(pairs), _agreement(pairs)
+    difference, agreement = _difference(pairs), _agreement(pairs, task)
     integers = tolerance is None and is_integer(model)
     allowed = tolerance if tolerance is not None else INTEGER_TOLERANCE if integers else TOLERANCE
     if difference <= allowed and (agreement >= INTEGER_AGREEMENT or not integers):
@@ -79,24 +87,25 @@ def compared(
     remedy = "on a CPU without VNNI instructions int8.bits is to be 7" if integers else "try another opset or runtime"
     raise ExportError(
         f"{path} differs from PyTorch by {difference:.2g} of the largest output, but tolerance is {allowed:g} "
-        f"(same class for {100 * agreement:.1f} %): {remedy}, or raise {setting} if that will do"
+        f"({task.agreement_name} {100 * agreement:.1f} %): {remedy}, or raise {setting} if that will do"
     )
 
 
 def _difference(pairs: list[tuple[Tensor, Tensor]]) -> float:
     """Largest |difference| over largest |output|."""
-    if any(ours.shape != theirs.shape for ours, theirs in pairs):
+    if any(reference.shape != output.shape for reference, output in pairs):
         return float("inf")
-    worst = torch.stack([(ours - theirs).abs().max() for ours, theirs in pairs]).max()
-    scale = torch.stack([ours.abs().max() for ours, _ in pairs]).max()
+    worst = torch.stack([(reference - output).abs().max() for reference, output in pairs]).max()
+    scale = torch.stack([reference.abs().max() for reference, _ in pairs]).max()
     return float(worst / scale) if worst != 0 else 0.0
 
 
-def _agreement(pairs: list[tuple[Tensor, Tensor]]) -> float:
-    if any(ours.shape != theirs.shape for ours, theirs in pairs):
+def _agreement(pairs: list[tuple[Tensor, Tensor]], task: Task) -> float:
+    """Of all samples: the mean over the batches, each by its size."""
+    if any(reference.shape != output.shape for reference, output in pairs):
         return 0.0
-    same = torch.cat([(ours.flatten(1).argmax(1) == theirs.flatten(1).argmax(1)) for ours, theirs in pairs])
-    return float(same.float().mean())
+    total = sum(len(reference) for reference, _ in pairs)
+    return sum(task.agreement(output, reference) * len(reference) for reference, output in pairs) / total
 
 
 def _batches(samples: list[Batch]) -> Iterator[Tensor]:

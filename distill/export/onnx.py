@@ -14,17 +14,26 @@ from distill.batch import Batch, Predict
 from distill.errors import ExportError
 from distill.export import exporter, onnx_file
 from distill.export.exported import Exported, compared, to_export
+from distill.tasks import Task
 
-ABOUT = ("task", "input", "classes")  # what a program needs to feed the file and to read its answer
+ABOUT = ("task", "info")  # what a program needs to feed the file and to read its output
 
 
 @exporter("onnx")
 def onnx(
-    artifact: Artifact, folder: Path, samples: list[Batch], *, opset: int | None = None, tolerance: float | None = None
+    artifact: Artifact,
+    folder: Path,
+    samples: list[Batch],
+    task: Task,
+    *,
+    opset: int | None = None,
+    tolerance: float | None = None,
 ) -> Exported:
-    """Write ``folder/student.onnx``: input "input" (batch, channels, height, width), output "logits", any batch size.
+    """Write ``folder/student.onnx``: input "input" (batch, channels, height, width), any batch size; the task names
+    the output ("logits" for classification).
 
-    The file's ``metadata_props`` say in JSON how to normalise the input and what the classes are called. After `int8`
+    The file's ``metadata_props`` hold in JSON the task and `DataInfo`: preprocessing, normalisation, class names. After
+    `int8`
     it holds int8 weights, a quarter of the bytes, between QuantizeLinear and DequantizeLinear, and ONNX Runtime
     computes on uint8 activations. Any other form that weights are stored in is decoded: the file holds float32 values.
 
@@ -32,9 +41,10 @@ def onnx(
         artifact: the compressed student.
         folder: where the file goes.
         samples: real images, on which the file is checked against PyTorch in ONNX Runtime.
+        task: how outputs are compared, and what the output is called.
         opset: version of the ONNX operators; None: the exporter's choice.
         tolerance: largest difference allowed on the samples, relative to the largest output; None: 0.001, or after
-            `int8` 0.1 and the same class for 95 % of the samples.
+            `int8` 0.1 and an agreement of 95 %.
 
     Raises:
         ExportError: the network has no ONNX form, or its file computes something else.
@@ -44,16 +54,18 @@ def onnx(
     model = to_export(artifact, samples, "ONNX")
     path = folder / "student.onnx"
     with replacing(path, ExportError) as part:
-        content = onnx_file.serialize(model, samples[0].inputs, opset=opset, metadata=metadata(artifact))
+        content = onnx_file.serialize(
+            model, samples[0].inputs, output=task.output_name, opset=opset, metadata=metadata(artifact)
+        )
         checker.check_model(content)
         part.write_bytes(content)
-        predict = answers(content)
-        difference, agreement = compared(model, predict, samples, path, "export.onnx.tolerance", tolerance)
-    return Exported(path, predict, difference, agreement, single=partial(answers, content, threads=1))
+        predict = runner(content)
+        difference, agreement = compared(model, predict, samples, task, path, "export.onnx.tolerance", tolerance)
+    return Exported(path, predict, difference, agreement, single=partial(runner, content, threads=1))
 
 
-def answers(content: bytes, *, threads: int | None = None) -> Predict:
-    """What ONNX Runtime answers for a file's content."""
+def runner(content: bytes, *, threads: int | None = None) -> Predict:
+    """A file's content in ONNX Runtime: from a batch of inputs to outputs."""
     return partial(onnx_file.answer, onnx_file.session(content, threads=threads))
 
 

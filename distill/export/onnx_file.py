@@ -18,19 +18,25 @@ from distill.models import fake_quantize
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-INPUT, OUTPUT = "input", "logits"
+INPUT = "input"
 LARGEST = 2**31 - 2**20  # protobuf refuses messages of 2 GiB; a megabyte is left for the graph
 
 
 def serialize(
-    model: nn.Module, example: Tensor, *, opset: int | None = None, metadata: Mapping[str, str] | None = None
+    model: nn.Module,
+    example: Tensor,
+    *,
+    output: str = "output",
+    opset: int | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> bytes:
     """One self-contained ONNX file (no external data) of ``model`` in evaluation mode; ``model`` is left as it is.
 
-    Input "input" and output "logits" have a free batch dimension: one file serves every batch size.
+    Input "input" and the output have a free batch dimension: one file serves every batch size.
 
     Args:
         example: (batch, channels, height, width); only its shape beyond the batch matters.
+        output: name of the output.
         opset: version of the ONNX operators; None: the exporter's choice.
         metadata: goes into the file's ``metadata_props``.
 
@@ -46,7 +52,7 @@ def serialize(
         )
     copy = deepcopy(model).cpu().eval()
     fake_quantize.write_codes(copy)
-    graph = _graph(copy, example[:1].cpu(), opset)
+    graph = _graph(copy, example[:1].cpu(), output, opset)
     written = next(entry.version for entry in graph.opset_import if not entry.domain)
     if opset not in (None, written):
         raise ExportError(f"opset {opset} cannot be written, but {written} can: set it to {written} or leave it out")
@@ -62,7 +68,7 @@ def session(file: Path | bytes, *, threads: int | None = None) -> "InferenceSess
     Raises:
         ExportError: ONNX Runtime cannot run the file.
     """
-    import onnxruntime  # half a second to import: only who exports pays
+    import onnxruntime  # half a second to import: not before an export
 
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads or torch.get_num_threads()
@@ -77,10 +83,10 @@ def session(file: Path | bytes, *, threads: int | None = None) -> "InferenceSess
 
 def answer(runtime: "InferenceSession", inputs: Tensor) -> Tensor:
     """The exported network's output for one batch."""
-    return torch.from_numpy(runtime.run([OUTPUT], {INPUT: inputs.cpu().numpy()})[0])
+    return torch.from_numpy(runtime.run(None, {INPUT: inputs.cpu().numpy()})[0])
 
 
-def _graph(model: nn.Module, image: Tensor, opset: int | None) -> Any:
+def _graph(model: nn.Module, image: Tensor, output: str, opset: int | None) -> Any:
     pair = image.repeat(2, 1, 1, 1)  # torch.export takes a batch of one for a constant
     try:
         with _quiet():
@@ -88,7 +94,7 @@ def _graph(model: nn.Module, image: Tensor, opset: int | None) -> Any:
                 model,
                 (pair,),
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=[output],
                 opset_version=opset,
                 dynamo=True,
                 dynamic_shapes=({0: "batch"},),

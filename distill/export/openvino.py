@@ -18,11 +18,18 @@ from distill.batch import Batch, Predict
 from distill.errors import ExportError
 from distill.export import exporter, onnx_file
 from distill.export.exported import Exported, compared, to_export
+from distill.tasks import Task
 
 
 @exporter("openvino")
 def openvino(
-    artifact: Artifact, folder: Path, samples: list[Batch], *, half: bool = False, tolerance: float | None = None
+    artifact: Artifact,
+    folder: Path,
+    samples: list[Batch],
+    task: Task,
+    *,
+    half: bool = False,
+    tolerance: float | None = None,
 ) -> Exported:
     """Write ``folder/student.xml``, the network, and ``folder/student.bin``, its weights: in int8 after `int8`.
 
@@ -30,9 +37,10 @@ def openvino(
         artifact: the compressed student.
         folder: where the files go.
         samples: real images, on which they are checked against PyTorch in OpenVINO.
+        task: how outputs are compared, and what the output is called.
         half: keep what float weights there are in 16 bits: half the bytes, computed with in 32.
         tolerance: largest difference allowed on the samples, relative to the largest output; None: 0.001, or after
-            `int8` 0.1 and the same class for 95 % of the samples.
+            `int8` 0.1 and an agreement of 95 %.
 
     Raises:
         ExportError: OpenVINO is not installed, the network has no ONNX form, through which it goes, or the files
@@ -40,7 +48,7 @@ def openvino(
     """
     runtime = installed()
     model = to_export(artifact, samples, "OpenVINO")
-    network = _core().read_model(onnx_file.serialize(model, samples[0].inputs))
+    network = _core().read_model(onnx_file.serialize(model, samples[0].inputs, output=task.output_name))
     path, weights = folder / "student.xml", folder / "student.bin"
     with (
         TemporaryDirectory() as draft,
@@ -51,13 +59,13 @@ def openvino(
         content = [(Path(draft) / file.name).read_bytes() for file in (path, weights)]
         path_part.write_bytes(content[0])
         weights_part.write_bytes(content[1])
-        predict = answers(*content, threads=torch.get_num_threads())
-        difference, agreement = compared(model, predict, samples, path, "export.openvino.tolerance", tolerance)
-    return Exported(path, predict, difference, agreement, partial(answers, *content, threads=1), parts=(weights,))
+        predict = runner(*content, threads=torch.get_num_threads())
+        difference, agreement = compared(model, predict, samples, task, path, "export.openvino.tolerance", tolerance)
+    return Exported(path, predict, difference, agreement, partial(runner, *content, threads=1), parts=(weights,))
 
 
-def answers(network: bytes, weights: bytes, *, threads: int) -> Predict:
-    """What OpenVINO answers on the CPU, float layers computed in 32 bits."""
+def runner(network: bytes, weights: bytes, *, threads: int) -> Predict:
+    """The network in OpenVINO on the CPU, float layers in 32 bits: from a batch of inputs to outputs."""
     core = _core()
     settings = {
         "INFERENCE_NUM_THREADS": threads,
@@ -68,11 +76,11 @@ def answers(network: bytes, weights: bytes, *, threads: int) -> Predict:
     compiled = core.compile_model(core.read_model(network, weights), "CPU", settings)
     request = compiled.create_infer_request()
 
-    def answer(inputs: Tensor) -> Tensor:
+    def run(inputs: Tensor) -> Tensor:
         results = request.infer({0: inputs.cpu().numpy()})
         return torch.from_numpy(np.array(results[0]))  # a copy: the next request writes into the same memory
 
-    return answer
+    return run
 
 
 def installed() -> Any:
@@ -90,5 +98,5 @@ def installed() -> Any:
 
 @cache
 def _core() -> Any:
-    """One for the whole process: where it goes before the networks that it compiled, OpenVINO corrupts the heap."""
+    """One for the whole process: freed before the networks that it compiled, it corrupts the heap."""
     return installed().Core()

@@ -1,42 +1,56 @@
-"""What a network scores on a split."""
+"""The metrics of networks on a split."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import Metric
 
 from distill.batch import Batch, Predict
+from distill.tasks import Task
 
 
 @torch.inference_mode()
 def evaluate(
-    networks: Mapping[str, Predict], batches: Iterable[Batch], metrics: Callable[[str], MetricCollection | Metric]
-) -> dict[str, MetricCollection | Metric]:
-    """Read ``batches`` once and score every network on each.
+    networks: Mapping[str, Predict],
+    batches: Iterable[Batch],
+    task: Task,
+    figures: Mapping[str, Mapping[str, Metric]] | None = None,
+) -> dict[str, dict[str, float]]:
+    """Read ``batches`` once and compute the task's metrics of every network.
 
     Args:
-        networks: name -> what answers a batch of inputs: a module in eval mode, or an exported file's session.
+        networks: from a batch of inputs to outputs, by name.
         batches: the split.
-        metrics: makes a fresh metric for the network of that name.
+        task: what an output means.
+        figures: network -> figures of the task, to be updated in the same pass.
 
     Returns:
-        name -> the metric with everything counted; ``.compute()`` gives its values.
+        network -> metric -> value; empty where there are no batches.
     """
-    scores = {name: metrics(name) for name in networks}
+    metrics = {name: task.metrics() for name in networks}
+    empty = True
     for batch in batches:
+        empty = False
         for name, predict in networks.items():
-            scores[name].update(predict(batch.inputs).cpu(), batch.labels)
-    return scores
+            output = predict(batch.inputs).cpu()
+            task.update(metrics[name], output, batch)
+            for figure in (figures or {}).get(name, {}).values():
+                task.update(figure, output, batch)
+    return {name: {} if empty else numbers(found.compute()) for name, found in metrics.items()}
 
 
-def score(network: Predict, batches: DataLoader[Batch], metrics: Callable[[], MetricCollection]) -> dict[str, float]:
+def score(network: Predict, batches: DataLoader[Batch], task: Task) -> dict[str, float]:
     """The metrics of one network on a split, by name; empty if the split is."""
-    if not len(batches):
-        return {}
-    scores = evaluate({"": network}, batches, lambda _: metrics())
-    return {name: float(value) for name, value in scores[""].compute().items()}
+    return evaluate({"": network}, batches, task)[""] if len(batches) else {}
+
+
+def numbers(computed: Mapping[str, Any]) -> dict[str, float]:
+    """Of what metrics compute, the single numbers; vectors, such as a value for each class, are left out."""
+    scalars = {name: value for name, value in computed.items() if not isinstance(value, Tensor) or value.dim() == 0}
+    return {name: float(value) for name, value in scalars.items()}
 
 
 def to_accelerator(model: nn.Module) -> Predict:

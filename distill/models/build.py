@@ -27,18 +27,23 @@ INCEPTIONS = ("googlenet", "inception_v3")
 from -1 to 1 in place of ImageNet's mean and standard deviation."""
 
 
-def network_entry(spec: Network, *, num_classes: int, channels: int) -> dict[str, Any]:
-    """All that rebuilds a network: its name and every setting, those that follow from the data filled in."""
+def network_entry(spec: Network, inferred: Mapping[str, Any]) -> dict[str, Any]:
+    """All that rebuilds a network: its name and every setting.
+
+    Args:
+        spec: the recipe entry.
+        inferred: arguments that follow from data and task; they fill in what the network accepts and the entry leaves
+            open.
+    """
     component = student.find(spec.name)
     if spec.name in student.names():
         settings = options(component, spec)
     else:
         settings = dict(spec.arguments)
-        if "num_classes" not in settings and _accepts(component, "num_classes"):
-            settings["num_classes"] = None
+        settings |= {key: None for key in inferred if key not in settings and _accepts(component, key)}
         if ":" not in spec.name:
             settings = _torchvision_settings(component, spec) | settings
-    for key, value in (("num_classes", num_classes), ("channels", channels)):
+    for key, value in inferred.items():
         if key in settings and settings[key] is None:
             settings[key] = value
     adapted = {OUTPUT: spec.output, AUXILIARY: dict(spec.auxiliary)}
@@ -82,4 +87,5 @@ def _torchvision_settings(component: Any, spec: Network) -> dict[str, Any]:
 
 def _accepts(component: Any, key: str) -> bool:
     parameters = inspect.signature(component).parameters.values()
-    return any(p.name == key or p.kind is p.VAR_KEYWORD for p in parameters)
+    # Builders of torchvision pass any other argument on to a class, which knows this one.
+    return any(p.name == key or (p.kind is p.VAR_KEYWORD and key == "num_classes") for p in parameters)

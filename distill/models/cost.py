@@ -24,13 +24,13 @@ def macs(model: nn.Module, example: Tensor) -> int:
     """
     device = next((parameter.device for parameter in model.parameters()), example.device)
     counter = FlopCounterMode(display=False)
-    with _evaluating(model), torch.no_grad(), counter:
+    with evaluating(model), torch.no_grad(), counter:
         model(example[:1].to(device))
     return counter.get_total_flops() // 2
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while; every module gets its own mode back."""
     modes = {module: module.training for module in model.modules()}
     model.eval()

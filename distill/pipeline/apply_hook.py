@@ -1,11 +1,13 @@
-"""One compression hook, called with those things that it asks for."""
+"""One compression hook, called with the arguments that it asks for."""
 
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from distill.artifact import Artifact
+from distill.batch import Batch
 from distill.compress import hook
 from distill.data import DataModule
 from distill.recipe.schema import Hook
@@ -19,18 +21,18 @@ def apply_hook(
     data: DataModule,
     task: Task,
     *,
-    evaluate: Callable[[nn.Module], float],
+    monitor: Callable[[nn.Module], float],
     samples: int,
     progress: float,
 ) -> Artifact:
-    """What a hook makes of an artifact.
+    """Call a hook on an artifact, which stays as it is.
 
     Args:
         spec: the hook's entry in the recipe.
-        artifact: stays as it is.
+        artifact: what to compress.
         data: where calibration images come from.
-        task: what they are learned for.
-        evaluate: see `distill.compress.hook`.
+        task: what the network's output means.
+        monitor: the task's monitor on the validation split, in its own unit and direction.
         samples: calibration images.
         progress: see `distill.compress.hook`.
 
@@ -40,9 +42,43 @@ def apply_hook(
     injectable: dict[str, Callable[[], Any]] = {
         "artifact": lambda: artifact,
         "calibration": lambda: data.calibration(samples),
-        "evaluate": lambda: evaluate,
+        "evaluate": lambda: Quality(task, monitor, artifact.model),
         "example": lambda: data.calibration(8)[0],
         "progress": lambda: progress,
-        "task_loss": lambda: task.loss,
+        "task_loss": lambda: _task_loss(task),
     }
     return call(hook.find(spec.name), spec, injectable)
+
+
+class Quality:
+    """A network's quality on the validation split, higher is better: what hooks compare.
+
+    A difference of two values is what `max_drop` limits; see `distill.tasks.Task.quality`.
+
+    Args:
+        task: whose monitor it is.
+        monitor: computes it.
+        reference: the network before the hook.
+    """
+
+    def __init__(self, task: Task, monitor: Callable[[nn.Module], float], reference: nn.Module) -> None:
+        self.task, self.monitor, self.network = task, monitor, reference
+        self.reference: float | None = None
+
+    def __call__(self, model: nn.Module) -> float:
+        if self.task.units.get(self.task.monitor) == "%":  # no reference is needed
+            return self.task.quality(self.monitor(model), 1.0)
+        if self.reference is None:
+            self.reference = self.monitor(self.network)
+        value = self.reference if model is self.network else self.monitor(model)
+        return self.task.quality(value, self.reference)
+
+
+def _task_loss(task: Task) -> Callable[[Tensor, Any], Tensor]:
+    """The task's loss of outputs and labels."""
+
+    def loss(output: Tensor, labels: Any) -> Tensor:
+        nothing = torch.empty(len(output), 0)
+        return task.total(output, Batch(nothing, labels, torch.arange(len(output))))
+
+    return loss

@@ -1,43 +1,239 @@
-"""Every stage and hook, tried on fresh networks and a few images before anything is trained.
+"""Every training and every hook of a recipe, tried on new networks and a few images before anything is trained.
 
-What does not fit is said in seconds, not after the hours that came before it.
+A mistake is reported in seconds, not after the hours of training that come before it.
 """
 
-import copy
 import logging
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
-from torch import nn
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
 
-from distill.artifact import Artifact
-from distill.artifact.straight_through import trainable
+from distill.artifact import Artifact, open_artifact
+from distill.artifact.straight_through import finalize, trainable
+from distill.batch import Batch
+from distill.console import console
 from distill.data import DataModule
 from distill.errors import RecipeError
 from distill.export import refuse_missing
 from distill.pipeline.apply_hook import apply_hook
-from distill.pipeline.build import build_distiller, initial_artifact, without_auxiliary
+from distill.pipeline.build import build_distiller, initial_artifact, outside_modules, without_auxiliary
+from distill.pipeline.steps import Line, StepSpec
 from distill.recipe.schema import Network, Recipe, Stage
 from distill.tasks import Task
 from distill.training.distiller import Distiller
 from distill.training.ensemble import combined
+from distill.training.trial import try_steps
 
 SAMPLES = 32
 """Images that hooks are tried on."""
+FAILURES = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError, NotImplementedError)
+"""What networks, losses and tasks of other authors raise when they do not fit."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One step of a run, tried."""
+
+    artifact: Artifact
+    """What the step leaves, but for its weights: nobody has trained them."""
+    module: Distiller | None
+    """Its training, after the trial's steps; None where nothing is trained."""
+    seconds: float
+    """Of the last training step; 0 where nothing is trained."""
+
+
+class DryRun:
+    """Tries a recipe.
+
+    Args:
+        recipe: the recipe.
+        data: its data set.
+        task: its task.
+        line: its steps.
+        batches: what every training is tried on; None: one of a few images.
+
+    Raises:
+        ExportError: an export whose runtime is not installed.
+        RecipeError: names the place in the recipe, and what does not fit there: a network and the data, a tap that does
+            not exist, feature maps that a loss cannot compare, a training step that fails, a hook that cannot follow
+            the one before it, an artifact that does not compute the same after it was saved and loaded.
+    """
+
+    def __init__(
+        self, recipe: Recipe, data: DataModule, task: Task, line: Line, batches: Sequence[Batch] | None = None
+    ) -> None:
+        self.recipe, self.data, self.task, self.line = recipe, data, task, line
+        self.example = data.calibration(8)[0]
+        self.batches = batches or [self.example]
+        self.known: dict[str, nn.Module] = {}
+        """Networks by the names that stages call their teachers by."""
+        self.trials: dict[str, Trial] = {}
+        """By the names of the steps."""
+        for spec in recipe.export.values():
+            refuse_missing(spec.name)
+        with _quiet_hooks(), torch.random.fork_rng(devices=[]):
+            self._teachers()
+            self._compress(self._stages())
+
+    def modules(self) -> list[Distiller]:
+        """Every stage of the student and every training after a hook."""
+        trials = [trial for name, trial in self.trials.items() if name.startswith(("student/", "compress/"))]
+        return [trial.module for trial in trials if trial.module]
+
+    def _teachers(self) -> None:
+        for name, step in self.line.teachers.items():
+            artifact = self._fitting(f"teacher '{step.network.name}'", step.network)
+            training = step.inputs.training
+            with _at("teacher" if name == "teacher" else f"teachers.{name}"):
+                self._keep(step, artifact, training.stage if training else None)
+            self.known[name] = self._without_auxiliary(artifact).model
+
+    def _stages(self) -> Artifact:
+        """The recipe's student after its last stage."""
+        artifact = self._fitting(f"student '{self.recipe.student.name}'", self.recipe.student)
+        if self.line.has_baseline:
+            assert self.line.baseline.inputs.training
+            with _at("student, trained without a teacher (baseline)"):
+                self._keep(self.line.baseline, artifact, self.line.baseline.inputs.training.stage)
+        for name, stage in self.recipe.stages.items():
+            with _at(f"stages.{name}"):
+                own = self._fitting(f"student '{stage.student.name}'", stage.student) if stage.student else None
+                trained = self._keep(self.line.stages[name], own or artifact, stage).artifact
+            shipped = self._without_auxiliary(trained)
+            self.known[name], artifact = shipped.model, artifact if stage.student else trained
+        return self._without_auxiliary(artifact)
+
+    def _compress(self, artifact: Artifact) -> None:
+        steps = iter(self.line.compress)
+        for name, hook in self.recipe.compress.items():
+            stage, turns = self.recipe.recovery(hook), [next(steps) for _ in range(hook.rounds)]
+            for step in (turns[0], turns[-1]) if hook.rounds > 1 else turns:  # the first round and the last one
+                with _at(f"compress.{name}"):
+                    before = artifact
+                    progress = 1 / hook.rounds if step is turns[0] else 1.0
+                    artifact = apply_hook(
+                        hook, before, self.data, self.task, monitor=lambda _: 1.0, samples=SAMPLES, progress=progress
+                    )
+                    self._check_artifact(artifact)
+                    module, seconds = None, 0.0
+                    if stage:
+                        module, seconds = self._trained(trainable(artifact), stage)
+                        model, plans = module.deployed()
+                        if plans:
+                            raise RecipeError(f"'{plans[0].hook}' changes the network; give finetune losses of its own")
+                        self._check_artifact(finalize(artifact, model))
+                alike = (turns[:-1] or turns) if step is turns[0] else [step]
+                self.trials |= {other.name: Trial(artifact, module, seconds) for other in alike}
+
+    def _keep(self, step: StepSpec, artifact: Artifact, stage: Stage | None) -> Trial:
+        """Try a step that trains a network, or takes it as it is."""
+        if stage is None:
+            self.trials[step.name] = Trial(artifact, None, 0.0)
+        else:
+            module, seconds = self._trained(artifact.copy_model(), stage)
+            model, plans = module.deployed()
+            if plans:
+                artifact = replace(artifact, model=model, plans=(*artifact.plans, *plans))
+            self.trials[step.name] = Trial(artifact, module, seconds)
+        return self.trials[step.name]
+
+    def _without_auxiliary(self, artifact: Artifact) -> Artifact:
+        return without_auxiliary(artifact, self.example.inputs)
+
+    def _trained(self, student: nn.Module, stage: Stage) -> tuple[Distiller, float]:
+        """A stage after a few real steps, and the seconds of the last one."""
+        names = {} if stage.peer or not (stage.losses or stage.blocks) else self.recipe.teachers_of(stage)
+        models = {name: _copied(self.known[name]) for name in names}
+        teacher = combined(models, names) if models else None
+        module = build_distiller(self.recipe, self.data, self.task, student, teacher, stage)
+        try:
+            return module, self._steps(module)
+        except FAILURES as error:
+            if not self.recipe.channels_last:
+                raise RecipeError(f"a training step fails: {_first_line(error)}") from error
+            self._without_channels_last(module, error)
+            return module, self._steps(module)
+
+    def _steps(self, module: Distiller) -> float:
+        try:
+            return try_steps(module, self.batches, self.recipe.trainer)[-1]
+        except MisconfigurationException as error:
+            raise RecipeError(f"trainer: {_first_line(error)}") from error
+
+    def _without_channels_last(self, module: Distiller, error: Exception) -> None:
+        """Try the same in the other memory layout, and stay with that for the whole run if it works there.
+
+        Raises:
+            RecipeError: it does not.
+        """
+        module.memory_format = torch.contiguous_format
+        module.cpu().to(memory_format=torch.contiguous_format)
+        try:
+            self._steps(module)
+        except FAILURES:
+            raise RecipeError(f"a training step fails: {_first_line(error)}") from error
+        console.print(f"channels_last=false: a network of this recipe fails in that layout ({_first_line(error)})")
+        self.recipe = replace(self.recipe, channels_last=False)
+
+    @torch.no_grad()
+    def _fitting(self, role: str, spec: Network) -> Artifact:
+        """A new network whose forward pass and output fit data and task."""
+        artifact = initial_artifact(spec, self.data, self.task, self.recipe.seed)
+        try:
+            output = artifact.model(self.example.inputs)
+        except FAILURES as error:
+            size = "x".join(map(str, self.example.inputs.shape[1:]))
+            raise RecipeError(f"the {role} cannot read inputs of {size}: {_first_line(error)}") from error
+        try:
+            self.task.check(output, self.example)
+            self.task.terms(output, self.example)
+        except RecipeError as error:
+            raise RecipeError(f"the {role} {error}") from error
+        return artifact
+
+    @torch.no_grad()
+    def _check_artifact(self, artifact: Artifact) -> None:
+        """See that an artifact's output fits the task, and that a saved and loaded one outputs the same."""
+        output = artifact.model(self.example.inputs)
+        self.task.check(output, self.example)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "student.safetensors"
+            artifact.save(path)
+            loaded = open_artifact(path, allow=outside_modules(self.recipe)).model(self.example.inputs)
+        if not torch.allclose(loaded, output, rtol=1e-4, atol=1e-5 * _scale(output), equal_nan=True):
+            raise RecipeError("the artifact computes something else after it was saved and loaded")
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    return Artifact(model).copy_model()
+
+
+def _scale(output: Tensor) -> float:
+    return float(output.abs().max().nan_to_num(1.0, 1.0))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 @contextmanager
 def _quiet_hooks() -> Iterator[None]:
-    """What a hook says about a network that nobody trained would only mislead."""
-    log = logging.getLogger("distill.compress")
-    level = log.level
-    log.setLevel(logging.WARNING)
+    """What hooks log about untrained networks would mislead, as would Lightning's lines about its Trainer."""
+    logs = [logging.getLogger(name) for name in ("distill.compress", "pytorch_lightning", "lightning.pytorch")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
 
 
 @contextmanager
@@ -47,65 +243,3 @@ def _at(place: str) -> Iterator[None]:
         yield
     except RecipeError as error:
         raise RecipeError(f"at {place}: {error}") from error
-
-
-@_quiet_hooks()
-def dry_run(recipe: Recipe, data: DataModule, task: Task) -> list[Distiller]:
-    """Build all stages and apply all hooks, training nothing.
-
-    Returns:
-        Every stage and every training after a hook, on networks that nobody trained.
-
-    Raises:
-        ExportError: an export whose runtime is not installed.
-        RecipeError: a network that does not fit the data, a tap that does not exist, feature maps that a loss cannot
-            compare, a hook that cannot follow the one before it.
-    """
-    for spec in recipe.export.values():
-        refuse_missing(spec.name)
-    known = {name: _fitting(name, spec, data, recipe.seed).model for name, spec in recipe.all_teachers().items()}
-    artifact = _fitting("student", recipe.student, data, recipe.seed)
-    rehearsed = []
-    for name, stage in recipe.stages.items():
-        with _at(f"stages.{name}"):
-            trained = _fitting("student", stage.student, data, recipe.seed) if stage.student else artifact
-            rehearsed.append(_rehearsed(recipe, data, task, trained.copy_model(), known, stage))
-            model, plans = rehearsed[-1].deployed()
-            trained = replace(trained, model=model, plans=(*trained.plans, *plans))
-        known[name], artifact = trained.model, artifact if stage.student else trained
-    artifact = without_auxiliary(artifact, data.calibration(2)[0].inputs)
-    for name, spec in recipe.compress.items():
-        with _at(f"compress.{name}"):
-            for progress in sorted({1 / spec.rounds, 1.0}):
-                artifact = apply_hook(
-                    spec, artifact, data, task, evaluate=lambda model: 1.0, samples=SAMPLES, progress=progress
-                )
-            if recovery := recipe.recovery(spec):
-                rehearsed.append(_rehearsed(recipe, data, task, trainable(artifact), known, recovery))
-                _, plans = rehearsed[-1].deployed()
-                if plans:
-                    raise RecipeError(f"'{plans[0].hook}' changes the network; give finetune losses of its own")
-    return rehearsed
-
-
-def _rehearsed(
-    recipe: Recipe, data: DataModule, task: Task, student: nn.Module, known: Mapping[str, nn.Module], stage: Stage
-) -> Distiller:
-    models = {name: copy.deepcopy(known[name]) for name in recipe.teachers_of(stage)}
-    teacher = combined(models, recipe.teachers_of(stage)) if models else None
-    return build_distiller(recipe, data, task, student, teacher, stage)
-
-
-@torch.no_grad()
-def _fitting(role: str, spec: Network, data: DataModule, seed: int) -> Artifact:
-    """A network that has been seen to read the data's images and to answer its classes."""
-    artifact = initial_artifact(spec, data, seed)
-    inputs = data.calibration(8)[0].inputs
-    try:
-        outputs = artifact.model(inputs)
-    except RuntimeError as error:
-        size = "x".join(map(str, inputs.shape[1:]))
-        raise RecipeError(f"the {role} '{spec.name}' cannot read inputs of {size}: {error}") from None
-    if outputs.shape[1:] != (data.info.num_classes,):
-        raise RecipeError(f"the {role} answers {outputs.shape[1]} classes, but the data has {data.info.num_classes}")
-    return artifact

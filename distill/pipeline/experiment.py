@@ -13,29 +13,27 @@ from torch import nn
 from distill import __version__
 from distill.artifact import Artifact
 from distill.artifact.step import Step
-from distill.batch import Batch
+from distill.batch import Batch, Predict
 from distill.console import console
 from distill.data import DataModule
-from distill.data import data as datasets
 from distill.errors import RecipeError
 from distill.measure.evaluation import score, to_accelerator
 from distill.models import cost
 from distill.models.surgery import deployable
-from distill.pipeline.build import build_distiller, initial_artifact
-from distill.pipeline.dry_run import dry_run
+from distill.pipeline.build import build_distiller, data_and_task, initial_artifact, outside_modules
+from distill.pipeline.dry_run import DryRun
 from distill.pipeline.step_store import Finished, Make, Steps
+from distill.pipeline.steps import Foundation, Line
 from distill.pipeline.tracking import Tracker
 from distill.recipe.plain import key, plain, resolved
 from distill.recipe.schema import Network, Recipe, Stage
-from distill.registry import call
 from distill.tasks import Task
-from distill.tasks import task as tasks
 from distill.training.cache import cached, set_views
 from distill.training.ensemble import combined
 from distill.training.fit import OnEpoch, Trained, fit
 from distill.training.trainer import require_trainer
 
-UNKEYED = ("output", "tracking", "recipe")
+UNKEYED = ("output", "tracking", "recipe", "latency_batch_sizes")
 """Sections that do not change any result."""
 
 
@@ -49,6 +47,7 @@ class Experiment:
     recipe: Recipe
     data: DataModule
     task: Task
+    line: Line
     steps: Steps
     tracker: Tracker
     on_epoch: OnEpoch | None = None
@@ -57,21 +56,17 @@ class Experiment:
     @contextmanager
     def open(cls, recipe: Recipe, on_epoch: OnEpoch | None = None) -> Iterator["Experiment"]:
         """Build data and task, try every stage and hook on a few images, then make the run's folder."""
-        data = call(datasets.find(recipe.data.name), recipe.data, {"seed": lambda: recipe.seed})
-        task = call(tasks.find(recipe.task.name), recipe.task, {"num_classes": lambda: data.info.num_classes})
-        set_views(data, recipe.cache.views if recipe.cache else None)
-        if recipe.cache and (recipe.cache.top_k or 0) >= data.info.num_classes:
-            raise RecipeError(f"cache.top_k={recipe.cache.top_k}, but there are only {data.info.num_classes} classes")
+        data, task, line = prepared(recipe)
         require_trainer(recipe.trainer)
-        dry_run(recipe, data, task)
+        tried = DryRun(recipe, data, task, line)
         folder = recipe.output / recipe.recipe / key(_effects(recipe))[:8]
-        steps = Steps(folder, recipe.output, allow=_outside(recipe))
+        steps = Steps(folder, recipe.output, allow=outside_modules(recipe))
         (folder / "recipe.yaml").write_text(f"# distill {__version__}, torch {torch.__version__}\n{resolved(recipe)}")
         console.print(f"[bold]{recipe.recipe}[/bold] -> {folder}")
         with Tracker(
             folder, name=f"{recipe.recipe}/{folder.name}", config=plain(recipe), **plain(recipe.tracking)
         ) as t:
-            yield cls(recipe, data, task, steps, t, on_epoch)
+            yield cls(tried.recipe, data, task, line, steps, t, on_epoch)
 
     @property
     def folder(self) -> Path:
@@ -88,7 +83,7 @@ class Experiment:
 
     def network(self, spec: Network) -> Artifact:
         """A network with its first weights: from the seed, or from a checkpoint."""
-        return replace(initial_artifact(spec, self.data, self.recipe.seed), about=self.about)
+        return replace(initial_artifact(spec, self.data, self.task, self.recipe.seed), about=self.about)
 
     def train(
         self, student: nn.Module, stage: Stage, title: str, folder: Path, teachers: Mapping[str, Finished]
@@ -113,48 +108,45 @@ class Experiment:
             folder,
             title=title,
             settings=recipe.trainer,
-            monitor=self.task.monitor,
+            monitor=self.monitored,
             mode=self.task.mode,
             logger=logger,
             on_epoch=self.on_epoch,
         )
 
-    def evaluate(self, model: nn.Module) -> float:
-        """The task's monitor on the validation split; higher is better. This is what hooks are judged by."""
-        metrics = self.validate(to_accelerator(deployable(model)))
-        if self.task.monitor not in metrics:
-            raise RecipeError("this hook judges by the validation split, but data.val is 0")
-        return metrics[self.task.monitor]
+    def monitor(self, model: nn.Module) -> float:
+        """The task's monitor on the validation split.
 
-    def validate(self, predict: Any) -> dict[str, float]:
-        scores = score(predict, self.data.val_dataloader(), self.task.metrics)
+        Raises:
+            RecipeError: there is no validation split.
+        """
+        metrics = self.validate(to_accelerator(deployable(model)))
+        if self.monitored not in metrics:
+            raise RecipeError("this hook compares networks on the validation split, but data.val is 0")
+        return metrics[self.monitored]
+
+    @property
+    def monitored(self) -> str:
+        """The monitor as it is called in curves and steps: "val/accuracy"."""
+        return f"val/{self.task.monitor}"
+
+    def validate(self, predict: Predict) -> dict[str, float]:
+        """The task's metrics on the validation split; empty without one."""
+        scores = score(predict, self.data.val_dataloader(), self.task)
         return {f"val/{name}": value for name, value in scores.items()}
 
     @cached_property
-    def key(self) -> str:
-        """Names what every step's result depends on."""
-        recipe = self.recipe
-        return key(__version__, recipe.seed, plain(recipe.data), self.data.fingerprint(), plain(recipe.task))
-
-    def heard(self, teachers: Mapping[str, Finished]) -> dict[str, Any]:
-        """Names all that teachers add to what a step's result depends on."""
-        cache = {"cache": self.recipe.cache.effects} if self.recipe.cache and teachers else {}
-        return {name: done.key for name, done in teachers.items()} | cache
-
-    @cached_property
     def example(self) -> Batch:
+        """A few training samples, not augmented."""
         return self.data.calibration(8)[0]
 
     @cached_property
     def about(self) -> dict[str, Any]:
         """What an artifact needs to be evaluated and exported on its own."""
-        height, width = self.data.info.image_size
-        size = {"channels": self.data.info.channels, "height": height, "width": width}
         return {
             "task": plain(self.recipe.task),
             "data": plain(self.recipe.data),
-            "input": {**size, "mean": list(self.data.info.mean), "std": list(self.data.info.std)},
-            "classes": list(self.data.info.class_names),
+            "info": self.data.info.to_json(),
         }
 
     def _describe(self, name: str, artifact: Artifact, size: int, seconds: float) -> Step:
@@ -177,8 +169,17 @@ def _effects(recipe: Recipe) -> dict[str, Any]:
     return {name: section for name, section in plain(anywhere).items() if name not in UNKEYED}
 
 
-def _outside(recipe: Recipe) -> list[str]:
-    """Modules of the recipe's own networks that are not ours: the recipe's author trusts them."""
-    others = [network for stage in recipe.stages.values() for network in (stage.student, stage.peer)]
-    specs = (recipe.student, *recipe.all_teachers().values(), *others)
-    return [spec.name.partition(":")[0] for spec in specs if spec and ":" in spec.name]
+def prepared(recipe: Recipe) -> tuple[DataModule, Task, Line]:
+    """Data, task and steps of a recipe; nothing is written.
+
+    Raises:
+        RecipeError: the cache and the data do not fit.
+    """
+    data, task = data_and_task(recipe)
+    set_views(data, recipe.cache.views if recipe.cache else None)
+    classes, top_k = data.info.num_classes, recipe.cache and recipe.cache.top_k
+    if top_k and top_k >= classes:
+        raise RecipeError(f"cache.top_k={top_k} keeps the largest logits, but there are only {classes} classes")
+    content = data.fingerprint()
+    foundation = Foundation(__version__, recipe.seed, plain(recipe.data), content, plain(recipe.task))
+    return data, task, Line(recipe, foundation)

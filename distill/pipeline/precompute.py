@@ -1,4 +1,4 @@
-"""Ask the teachers of a recipe about every image ahead of its training, so that its first epochs are fast too."""
+"""Compute the teachers' outputs for every image before training, so that the first epochs are fast too."""
 
 import time
 from collections.abc import Collection, Mapping
@@ -14,7 +14,7 @@ from distill.console import console
 from distill.data import Viewed
 from distill.errors import RecipeError
 from distill.parent import followed_by_children
-from distill.pipeline.dry_run import dry_run
+from distill.pipeline.dry_run import DryRun
 from distill.pipeline.experiment import Experiment
 from distill.pipeline.run import train_teachers
 from distill.pipeline.step_store import Finished
@@ -30,7 +30,7 @@ Group = tuple[tuple[str, float], ...]
 
 
 def fill(recipe: Recipe) -> None:
-    """Train the recipe's teachers, if nobody has yet, and keep their answers at every tap that a stage listens to.
+    """Train the recipe's teachers, unless that is done, and keep their outputs at every tap that a stage reads.
 
     Raises:
         RecipeError: the recipe has no cache.
@@ -39,21 +39,21 @@ def fill(recipe: Recipe) -> None:
         raise RecipeError("the recipe has no cache to fill: add cache={views: 4}")
     with Experiment.open(replace(recipe, tracking=replace(recipe.tracking, mode="disabled"))) as experiment:
         known = train_teachers(experiment)
-        for group, taps in _heard(experiment).items():
+        for group, taps in _stage_teachers(experiment).items():
             if early := [name for name, _ in group if name not in known]:
-                console.print(f"{'cache':<22} stage '{early[0]}' teaches only when it is done: its answers come later")
+                console.print(f"{'cache':<22} stage '{early[0]}' teaches only when it is done: its outputs come later")
             else:
                 _fill(experiment, group, taps, known)
 
 
-def _heard(experiment: Experiment) -> dict[Group, set[str]]:
-    """The taps at which stages listen, by whom they listen to."""
-    heard: dict[Group, set[str]] = {}
-    for stage in dry_run(experiment.recipe, experiment.data, experiment.task):
+def _stage_teachers(experiment: Experiment) -> dict[Group, set[str]]:
+    """The taps that stages read, by the teachers that they read them from."""
+    taps: dict[Group, set[str]] = {}
+    for stage in DryRun(experiment.recipe, experiment.data, experiment.task, experiment.line).modules():
         if stage.teacher:
             group = tuple(experiment.recipe.teachers_of(stage.stage).items())
-            heard.setdefault(group, set()).update(cast(Teacher, stage.teacher).tapped.paths)
-    return heard
+            taps.setdefault(group, set()).update(cast(Teacher, stage.teacher).paths)
+    return taps
 
 
 def _fill(experiment: Experiment, group: Group, taps: Collection[str], known: Mapping[str, Finished]) -> None:
@@ -61,7 +61,7 @@ def _fill(experiment: Experiment, group: Group, taps: Collection[str], known: Ma
     assert recipe.cache
     set_views(data, recipe.cache.views)
     models = {name: known[name].artifact.copy_model() for name, _ in group}
-    teacher = cached(Teacher(combined(models, dict(group)), sorted(taps)), recipe, data)
+    teacher = cached(Teacher(combined(models, dict(group)), sorted(taps), parts=experiment.task.parts), recipe, data)
     batches = cast(Viewed, data).every_view()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("cache", total=len(batches))
@@ -71,7 +71,7 @@ def _fill(experiment: Experiment, group: Group, taps: Collection[str], known: Ma
         with followed_by_children(), naming_lost_processes("cache"):
             trainer.validate(module, batches, verbose=False)
     seconds = time.perf_counter() - started
-    console.print(f"{'cache':<22} {teacher.store.summary()}, all there after {seconds:.1f} s")
+    console.print(f"{'cache':<22} {teacher.store.summary()}, complete after {seconds:.1f} s")
 
 
 class _Filling(pl.LightningModule):

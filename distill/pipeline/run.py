@@ -1,6 +1,5 @@
 """The straight line: recipe -> data -> teacher -> student, stage by stage -> hooks -> exports -> report."""
 
-import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,8 +19,8 @@ from distill.pipeline.build import without_auxiliary
 from distill.pipeline.experiment import Experiment
 from distill.pipeline.final_report import write_final_report
 from distill.pipeline.step_store import Finished
-from distill.recipe.plain import key, plain
-from distill.recipe.schema import Hook, Recipe, Stage, TeacherNetwork
+from distill.pipeline.steps import CompressionInputs, StepSpec
+from distill.recipe.schema import Recipe
 from distill.registry import call
 from distill.training.fit import Curve, OnEpoch
 
@@ -35,6 +34,7 @@ class Result:
     folder: Path
     steps: tuple[Step, ...]
     monitor: str
+    """"val/accuracy"."""
     value: float
     """The monitor of the compressed student on the validation split: what a sweep optimises. NaN without a split."""
 
@@ -51,9 +51,9 @@ def run(recipe: Recipe, *, on_epoch: OnEpoch | None = None) -> Result:
     """
     with Experiment.open(recipe, on_epoch) as experiment:
         teachers = train_teachers(experiment)
-        made = {step_of(name): done for name, done in teachers.items()}
-        if recipe.baseline and any(map(learns_from_teacher, recipe.stages.values())):
-            made["alone"] = train_baseline(experiment)
+        made = {experiment.line.teachers[name].name: done for name, done in teachers.items()}
+        if experiment.line.has_baseline:
+            made["baseline"] = train_baseline(experiment)
         stages = train_student(experiment, teachers)
         made |= {f"assistant/{name}": stages[name] for name, stage in recipe.stages.items() if stage.student}
         made["student"] = list(stages.values())[-1]
@@ -63,144 +63,94 @@ def run(recipe: Recipe, *, on_epoch: OnEpoch | None = None) -> Result:
         exported = export(experiment, final.artifact)
         curves = {f"student/{name}": done for name, done in stages.items() if not recipe.stages[name].student}
         steps = write_final_report(experiment, made, curves, exported)
-        monitor = experiment.task.monitor
-        return Result(experiment.folder, steps, monitor, final.step.metrics.get(monitor, float("nan")))
+        monitored = experiment.monitored
+        return Result(experiment.folder, steps, monitored, final.step.metrics.get(monitored, float("nan")))
 
 
 def train_teachers(experiment: Experiment) -> dict[str, Finished]:
-    """Every teacher of the recipe, by the name that stages call it by."""
-    specs = experiment.recipe.all_teachers()
-    return {name: train_teacher(experiment, step_of(name), spec) for name, spec in specs.items()}
-
-
-def step_of(teacher: str) -> str:
-    """The step that makes a teacher: ``teacher`` itself, or ``teachers/NAME``."""
-    return teacher if teacher == "teacher" else f"teachers/{teacher}"
-
-
-def train_teacher(experiment: Experiment, name: str, spec: TeacherNetwork) -> Finished:
-    """A teacher, from its weights or trained first by the same machinery."""
-    recipe = experiment.recipe
-
-    def make(folder: Path) -> tuple[Artifact, Curve]:
-        start = experiment.network(spec)
-        if not spec.epochs:
-            return without_auxiliary(start, experiment.example.inputs), []
-        stage = Stage(epochs=spec.epochs, optimizer=spec.optimizer, schedule=spec.schedule)
-        trained = experiment.train(start.model, stage, name, folder, {})
-        artifact = replace(start, model=trained.student)
-        return without_auxiliary(artifact, experiment.example.inputs), trained.curve
-
-    training = [plain(recipe.optimizer), plain(recipe.schedule), recipe.trainer] if spec.epochs else []
-    return experiment.do(name, key(experiment.key, plain(spec), _content(spec.weights), training), make)
-
-
-def learns_from_teacher(stage: Stage) -> bool:
-    """Whether a stage has more to learn from than labels."""
-    return bool(stage.losses or stage.blocks)
+    """Every teacher of the recipe, by the name that stages call it by: from its weights, or trained first."""
+    return {name: training_step(experiment, step, {}) for name, step in experiment.line.teachers.items()}
 
 
 def train_baseline(experiment: Experiment) -> Finished:
     """The student without a teacher, for as many epochs as all of its stages: what distillation is compared with."""
-    stages = [stage for stage in experiment.recipe.stages.values() if not stage.student]
-    last = stages[-1]
-    stage = Stage(
-        epochs=sum(stage.epochs for stage in stages), keep=last.keep, optimizer=last.optimizer, schedule=last.schedule
-    )
-    return train_stage(experiment, "alone", stage, None, {})
+    return training_step(experiment, experiment.line.baseline, {})
 
 
 def train_student(experiment: Experiment, teachers: Mapping[str, Finished]) -> dict[str, Finished]:
-    """Stage by stage; each starts from the student that the one before it left, or trains one of its own."""
-    done: dict[str, Finished] = {}
-    start = None
-    known = dict(teachers)
-    for name, stage in experiment.recipe.stages.items():
-        listens = {teacher: known[teacher] for teacher in experiment.recipe.teachers_of(stage)}
-        begins = None if stage.student else start
-        done[name] = known[name] = train_stage(experiment, f"student/{name}", stage, begins, listens)
-        start = start if stage.student else done[name]
-    return done
+    """Stage by stage, by name; each starts from the student of the one before it, or trains a network of its own."""
+    done = {experiment.line.teachers[name].name: teacher for name, teacher in teachers.items()}
+    for step in experiment.line.stages.values():
+        done[step.name] = training_step(experiment, step, done)
+    return {name: done[step.name] for name, step in experiment.line.stages.items()}
 
 
-def train_stage(
-    experiment: Experiment, name: str, stage: Stage, start: Finished | None, teachers: Mapping[str, Finished]
-) -> Finished:
-    """One stage; teachers count only if it has losses that listen to them."""
-    recipe = experiment.recipe
-    network = stage.student or recipe.student
-    teachers = teachers if learns_from_teacher(stage) and not stage.peer else {}
+def training_step(experiment: Experiment, step: StepSpec, done: Mapping[str, Finished]) -> Finished:
+    """A network from a checkpoint, or after one stage of training.
+
+    Args:
+        experiment: the run.
+        step: what to do.
+        done: earlier steps by name, among them the one that this goes on from and those of its teachers.
+    """
+    training = step.inputs.training
 
     def make(folder: Path) -> tuple[Artifact, Curve]:
-        artifact = start.artifact if start else experiment.network(network)
-        trained = experiment.train(artifact.copy_model(), stage, name, folder, teachers)
-        artifact = replace(artifact, model=trained.student, plans=(*artifact.plans, *trained.plans))
-        if is_last(recipe, stage):
-            artifact = without_auxiliary(artifact, experiment.example.inputs)
-        return artifact, trained.curve
+        artifact = done[step.start].artifact if step.start else experiment.network(step.network)
+        curve: Curve = []
+        if training:
+            teachers = {name: done[source] for name, source in (step.teachers or {}).items()}
+            trained = experiment.train(artifact.copy_model(), training.stage, step.name, folder, teachers)
+            artifact = replace(artifact, model=trained.student, plans=(*artifact.plans, *trained.plans))
+            curve = trained.curve
+        return without_auxiliary(artifact, experiment.example.inputs) if step.final else artifact, curve
 
-    origin = start.key if start else [plain(network), _content(network.weights)]
-    training = [plain(stage), plain(recipe.optimizer), plain(recipe.schedule), recipe.trainer]
-    step_key = key(experiment.key, origin, training, experiment.heard(teachers))
-    return experiment.do(name, step_key, make)
-
-
-def is_last(recipe: Recipe, stage: Stage) -> bool:
-    """Whether no later stage goes on with the network that this one trains."""
-    continued = [stage for stage in recipe.stages.values() if not stage.student][:-1]
-    return all(stage is not one for one in continued)
+    return experiment.do(step.name, step.key, make)
 
 
 def compress(experiment: Experiment, student: Finished, teachers: Mapping[str, Finished]) -> dict[str, Finished]:
-    """Hook by hook, round by round; each takes the artifact that the one before it left."""
+    """Hook by hook, round by round, by the step's name; each takes the artifact of the one before it."""
     done: dict[str, Finished] = {}
     before = student
-    for number, (label, spec) in enumerate(experiment.recipe.compress.items(), start=1):
-        for turn in range(1, spec.rounds + 1):
-            name = f"compress/{number}-{label}" + (f"-round{turn}" if turn < spec.rounds else "")
-            before = done[name] = compression_step(
-                experiment, name, spec, before, teachers, progress=turn / spec.rounds
-            )
+    for step in experiment.line.compress:
+        known = {name: teachers[name] for name in step.teachers or {}}
+        before = done[step.name] = compression_step(experiment, step, before, known)
     return done
 
 
 def compression_step(
-    experiment: Experiment, name: str, spec: Hook, before: Finished, teachers: Mapping[str, Finished], progress: float
+    experiment: Experiment, step: StepSpec, before: Finished, teachers: Mapping[str, Finished]
 ) -> Finished:
     """One hook, or one round of it, and the training after it if the recipe asks for it."""
-    recipe = experiment.recipe
-    stage = recipe.recovery(spec)
-    listens = {name: teachers[name] for name in recipe.teachers_of(stage)} if stage and stage.losses else {}
+    inputs = step.inputs
+    assert isinstance(inputs, CompressionInputs)
 
     def make(folder: Path) -> tuple[Artifact, Curve]:
         artifact = apply_hook(
-            spec,
+            inputs.hook,
             before.artifact,
             experiment.data,
             experiment.task,
-            evaluate=experiment.evaluate,
+            monitor=experiment.monitor,
             samples=CALIBRATION_SAMPLES,
-            progress=progress,
+            progress=inputs.progress,
         )
         curve: Curve = []
-        if stage:
-            model, _, curve = experiment.train(trainable(artifact), stage, name, folder, listens)
-            artifact = no_worse(experiment, name, artifact, finalize(artifact, model))
+        if inputs.training:
+            model, _, curve = experiment.train(trainable(artifact), inputs.training.stage, step.name, folder, teachers)
+            artifact = no_worse(experiment, step.name, artifact, finalize(artifact, model))
         return replace(artifact, history=(*before.artifact.history, before.step)), curve
 
-    heard = experiment.heard(listens)
-    training = [plain(recipe.optimizer), plain(recipe.schedule), recipe.trainer, heard] if stage else []
-    step_key = key(before.key, plain(spec), progress, stage and plain(stage), training)
-    return experiment.do(name, step_key, make)
+    return experiment.do(step.name, step.key, make)
 
 
 def no_worse(experiment: Experiment, name: str, before: Artifact, after: Artifact) -> Artifact:
-    """What fine-tuning made of an artifact, or the artifact if the validation split says that it was better."""
-    monitor = experiment.task.monitor
-    was, now = (experiment.validate(to_accelerator(deployable(one.model))).get(monitor) for one in (before, after))
-    if was is None or now is None or now >= was:
+    """The artifact after fine-tuning, or the one before it if that is better on the validation split."""
+    monitored = experiment.monitored
+    was, now = (experiment.validate(to_accelerator(deployable(one.model))).get(monitored) for one in (before, after))
+    if was is None or now is None or experiment.task.no_worse(now, was):
         return after
-    console.print(f"{name:<22} fine-tuning is undone: {monitor} was {was:.4f} before it and {now:.4f} after")
+    console.print(f"{name:<22} fine-tuning is undone: {monitored} was {was:.4f} before it and {now:.4f} after")
     return before
 
 
@@ -214,6 +164,7 @@ def export(experiment: Experiment, artifact: Artifact) -> dict[str, tuple[Step, 
             "artifact": lambda: artifact,
             "folder": lambda: experiment.folder / "export",
             "samples": lambda: samples,
+            "task": lambda: experiment.task,
         }
         made = call(exporter.find(spec.name), spec, injectable)
         small = deployable(artifact.model)
@@ -231,13 +182,6 @@ def export(experiment: Experiment, artifact: Artifact) -> dict[str, tuple[Step, 
         )
         console.print(
             f"[green]export/{name:<15}[/green] {made.path}, differs from the artifact by {made.difference:.1e}, "
-            f"same class for {100 * made.agreement:.1f} %"
+            f"{experiment.task.agreement_name} {100 * made.agreement:.1f} %"
         )
     return done
-
-
-def _content(weights: str | None) -> str | None:
-    """Names what a checkpoint holds; for torchvision's weights their name does."""
-    if weights and Path(weights).is_file():
-        return hashlib.sha256(Path(weights).read_bytes()).hexdigest()
-    return weights

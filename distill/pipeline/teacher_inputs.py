@@ -12,7 +12,7 @@ import torchvision
 from safetensors import SafetensorError, safe_open
 
 from distill.artifact.file_format import KEY
-from distill.data import DataModule
+from distill.data import DataInfo
 from distill.errors import RecipeError
 from distill.models.input_transform import INPUT_TRANSFORM, InputTransform
 from distill.recipe.schema import TeacherNetwork
@@ -20,14 +20,14 @@ from distill.recipe.schema import TeacherNetwork
 log = logging.getLogger(__name__)
 
 
-def input_transform(spec: TeacherNetwork, data: DataModule, channels: int | None) -> dict[str, Any] | None:
+def input_transform(spec: TeacherNetwork, data: DataInfo, channels: int | None) -> dict[str, Any] | None:
     """The settings of `InputTransform` for a teacher, None if its images are the data's.
 
     What the recipe says comes first, then what the teacher's weights are known to have been trained on.
 
     Args:
         spec: the recipe entry.
-        data: where images come from.
+        data: what the data set says about its images.
         channels: of the network's input, None if it does not tell.
 
     Raises:
@@ -35,11 +35,11 @@ def input_transform(spec: TeacherNetwork, data: DataModule, channels: int | None
     """
     if not all(value > 0 for value in [*(spec.std or []), 1 if spec.image_size is None else spec.image_size]):
         raise RecipeError(f"teacher '{spec.name}': std {spec.std} and image_size {spec.image_size} are to be above 0")
-    known: dict[str, Any] = {"mean": data.info.mean, "std": data.info.std, "size": data.info.image_size}
+    known: dict[str, Any] = {"mean": data.mean, "std": data.std, "size": data.image_size}
     known |= trained_on(spec.name, spec.weights) if spec.weights else {}
     mean, std = spec.mean or known["mean"], spec.std or known["std"]
     channels = channels or len(mean)
-    mean, std, data_mean, data_std = (_each(values, channels) for values in (mean, std, data.info.mean, data.info.std))
+    mean, std, data_mean, data_std = (_each(values, channels) for values in (mean, std, data.mean, data.std))
     if not len(mean) == len(std) == channels:
         raise RecipeError(
             f"teacher '{spec.name}' reads {channels} channels, but mean has {len(mean)} values and std {len(std)}; "
@@ -47,8 +47,8 @@ def input_transform(spec: TeacherNetwork, data: DataModule, channels: int | None
         )
     size = [spec.image_size] * 2 if spec.image_size else list(known["size"])
     same_colours = all(math.isclose(a, b, abs_tol=1e-4) for a, b in zip(mean + std, data_mean + data_std, strict=False))
-    same_size = size == list(data.info.image_size)
-    if same_colours and same_size and channels == data.info.channels:
+    same_size = size == list(data.image_size)
+    if same_colours and same_size and channels == data.channels:
         return None
     log.info("teacher '%s' sees its own images: mean %s, std %s, size %s", spec.name, mean, std, size)
     return asdict(InputTransform(data_mean, data_std, mean, std, None if same_size else size))
@@ -78,8 +78,8 @@ def _recorded(path: Path) -> dict[str, Sequence[Any]]:
             head = json.loads((file.metadata() or {}).get(KEY, "{}"))
     except (OSError, SafetensorError):  # no file, or not one of ours
         return {}
-    data = head.get("about", {}).get("input", {})
-    size = {"size": [data["height"], data["width"]]} if "height" in data else {}
+    data = head.get("about", {}).get("info", {})
+    size = {"size": data["image_size"]} if data else {}
     own = {key: value for key, value in head.get("network", {}).get(INPUT_TRANSFORM, {}).items() if value is not None}
     found = data | size | own
     return {key: found[key] for key in ("mean", "std", "size") if key in found}

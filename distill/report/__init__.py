@@ -1,17 +1,21 @@
 """What a run found out: one table in the terminal, report.json for programs, report.html for people."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from distill.atomic import replacing
+from distill.report.content import Guess, Report
+from distill.report.headline import sentence, warnings
 from distill.report.html import page
-from distill.report.rows import Report, cells, headers, sentence
+from distill.report.rows import Column, columns, legend
 
-__all__ = ["Report", "table", "write"]
+__all__ = ["Guess", "Report", "table", "warnings", "write"]
 
 NEWLINE = "\n"  # Python 3.11 has no backslash inside the braces of an f-string
 
@@ -32,20 +36,44 @@ def as_json(report: Report) -> dict[str, Any]:
     return {
         "recipe": report.recipe,
         "monitor": report.monitor,
+        "mode": report.mode,
+        "units": dict(report.units),
+        "warnings": warnings(report),
+        "guess": dict(report.guess.metrics),
         "steps": [step.to_json() for step in report.steps],
         "classes": list(report.classes),
-        "confusion": [list(row) for row in report.confusion],
+        "figures": dict(report.figures),
         "curves": {step: [dict(row) for row in rows] for step, rows in report.curves.items()},
         "versions": dict(report.versions),
     }
 
 
-def table(report: Report) -> Table:
-    """Every step with its cost and quality, for a terminal of 100 columns."""
-    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False, caption=sentence(report))
-    for upper, lower in headers(report):
-        header = f"{upper.replace(' ', NEWLINE)}{NEWLINE}{lower}".strip()
-        shown.add_column(header, justify="right" if shown.columns else "left", vertical="bottom", overflow="fold")
+def table(report: Report, width: int | None = None) -> Table:
+    """Every step with its cost and quality, for a terminal.
+
+    Args:
+        report: what to show.
+        width: of the terminal, in characters; columns that matter least are left out until the others fit.
+    """
+    shown = columns(report)
+    while width and _width(_table(report, shown)) > width and (rank := max(one.rank for one in shown)):
+        last = [one for one in shown if one.rank == rank][-1]
+        shown = [one for one in shown if one is not last]
+    return _table(report, shown)
+
+
+def _table(report: Report, shown: Sequence[Column]) -> Table:
+    caption = NEWLINE.join(line for line in (legend(report), sentence(report)) if line)
+    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False, caption=caption)
+    for column in shown:
+        header = f"{column.name.replace(' ', NEWLINE)}{NEWLINE}{column.detail}".strip()
+        drawn.add_column(header, justify="right" if drawn.columns else "left", vertical="bottom", overflow="fold")
     for step in report.steps:
-        shown.add_row(*cells(report, step), style="bold" if step is report.final else None)
-    return shown
+        drawn.add_row(*(one.cell(step) for one in shown), style="bold" if step is report.final else None)
+    return drawn
+
+
+def _width(drawn: Table) -> int:
+    """Characters that a table needs without breaking a cell."""
+    wide = Console(width=1000)
+    return wide.measure(drawn).maximum

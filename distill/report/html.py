@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Sequence
 from html import escape
 
+from distill.report.content import Report
+from distill.report.headline import Fact, headline, warnings
 from distill.report.pictures import Picture, colour, pictures, script
-from distill.report.rows import Fact, Report, cells, headers, headline
+from distill.report.rows import cells, headers, legend
 
 STYLE = """
 :root { --ink: #0f172a; --soft: #64748b; --line: #e2e8f0; --paper: #fff; --ground: #f8fafc; --accent: #2563eb }
@@ -24,7 +26,17 @@ p { margin: 0; color: var(--soft); font-size: 14px }
 .pictures .card:last-child:nth-child(odd) { grid-column: 1 / -1 }
 .fact b { display: block; font-size: 34px; line-height: 1.15; letter-spacing: -.03em }
 .fact span { font-weight: 600 }
-.scroll { overflow-x: auto }
+/* A shadow at an edge behind which there is more: the covers scroll with the table, the shadows do not. */
+.scroll { overflow-x: auto; background:
+  linear-gradient(to right, var(--paper) 30%, transparent) left / 40px 100% no-repeat local,
+  linear-gradient(to left, var(--paper) 30%, transparent) right / 40px 100% no-repeat local,
+  linear-gradient(to left, rgb(15 23 42 / .22), transparent) right / 18px 100% no-repeat scroll }
+.swipe { display: none; margin-top: 10px }
+@media (max-width: 900px) { .swipe { display: block } }
+.warning { border-color: #f59e0b; background: #fffbeb; color: #92400e; font-weight: 600 }
+.warning p { color: inherit; font-size: 15px }
+.strip { display: flex; flex-wrap: wrap; gap: 12px; margin-top: 14px }
+.strip img { display: block; border: 1px solid var(--line); border-radius: 8px; max-width: 100% }
 table { width: 100%; border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums }
 th, td { white-space: nowrap }
 th { padding: 0 0 10px 22px; color: var(--soft); font-weight: 500; text-align: right; vertical-align: bottom }
@@ -64,9 +76,17 @@ def page(report: Report) -> str:
 
 
 def _sections(report: Report, drawn: Sequence[Picture]) -> Iterator[str]:
+    if found := warnings(report):
+        yield f'<div class="card warning">{"".join(f"<p>{escape(line)}</p>" for line in found)}</div>'
     if facts := headline(report):
         yield f'<div class="grid facts">{"".join(_fact(fact) for fact in facts)}</div>'
-    yield f'<div class="card"><div class="scroll">{_table(report)}</div></div>'
+    note = f"<p>{escape(legend(report))}</p>" if legend(report) else ""
+    swipe = '<p class="swipe">Scroll sideways for more columns.</p>'
+    yield f'<div class="card"><div class="scroll">{_table(report)}</div>{swipe}{note}</div>'
+    if report.predictions:
+        images = "".join(f'<img src="{uri}" alt="test image with its prediction">' for uri in report.predictions)
+        text = "Test images, spread evenly over the split, with predictions of the final network."
+        yield f'<div class="card"><h2>Predictions</h2><p>{text}</p><div class="strip">{images}</div></div>'
     yield f'<div class="grid pictures">{"".join(_frames(drawn))}</div>'
     if report.resolved:
         yield _details("Recipe, with all defaults", report.resolved)

@@ -1,4 +1,4 @@
-"""The report's pictures: what quality costs, how training went, what is mistaken for what."""
+"""The report's pictures: what quality costs, how training went, and the figures of the task."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,13 +9,14 @@ from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from distill.artifact.step import Step
-from distill.report.rows import Report, count, milliseconds, score, scored, title
+from distill.report.content import Report
+from distill.report.rows import count, milliseconds, score, title
 
 COLOURS = {
     "teacher": "#64748b",
     "teachers": "#64748b",
     "assistant": "#0891b2",
-    "alone": "#f59e0b",
+    "baseline": "#f59e0b",
     "student": "#2563eb",
     "compress": "#7c3aed",
     "export": "#059669",
@@ -23,7 +24,9 @@ COLOURS = {
 INK, SOFT, LINE = "#0f172a", "#64748b", "#e2e8f0"
 DASHES = ("solid", "dot", "dash", "dashdot", "longdash", "longdashdot")
 TOUCHING = 0.07  # of the axis: markers closer than this in both directions become one
-MOST_NAMES, MOST_COUNTS = 30, 15  # classes of a confusion matrix that can be named, and counted, legibly
+MOST_NAMES, MOST_COUNTS = 30, 15  # classes of a matrix that can be named, and counted, legibly
+HEIGHT, ENTRY = 340, 20  # pixels: of a picture, of an entry of its legend
+TOTAL = "train/loss"
 
 
 class Picture(NamedTuple):
@@ -56,26 +59,42 @@ def colour(step: str) -> str:
 
 def pictures(report: Report) -> Iterator[Picture]:
     """Every picture that there is data for."""
-    if metric := scored(report, report.final):
-        what = metric.replace("/", " ").capitalize()
-        note = "Numbers as in the table."
+    better = " Lower is better." if report.mode == "min" else ""
+    if metric := report.shared(report.final):
+        what = _words(metric).capitalize()
+        note = f"Numbers as in the table.{better}"
         yield Picture(f"{what} against size on disk", note, _by_size(report, metric))
-        if any("batch1" in step.latency_ms for step in report.steps):
-            note = "One image in ONNX Runtime on one thread. Numbers as in the table."
+        if any(_latency(report, step) for step in report.steps):
+            size = "One image" if report.batch_sizes[0] == 1 else f"A batch of {report.batch_sizes[0]}"
+            note = f"{size} in ONNX Runtime on one thread. Numbers as in the table.{better}"
             yield Picture(f"{what} against latency", note, _by_latency(report, metric))
     note = "Click a name to show or hide its line, double-click to see it alone."
-    if (figure := _validation(report)).data:
-        yield Picture(f"Validation {report.metric} by epoch", note, figure)
+    for metric in report.metrics:
+        if (figure := _validation(report, metric)).data:
+            yield Picture(f"Validation {_words(metric)} by epoch", note, figure)
     if (figure := _losses(report)).data:
-        yield Picture("Training losses by epoch", note, figure)
-    if report.confusion:
-        note = "Row: true class. Column: the final student's answer on the test split. Shade: share of the row."
-        yield Picture("Confusion", note, _confusion(report))
+        yield Picture("Training losses by epoch", "Choose a term of the loss in the menu.", figure)
+    for name, values in report.figures.items():
+        if values and isinstance(values[0], Sequence):
+            note = "Of the final network on the test split."
+            if name == "confusion":
+                note = "Row: true class. Column: the final network's on the test split. Shade: share of the row."
+            yield Picture(_words(name).capitalize(), note, _matrix(report, values))
+        elif values:
+            yield Picture(_words(name).capitalize(), "Of the final network on the test split.", _bars(report, values))
+
+
+def _words(name: str) -> str:
+    return name.replace("/", " ").replace("_", " ")
+
+
+def _latency(report: Report, step: Step) -> float | None:
+    return step.latency_ms.get(f"batch{report.batch_sizes[0]}")
 
 
 def _by_size(report: Report, metric: str) -> go.Figure:
     markers = _markers(report, metric, lambda step: step.bytes, lambda step: count(step.bytes, "B"))
-    figure = _trade_off(report, markers, math.log)
+    figure = _trade_off(report, markers, math.log, math.exp)
     return figure.update_xaxes(type="log", tickformat="~s", ticksuffix="B", dtick="D2")
 
 
@@ -83,30 +102,34 @@ def _by_latency(report: Report, metric: str) -> go.Figure:
     markers = _markers(
         report,
         metric,
-        lambda step: step.latency_ms.get("batch1"),
-        lambda step: f"{milliseconds(step.latency_ms.get('batch1'))} ms",
+        lambda step: _latency(report, step),
+        lambda step: f"{milliseconds(_latency(report, step))} ms",
     )
-    return _trade_off(report, markers, float).update_xaxes(rangemode="tozero", ticksuffix=" ms")
+    return _trade_off(report, markers, float, float).update_xaxes(rangemode="tozero", ticksuffix=" ms")
 
 
 def _markers(
     report: Report, metric: str, cost: Callable[[Step], float | None], shown: Callable[[Step], str]
 ) -> list[Marker]:
-    unit = " %" if report.percent else ""
+    unit = report.unit(report.monitor)
     return [
         Marker(
             number,
             step.step,
             x,
-            _scaled(report, step.metrics[metric]),
-            f"<b>{title(step.step, report)}</b><br>{score(report, step.metrics[metric])}{unit}, {shown(step)}",
+            report.scaled(report.monitor, step.metrics[metric]),
+            f"<b>{title(step.step, report)}</b><br>"
+            f"{score(report, report.monitor, step.metrics[metric])}{unit}, {shown(step)}",
         )
         for number, step in enumerate(report.steps, start=1)
         if metric in step.metrics and (x := cost(step))
     ]
 
 
-def _trade_off(report: Report, markers: Sequence[Marker], scale: Callable[[float], float]) -> go.Figure:
+def _trade_off(
+    report: Report, markers: Sequence[Marker], scale: Callable[[float], float], inverse: Callable[[float], float]
+) -> go.Figure:
+    """Markers on an axis of ``scale``; those that would cover each other become one, in their middle."""
     path = [marker for marker in markers if marker.step.startswith(("student", "compress/"))]
     groups = _touching(markers, scale)
     labels = [_ranges([marker.number for marker in group]) for group in groups]
@@ -119,8 +142,8 @@ def _trade_off(report: Report, markers: Sequence[Marker], scale: Callable[[float
         hoverinfo="skip",
     )
     figure.add_scatter(
-        x=[group[0].x for group in groups],
-        y=[group[0].y for group in groups],
+        x=[inverse(_mean([scale(marker.x) for marker in group])) for group in groups],
+        y=[_mean([marker.y for marker in group]) for group in groups],
         text=labels,
         hovertext=["<br>".join(marker.hover for marker in group) for group in groups],
         mode="markers+text",
@@ -133,7 +156,11 @@ def _trade_off(report: Report, markers: Sequence[Marker], scale: Callable[[float
         textfont={"color": "white", "size": 11},
         hoverinfo="text",
     )
-    return _styled(figure, report).update_layout(showlegend=False)
+    return _styled(figure, report.unit(report.monitor)).update_layout(showlegend=False)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _ranges(numbers: Sequence[int]) -> str:
@@ -160,23 +187,35 @@ def _touching(markers: Sequence[Marker], scale: Callable[[float], float]) -> lis
     return groups
 
 
-def _validation(report: Report) -> go.Figure:
-    figure, name = go.Figure(), f"val/{report.metric}"
+def _validation(report: Report, metric: str) -> go.Figure:
+    figure, name = go.Figure(), f"val/{metric}"
     for step, rows in report.curves.items():
-        _add_curve(figure, rows, name, lambda value: _scaled(report, value), name=title(step, report), line=_line(step))
-    return _styled(figure, report)
+        scale = lambda value: report.scaled(metric, value)  # noqa: E731
+        _add_curve(figure, rows, name, scale, name=title(step, report), line=_line(step))
+    return _styled(figure, report.unit(metric))
 
 
 def _losses(report: Report) -> go.Figure:
-    """The total of every step; its terms are there to be clicked on."""
+    """The total of every step; a menu shows one of its terms instead."""
     figure = go.Figure()
+    shown: list[str] = []
     for step, rows in report.curves.items():
-        terms = sorted({name for row in rows for name in row if name.startswith("train/")} - {"train/loss"})
-        for name, dash in zip(["train/loss", *terms], cycle(DASHES), strict=False):
+        terms = sorted({name for row in rows for name in row if name.startswith("train/")} - {TOTAL})
+        for name, dash in zip([TOTAL, *terms], cycle(DASHES), strict=False):
             label = f"{title(step, report)}: {name.removeprefix('train/')}"
-            visible = True if name == "train/loss" else "legendonly"
-            _add_curve(figure, rows, name, float, name=label, line=_line(step, dash), visible=visible)
-    return _styled(figure, report, percent=False)
+            before = len(figure.data)
+            _add_curve(figure, rows, name, float, name=label, line=_line(step, dash), visible=name == TOTAL)
+            shown += [name] * (len(figure.data) - before)
+    choices = list(dict.fromkeys(shown))
+    buttons = [
+        {"label": name.removeprefix("train/"), "method": "restyle", "args": ["visible", [one == name for one in shown]]}
+        for name in choices
+    ]
+    styled = _styled(figure, "", entries=shown.count(TOTAL))
+    if len(choices) > 1:
+        menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "bgcolor": "white"}
+        styled.update_layout(updatemenus=[{**menu, "bordercolor": LINE}], margin={"t": 48})
+    return styled
 
 
 def _add_curve(
@@ -192,18 +231,18 @@ def _line(step: str, dash: str = "solid") -> dict[str, Any]:
     return {"color": colour(step), "dash": dash, "width": 2}
 
 
-def _confusion(report: Report) -> go.Figure:
-    totals = [sum(row) or 1 for row in report.confusion]
-    shares = [[value / total for value in row] for row, total in zip(report.confusion, totals, strict=True)]
-    classes = list(report.classes) or [str(index) for index in range(len(totals))]
-    few = len(totals) <= MOST_COUNTS
+def _matrix(report: Report, values: Sequence[Sequence[float]]) -> go.Figure:
+    """A heat map, each row shaded by its shares."""
+    totals = [sum(row) or 1 for row in values]
+    few = max(len(values), len(values[0])) <= MOST_COUNTS
     gap = 1 if few else 0
+    rows, columns = (_names(report, size) for size in (len(values), len(values[0])))
     heatmap = go.Heatmap(
-        z=shares,
-        x=classes,
-        y=classes,
-        customdata=report.confusion,
-        text=report.confusion if few else None,
+        z=[[value / total for value in row] for row, total in zip(values, totals, strict=True)],
+        x=columns,
+        y=rows,
+        customdata=values,
+        text=values if few else None,
         texttemplate="%{text}" if few else None,
         hovertemplate="%{y} taken for %{x}: %{customdata}<extra></extra>",
         colorscale=[(0, "#ffffff"), (0.02, "#eff6ff"), (0.2, "#bfdbfe"), (1, "#2563eb")],
@@ -213,24 +252,40 @@ def _confusion(report: Report) -> go.Figure:
         xgap=gap,
         ygap=gap,
     )
-    figure = _styled(go.Figure(heatmap), report, percent=False).update_layout(height=520)
-    figure.update_yaxes(autorange="reversed", showgrid=False).update_xaxes(showgrid=False, side="bottom")
-    if len(totals) > MOST_NAMES:
+    figure = _styled(go.Figure(heatmap), "").update_layout(height=560)
+    # A category axis names every second one where all do not fit side by side.
+    figure.update_yaxes(autorange="reversed", showgrid=False, type="category", dtick=1)
+    figure.update_xaxes(showgrid=False, side="bottom", type="category", dtick=1)
+    if len(values) > MOST_NAMES:
         figure.update_xaxes(showticklabels=False).update_yaxes(showticklabels=False)
     return figure
 
 
-def _scaled(report: Report, value: float) -> float:
-    return 100 * value if report.percent else value
+def _bars(report: Report, values: Sequence[float]) -> go.Figure:
+    bars = go.Bar(x=_names(report, len(values)), y=list(values), marker={"color": COLOURS["student"]})
+    figure = _styled(go.Figure(bars), "").update_xaxes(type="category", dtick=1)
+    return figure.update_xaxes(showticklabels=len(values) <= MOST_NAMES)
 
 
-def _styled(figure: go.Figure, report: Report, *, percent: bool = True) -> go.Figure:
+def _names(report: Report, size: int) -> list[str]:
+    return list(report.classes) if len(report.classes) == size else [str(index) for index in range(size)]
+
+
+def _styled(figure: go.Figure, unit: str, entries: int | None = None) -> go.Figure:
+    """The look of all pictures; they grow with their legends.
+
+    Args:
+        figure: changed in place.
+        unit: of the vertical axis.
+        entries: of the legend; without, one for every curve.
+    """
+    entries = len(figure.data) if entries is None else entries
     figure.update_layout(
         template="none",
-        height=360,
-        margin={"l": 52, "r": 12, "t": 16, "b": 44},
+        height=HEIGHT + ENTRY * entries,
+        margin={"l": 52, "r": 12, "t": 16, "b": 44 + ENTRY * entries},
         font={"family": "system-ui, sans-serif", "size": 12, "color": INK},
-        legend={"orientation": "h", "y": -0.1, "yanchor": "top", "x": 0},
+        legend={"orientation": "h", "y": -0.12, "yanchor": "top", "x": 0},
         hoverlabel={"bgcolor": "white", "bordercolor": LINE, "font": {"color": INK}},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
@@ -239,4 +294,4 @@ def _styled(figure: go.Figure, report: Report, *, percent: bool = True) -> go.Fi
         ticks="", gridcolor=LINE, linecolor=LINE, zeroline=False, tickfont={"color": SOFT}, automargin=True
     )
     figure.update_yaxes(ticks="", gridcolor=LINE, zeroline=False, tickfont={"color": SOFT}, automargin=True)
-    return figure.update_yaxes(ticksuffix=" %") if percent and report.percent else figure
+    return figure.update_yaxes(ticksuffix=unit) if unit else figure

@@ -1,81 +1,56 @@
-"""What a report says, in words and rounded numbers: the terminal's table and the page show the same."""
+"""The table of steps in words and rounded numbers: the terminal and the page show the same."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from functools import partial
 from math import floor, log10
+from typing import NamedTuple
 
 from distill.artifact.step import Step
+from distill.report.content import TEACHERS, Report
 
-# The typographer's signs, by name: dash, times, minus.
+# The typographer's signs, by name: dash, times, minus, dagger.
 DASH, TIMES, MINUS = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}", "\N{MINUS SIGN}"
-TEACHERS = ("teacher", "teachers")
-"""How the steps of teachers begin: of the one, or of one of several."""
+NO_BETTER_THAN_GUESSING, WORSE_THAN_BASELINE = "*", "\N{DAGGER}"
+"""Marks of a metric in the table."""
 SPELLED = {"onnx": "ONNX", "openvino": "OpenVINO", "svd": "SVD"}
 
 
-@dataclass(frozen=True)
-class Report:
-    """All that a run found out."""
+class Column(NamedTuple):
+    """One column of the table."""
 
-    recipe: str
-    steps: tuple[Step, ...]
-    """In the order made; the teacher, if there is one, is what the others are compared with, else the first."""
-    monitor: str = "accuracy"
-    """The metric that decides, with or without its split: "accuracy", "val/accuracy"."""
-    percent: bool = True
-    """The monitor is a fraction and shown in percent."""
-    curves: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
-    """Step -> one row per epoch: {"epoch": 1, "val/accuracy": 0.71, "train/loss": 1.3, ...}."""
-    confusion: Sequence[Sequence[int]] = ()
-    """Counts of the final student on the test split: a row per true class, a column per answer."""
-    classes: Sequence[str] = ()
-    resolved: str = ""
-    """The recipe with all its defaults, as YAML."""
-    versions: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def metric(self) -> str:
-        """The monitor's name without its split."""
-        return self.monitor.rpartition("/")[2]
-
-    @property
-    def reference(self) -> Step:
-        return next((step for step in self.steps if step.step.partition("/")[0] in TEACHERS), self.steps[0])
-
-    @property
-    def final(self) -> Step:
-        """The network that ships: the last one that is not an export of another."""
-        return [step for step in self.steps if not step.step.startswith("export/")][-1]
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One number of the headline: "71x smaller", and what it compares."""
-
-    value: str
-    label: str
+    name: str
     detail: str
+    """Under the name."""
+    cell: Callable[[Step], str]
+    rank: int
+    """Where there is no room, columns of a higher rank are left out first; those of rank 0 always stay."""
+
+
+def columns(report: Report) -> list[Column]:
+    """Every column; what was not measured is a dash in it."""
+    tested = any(f"test/{report.monitor}" in step.metrics for step in report.steps)
+    return [
+        Column("", "step", lambda step: title(step.step, report), 0),
+        Column("", "params", lambda step: count(step.params), 2),
+        Column("", "MACs", lambda step: count(step.macs), 5),
+        Column("", "on disk", lambda step: count(step.bytes, "B"), 1),
+        Column("", "smaller", lambda step: times(report.reference.bytes / step.bytes) if step.bytes else DASH, 3),
+        *(column for metric in report.metrics for column in _metric_columns(report, metric, tested)),
+        *(
+            Column("ONNX Runtime", f"batch {size}, ms", partial(_latency, size), 2 if number == 0 else 6)
+            for number, size in enumerate(report.batch_sizes)
+        ),
+    ]
 
 
 def headers(report: Report) -> list[tuple[str, str]]:
     """What each column holds, in two lines."""
-    unit = ", %" if report.percent else ""
-    metric = [(report.metric, f"{split}{unit}") for split in ("val", "test")]
-    runtime = [("ONNX Runtime", f"batch {size}, ms") for size in (1, 32)]
-    return [("", "step"), ("", "params"), ("", "MACs"), ("", "on disk"), ("", "smaller"), *metric, *runtime]
+    return [(column.name, column.detail) for column in columns(report)]
 
 
 def cells(report: Report, step: Step) -> list[str]:
-    """One row below `headers`; what was not measured is a dash."""
-    return [
-        title(step.step, report),
-        count(step.params),
-        count(step.macs),
-        count(step.bytes, "B"),
-        times(report.reference.bytes / step.bytes) if step.bytes else DASH,
-        *(score(report, step.metrics.get(f"{split}/{report.metric}")) for split in ("val", "test")),
-        *(milliseconds(step.latency_ms.get(key)) for key in ("batch1", "batch32")),
-    ]
+    """One row below `headers`."""
+    return [column.cell(step) for column in columns(report)]
 
 
 def title(step: str, report: Report) -> str:
@@ -86,8 +61,8 @@ def title(step: str, report: Report) -> str:
             return f"+ {_spell(rest.partition('-')[2] or rest)}"
         case "export":
             return f"exported to {_spell(rest)}"
-        case "alone":
-            return "student alone"
+        case "baseline":
+            return "student, no teacher"
         case "teachers":
             return f"teacher {rest}"
         case "student" if report.reference.step.partition("/")[0] in TEACHERS:
@@ -95,32 +70,11 @@ def title(step: str, report: Report) -> str:
     return _spell(step.replace("/", ", "))
 
 
-def headline(report: Report) -> list[Fact]:
-    """What a reader wants to know first; nothing is claimed that was not measured."""
-    first, final = report.reference, report.final
-    if first is final:
-        return []
-    detail = f"{count(first.bytes, 'B')} → {count(final.bytes, 'B')} on disk"
-    size = Fact(*_ratio(first.bytes, final.bytes, "smaller", "larger"), detail)
-    return [size, *_speed(first, final), *_change(report, first, final), *_gain(report)]
-
-
-def sentence(report: Report) -> str:
-    """The headline in one line."""
-    return ", ".join(f"{fact.value} {fact.label}" for fact in headline(report))
-
-
-def score(report: Report, value: float | None) -> str:
+def score(report: Report, metric: str, value: float | None) -> str:
     """A metric as the table shows it."""
     if value is None:
         return DASH
-    return f"{100 * value:.2f}" if report.percent else f"{value:.4g}"
-
-
-def scored(report: Report, *steps: Step) -> str | None:
-    """The metric's name on the most honest split that all of ``steps`` were judged on: test, else validation."""
-    names = (f"{split}/{report.metric}" for split in ("test", "val"))
-    return next((name for name in names if all(name in step.metrics for step in steps)), None)
+    return f"{100 * value:.2f}" if report.units.get(metric) == "%" else f"{value:.4g}"
 
 
 def count(value: int, unit: str = "") -> str:
@@ -141,50 +95,44 @@ def milliseconds(value: float | None) -> str:
     return DASH if value is None else _three_digits(value)
 
 
-def _speed(first: Step, final: Step) -> list[Fact]:
-    before, after = (step.latency_ms.get("batch1") for step in (first, final))
-    if before is None or after is None:
-        return []
-    detail = f"{milliseconds(before)} → {milliseconds(after)} ms at batch 1 in ONNX Runtime"
-    return [Fact(*_ratio(before, after, "faster", "slower"), detail)]
-
-
-def _change(report: Report, first: Step, final: Step) -> list[Fact]:
-    name = scored(report, first, final)
-    if name is None:
-        return []
-    before, after = first.metrics[name], final.metrics[name]
-    detail = f"{score(report, before)} → {score(report, after)}{' %' if report.percent else ''}"
+def _metric_columns(report: Report, metric: str, tested: bool) -> list[Column]:
+    unit = report.units.get(metric)
+    main, decides = metric == report.monitor, "test" if tested else "val"
     return [
-        Fact(
-            _difference(report, after - before),
-            f"{'points of ' if report.percent else ''}{name.replace('/', ' ')}",
-            detail,
+        Column(
+            metric.replace("_", " "),
+            f"{split}, {unit}" if unit else split,
+            partial(_metric, report, metric, split),
+            0 if main and split == decides else 4 if main else 5 if split == decides else 7,
         )
+        for split in ("val", "test")
     ]
 
 
-def _gain(report: Report) -> list[Fact]:
-    """What the teacher was good for."""
-    by_name = {step.step: step for step in report.steps}
-    alone, student = by_name.get("alone"), by_name.get("student")
-    name = scored(report, alone, student) if alone and student else None
-    if alone is None or student is None or name is None:
-        return []
-    before, after = alone.metrics[name], student.metrics[name]
-    detail = f"{score(report, before)} → {score(report, after)}{' %' if report.percent else ''}, same network"
-    return [
-        Fact(_difference(report, after - before), f"{'points ' if report.percent else ''}from distillation", detail)
-    ]
+def _metric(report: Report, metric: str, split: str, step: Step) -> str:
+    shown = score(report, metric, step.metrics.get(f"{split}/{metric}"))
+    return shown + (marks(report, step) if metric == report.monitor and split == "test" else "")
 
 
-def _ratio(before: float, after: float, better: str, worse: str) -> tuple[str, str]:
-    return (times(before / after), better) if before >= after else (times(after / before), worse)
+def marks(report: Report, step: Step) -> str:
+    """After the monitor on the test split; a legend under the table says what they mean."""
+    guessing = NO_BETTER_THAN_GUESSING if report.beats_guessing(step) is False else ""
+    return guessing + (WORSE_THAN_BASELINE if report.worse_than_baseline(step) else "")
 
 
-def _difference(report: Report, value: float) -> str:
-    digits = f"{100 * value:+.2f}" if report.percent else f"{value:+.3g}"
-    return digits.replace("-", MINUS)
+def legend(report: Report) -> str:
+    """What the marks in the table mean; empty if there are none."""
+    found = "".join(marks(report, step) for step in report.steps)
+    guess = score(report, report.monitor, report.guess.metrics.get(f"test/{report.monitor}"))
+    meanings = {
+        NO_BETTER_THAN_GUESSING: f"no better than guessing ({guess}{report.unit(report.monitor)})",
+        WORSE_THAN_BASELINE: "worse than the same network without a teacher",
+    }
+    return "; ".join(f"{mark} {meaning}" for mark, meaning in meanings.items() if mark in found)
+
+
+def _latency(size: int, step: Step) -> str:
+    return milliseconds(step.latency_ms.get(f"batch{size}"))
 
 
 def _spell(name: str) -> str:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from distill import atomic
 from distill.console import console, quiet_libraries
+from distill.data import DataInfo
 from distill.errors import DistillError, RecipeError, UserError
 from distill.pipeline.run import run
 from distill.pipeline.tracking import headline
@@ -26,6 +27,9 @@ from distill.registry import did_you_mean, options
 from distill.sweep.file import SweepFile, read, short
 from distill.sweep.work import Objective, Report, SweepWorker
 from distill.tasks import task
+
+SOME_DATA = DataInfo(channels=3, image_size=(32, 32), mean=(0.5,), std=(0.5,), class_names=tuple(map(str, range(1000))))
+"""A sweep asks the task which metrics there may be before it reads any data."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +118,13 @@ def _check(plan: SweepFile) -> Recipe:
     except RecipeError as error:
         raise RecipeError(f"sweep '{plan.path}': {error}") from None
     component = task.find(recipe.task.name)
-    known = [f"val/{name}" for name in component(2, **options(component, recipe.task)).metrics()]
+    meaning = component(SOME_DATA, **options(component, recipe.task))
+    known = [f"val/{name}" for name in meaning.metrics()]
     if plan.metric.startswith("val/") and plan.metric not in known:
         raise RecipeError(f"sweep '{plan.path}' at metric.name: unknown metric {did_you_mean(plan.metric, known)}")
+    if plan.metric.partition("/")[2] == meaning.monitor and plan.maximize != (meaning.mode == "max"):
+        goal = "maximize" if meaning.mode == "max" else "minimize"
+        raise RecipeError(f"sweep '{plan.path}' at metric.goal: of {plan.metric} the task wants to {goal}; write that")
     return recipe
 
 

@@ -1,32 +1,109 @@
-"""One label per image."""
+"""One class per image."""
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from PIL import Image
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from distill.tasks import task
+from distill.batch import Batch
+from distill.data.info import DataInfo
+from distill.errors import RecipeError
+from distill.tasks import Prediction, Task, task
+from distill.tasks._captions import BAD, GOOD, NEUTRAL, captioned
+
+TOP_5_FROM = 21
+"""Classes from which on a class among the five most probable ones says something."""
+SHOWN = 5
+"""Classes of a prediction, the most probable first."""
 
 
 @task("classification")
-class Classification:
-    """Cross-entropy, judged by top-1 accuracy."""
+class Classification(Task):
+    """Cross-entropy of logits, measured by top-1 accuracy, and by top-5 accuracy from 21 classes on.
 
-    monitor = "val/accuracy"
-    mode = "max"
+    Args:
+        info: of the data set; its classes are what is told apart.
+        label_smoothing: the part of the target spread over all classes, from 0 to 1. Szegedy et al.,
+            arXiv:1512.00567, section 7.
 
-    def __init__(self, num_classes: int, *, label_smoothing: float = 0.0) -> None:
-        self.num_classes = num_classes
+    Raises:
+        RecipeError: the data has no classes, or smoothing out of range.
+    """
+
+    monitor = "accuracy"
+    units = {"accuracy": "%", "top5_accuracy": "%"}
+    output_name = "logits"
+    agreement_name = "top-1 agreement"
+    batch_sizes = (1, 32)
+
+    def __init__(self, info: DataInfo, *, label_smoothing: float = 0.0) -> None:
+        super().__init__(info)
+        if not info.num_classes:
+            raise RecipeError("classification needs a data set with class_names, but this one has none")
+        if not 0 <= label_smoothing < 1:
+            raise RecipeError(f"task.label_smoothing is {label_smoothing}, but is from 0 to below 1")
         self.label_smoothing = label_smoothing
 
-    def loss(self, output: Float[Tensor, "batch classes"], labels: Int[Tensor, "batch"]) -> Float[Tensor, ""]:
-        return F.cross_entropy(output, labels, label_smoothing=self.label_smoothing)
+    def network_arguments(self) -> dict[str, Any]:
+        return {"num_classes": self.info.num_classes}
+
+    def check(self, output: Tensor, batch: Batch) -> None:
+        super().check(output, batch)
+        found, needed = tuple(output.shape[1:]), self.info.num_classes
+        if found != (needed,):
+            what = f"{found[0]} classes" if len(found) == 1 else f"a map of {'x'.join(map(str, found))}"
+            raise RecipeError(f"outputs {what}, but the data has {needed} classes")
+
+    def loss(self, output: Float[Tensor, "batch classes"], batch: Batch) -> Float[Tensor, ""]:
+        return F.cross_entropy(output, batch.labels, label_smoothing=self.label_smoothing)
 
     def metrics(self) -> MetricCollection:
-        """Fractions of 1; ``accuracy`` counts images, not classes."""
-        return MetricCollection({"accuracy": MulticlassAccuracy(self.num_classes, average="micro")})
+        """Fractions of 1, of images, not of classes."""
+        classes = self.info.num_classes
+        metrics: dict[str, Metric] = {"accuracy": MulticlassAccuracy(classes, average="micro")}
+        if classes >= TOP_5_FROM:
+            metrics["top5_accuracy"] = MulticlassAccuracy(classes, average="micro", top_k=5)
+        return MetricCollection(metrics)  # type: ignore[arg-type]
 
-    def confusion(self) -> MulticlassConfusionMatrix:
-        """Counts of (true class, predicted class)."""
-        return MulticlassConfusionMatrix(self.num_classes)
+    def figures(self) -> dict[str, Metric]:
+        """``confusion[true class, predicted class]``, in images."""
+        return {"confusion": MulticlassConfusionMatrix(self.info.num_classes)}
+
+    def agreement(self, output: Tensor, reference: Tensor) -> float:
+        """The part of the images for which the most probable class is the same."""
+        return float((output.argmax(1) == reference.argmax(1)).float().mean())
+
+    def constant(self, labels: Int[Tensor, " samples"]) -> Float[Tensor, " classes"]:
+        """The most frequent class."""
+        counts = torch.bincount(labels, minlength=self.info.num_classes)
+        return F.one_hot(counts.argmax(), self.info.num_classes).float()
+
+    def predict(self, output: Float[Tensor, "batch classes"]) -> list[Prediction]:
+        """``{"class": "cat", "probability": 0.9, "top": [...]}``: the most probable class, and the next ones."""
+        best = output.detach().float().softmax(1).cpu().topk(min(SHOWN, self.info.num_classes))
+        rows = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        named = [
+            [
+                {"class": self.info.class_names[index], "probability": p}
+                for p, index in zip(values, indices, strict=True)
+            ]
+            for values, indices in rows
+        ]
+        return [{**top[0], "top": top} for top in named]
+
+    def truth(self, labels: Int[Tensor, " batch"]) -> list[Prediction]:
+        return [{"class": self.info.class_names[label]} for label in labels.tolist()]
+
+    def draw(self, image: Image.Image, prediction: Prediction, truth: Prediction | None = None) -> Image.Image:
+        """The image above its predicted class; a wrong one in red, above the true one."""
+        text = f"{prediction['class']} {100 * prediction['probability']:.0f} %"
+        if truth is None:
+            return captioned(image, (text, NEUTRAL))
+        if truth["class"] == prediction["class"]:
+            return captioned(image, (text, GOOD), ("", NEUTRAL))
+        return captioned(image, (text, BAD), (f"is {truth['class']}", NEUTRAL))

@@ -1,8 +1,7 @@
 """One stage of teacher-student training; without losses it is plain supervised training."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from typing import Any, cast
 
@@ -14,17 +13,21 @@ from torchmetrics import MetricCollection
 from distill.artifact import Plan
 from distill.batch import Batch
 from distill.errors import RecipeError, TrainingError
-from distill.models.auxiliary import auxiliary_weights
-from distill.models.taps import Features, Taps
+from distill.measure.evaluation import numbers
+from distill.models.taps import Taps
 from distill.recipe.schema import Optimizer, Schedule, Stage
 from distill.tasks import Task
-from distill.training.blocks import Blocks
+from distill.training.blockwise import Blockwise
 from distill.training.compile import compile_networks
-from distill.training.loss_terms import Term, bind, unique, with_taps
+from distill.training.loss_terms import Term, with_taps
+from distill.training.method import Method, Setting
+from distill.training.mutual import Mutual
 from distill.training.optimizers import build_optimizer, build_schedule, parameter_groups
-from distill.training.peer import Peer
-from distill.training.stochastic_depth import StochasticDepth
+from distill.training.plain import Plain
 from distill.training.teacher import Teacher
+
+TEACHER = "method.teacher."
+"""How the keys of the teacher's tensors begin in a state dict."""
 
 
 class Distiller(pl.LightningModule):
@@ -33,21 +36,21 @@ class Distiller(pl.LightningModule):
     Args:
         student: the network to train, in place.
         teacher: the network to learn from, or None.
-        task: what the labels mean.
+        task: what an output means.
         stage: losses, epochs, which parameters to train.
         peer: a second network that learns beside the student and takes the teacher's place, or None.
         optimizer: used where the stage has none of its own.
         schedule: used where the stage has none of its own.
-        example: one batch, which tells the shapes of all taps: no recipe ever states a channel count.
-        offered: what losses may ask for beside features (``train_labels``, ``batch_size``).
+        example: a few samples: the shapes of all taps follow from them, no recipe ever states a channel count.
+        injectable: what losses may ask for when they are built, beside features (``train_labels``, ``batch_size``).
         cached: puts a cache before the teacher.
-        seed: every epoch starts its random numbers from this and its own number, so that a resumed run repeats them.
+        seed: every epoch seeds its random numbers with this and its own number, so that a resumed run repeats them.
         channels_last: the memory layout of the inputs.
-        compiled: teacher and students run as compiled code, while they train.
+        compiled: teacher and students run as compiled code while they train.
 
     Raises:
-        RecipeError: a tap that does not exist, feature maps that a loss cannot compare, nothing to compile with, or no
-            blocks to leave out.
+        RecipeError: a tap that does not exist, feature maps that a loss cannot compare, no compiler, or no residual
+            blocks for stochastic depth.
     """
 
     strict_loading = False  # checkpoints never contain the teacher
@@ -73,66 +76,34 @@ class Distiller(pl.LightningModule):
         self.task, self.stage, self.seed = task, stage, seed
         self.optimizer, self.schedule = stage.optimizer or optimizer, stage.schedule or schedule
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self._build(student, teacher, peer, example, injectable, cached)
+        self.method = build_method(student, teacher, peer, Setting(task, stage, example, injectable, cached))
+        self.train()
         self.metrics: MetricCollection = task.metrics().clone(prefix="val/")
         self._freeze()
-        self._groups()  # a glob that matches nothing is told before anything is trained
+        self._groups()  # a glob that matches nothing is refused before anything is trained
         self.to(memory_format=self.memory_format)
-        if compiled and self.depth:
+        if compiled and self.method.depth:
             raise RecipeError("compiled code leaves no blocks out: set compile=false, or remove stochastic_depth")
         if compiled:
-            ours = None if self.blocks else self.student  # blocks hook into it anew in each step
-            compile_networks(part for part in (ours, self.teacher, self.peer) if part)
+            compile_networks(self.method.to_compile())
 
-    @torch.no_grad()
-    def _build(
-        self,
-        student: nn.Module,
-        teacher: nn.Module | None,
-        peer: nn.Module | None,
-        example: Batch,
-        injectable: Mapping[str, Any],
-        cached: Callable[[Teacher], nn.Module],
-    ) -> None:
-        """Student, whom it learns from, and the terms between them, whose shapes the example tells."""
-        cuts = self.stage.blocks
-        losses = {key: with_taps(loss, student, peer or teacher) for key, loss in self.stage.losses.items()}
-        injectable = {**injectable, "student_model": student, "teacher_model": peer or teacher}
-        self.student = Taps(student.eval(), unique(loss.student for loss in losses.values()))
-        _, seen = self.student(example.inputs)
-        self.peer = Peer(peer.eval(), losses, seen, example, injectable) if peer else None
-        heard = unique([*(loss.teacher for loss in losses.values()), cuts.teacher if cuts else []])
-        live = Teacher(teacher, heard, batch_statistics=self.stage.teacher_bn == "train") if teacher and heard else None
-        told: Features = self.peer(example.inputs)[1] if self.peer else live(example) if live else {}
-        self.terms = bind(losses, seen, told, example, injectable)
-        head = bool(losses or self.stage.task_weight)
-        self.blocks = Blocks(cuts, Taps(student, cuts.student)(example.inputs)[1], told, head=head) if cuts else None
-        self.teacher = cached(live) if live else None
-        depth = self.stage.depth()
-        self.depth = StochasticDepth(student, example.inputs, depth.survival, depth.scaling) if depth else None
-        self.train()
+    @property
+    def student(self) -> Taps:
+        """The network in training, with its taps."""
+        return self.method.student
+
+    @property
+    def teacher(self) -> nn.Module | None:
+        """A `Teacher`, or a cache before one."""
+        return self.method.teacher
+
+    @property
+    def terms(self) -> Iterable[Term]:
+        """The stage's losses."""
+        return [cast(Term, term) for term in self.method.terms.values()]
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        batch, epoch = self._to_memory_format(batch), self._epoch()
-        values: dict[str, Tensor] = {}
-        theirs, told = self.peer(batch.inputs) if self.peer else (None, self.teacher(batch) if self.teacher else {})
-        with self.depth.drawn() if self.depth else nullcontext():
-            if self.blocks:
-                output, seen, values = self.blocks(self.student, told, batch, self._progress())
-            else:
-                output, seen = self.student(batch.inputs)
-        if self.stage.task_weight and output is not None:
-            values["task"] = self.stage.task_weight * self.task.loss(output, batch.labels)
-            values |= {
-                name: self.stage.task_weight * weight * self.task.loss(seen[name], batch.labels)
-                for name, weight in auxiliary_weights(self.student.model).items()
-                if name in seen
-            }
-        fixed = {path: feature.detach() for path, feature in told.items()}
-        if output is not None:  # else the block that leads to it has no turn
-            values |= {key: term(seen, fixed, batch, epoch) for key, term in self.terms.items()}
-        if self.peer:
-            values |= self.peer.learn(theirs, told, seen, batch, self.task, self.stage.task_weight, epoch)
+        values = self.method.step(self._to_memory_format(batch), self._epoch(), self._progress())
         total = torch.stack(list(values.values())).sum()
         self._check(total, values)
         self._log({**values, "loss": total})
@@ -143,16 +114,16 @@ class Distiller(pl.LightningModule):
         self.validated = [self._kept()[0].eval()]
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        self.metrics.update(self.validated[0](self._to_memory_format(batch).inputs), batch.labels)
+        self.task.update(self.metrics, self.validated[0](self._to_memory_format(batch).inputs), batch)
 
     def on_validation_epoch_end(self) -> None:
-        self.log_dict(self.metrics.compute())  # torchmetrics has already gathered them from all processes
+        self.log_dict(numbers(self.metrics.compute()))  # torchmetrics has already gathered them from all processes
         self.metrics.reset()
 
     def on_fit_start(self) -> None:
-        """Losses that learn something beforehand do so, unless the checkpoint that training goes on from has it."""
-        for term in self.terms.values():
-            cast(Term, term).prepare(lambda path: TeacherFeatures(self, path))
+        """Losses that learn something before their stage do so, unless a checkpoint to resume from has it."""
+        for term in self.terms:
+            term.prepare(lambda path: TeacherFeatures(self, path))
 
     def on_train_epoch_start(self) -> None:
         self.sums: dict[str, tuple[Tensor, int]] = {}
@@ -170,7 +141,7 @@ class Distiller(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["state_dict"]
-        for key in [key for key in state if key.startswith("teacher.")]:
+        for key in [key for key in state if key.startswith(TEACHER)]:
             del state[key]  # in place: a new dict would lose the versions of modules that a state dict carries
 
     def deployed(self) -> tuple[nn.Module, list[Plan]]:
@@ -180,15 +151,16 @@ class Distiller(pl.LightningModule):
 
     def _kept(self) -> tuple[nn.Module, list[Plan]]:
         """The student, or what stochastic depth and losses make of a copy of it."""
-        student, plans = self.depth.folded() if self.depth else self.student.model, []
-        for term in self.terms.values():
-            for deploy, path in cast(Term, term).deployments():
+        depth = self.method.depth
+        student, plans = depth.folded() if depth else self.student.model, []
+        for term in self.terms:
+            for deploy, path in term.deployments():
                 student, plan = deploy(copy.deepcopy(student), path)
                 plans.append(plan)
         return student, plans
 
     def _log(self, values: Mapping[str, Tensor]) -> None:
-        """Their means over the epoch, told once: to be told in every step costs Lightning milliseconds."""
+        """Their means over the epoch, logged once: in every step it costs Lightning milliseconds."""
         for key, value in values.items():
             total, steps = self.sums.get(key, (torch.zeros_like(value), 0))
             self.sums[key] = total + value.detach(), steps + 1
@@ -204,7 +176,7 @@ class Distiller(pl.LightningModule):
         return self.current_epoch + 1.0
 
     def _progress(self) -> float:
-        """How much of the stage is done, from 0 to 1."""
+        """The part of the stage that is done, from 0 to 1."""
         return self.global_step / float(self.trainer.estimated_stepping_batches)
 
     def _freeze(self) -> None:
@@ -216,26 +188,38 @@ class Distiller(pl.LightningModule):
             raise RecipeError(f"train: {self.stage.train} matches no parameter of the student")
 
     def _groups(self) -> list[dict[str, Any]]:
-        """What learns, by learning rate."""
+        """Parameter groups by learning rate."""
         named = {path: p for path, p in self.student.model.named_parameters() if p.requires_grad}
         known = {id(parameter) for parameter in named.values()}
         others = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
         return parameter_groups(named, others, self.optimizer)
 
     def _check(self, total: Tensor, values: Mapping[str, Tensor]) -> None:
-        # On a GPU every look at a value waits for it: look now and then.
+        # Reading a value waits for the GPU: read one in fifty.
         if total.is_cuda and self.global_step % 50:
             return
         if not total.isfinite():
             terms = ", ".join(f"{key} {value.item():.3g}" for key, value in values.items())
             raise TrainingError(
-                f"the loss is no longer a number in epoch {self.current_epoch + 1}, step {self.global_step} ({terms}); "
+                f"the loss is NaN or Inf in epoch {self.current_epoch + 1}, step {self.global_step} ({terms}); "
                 f"lower optimizer.lr (now {self.optimizer.lr}) or the weight of the term that grew"
             )
 
 
+@torch.no_grad()
+def build_method(student: nn.Module, teacher: nn.Module | None, peer: nn.Module | None, setting: Setting) -> Method:
+    """Plain, mutual or blockwise training, as the stage says."""
+    stage = setting.stage
+    losses = {key: with_taps(loss, student, peer or teacher) for key, loss in stage.losses.items()}
+    if peer:
+        return Mutual(student, peer.eval(), losses, setting)
+    if stage.blocks:
+        return Blockwise(student, teacher, losses, setting, stage.blocks)
+    return Plain(student, teacher, losses, setting)
+
+
 class TeacherFeatures:
-    """What the teacher shows at one tap; every iteration is one epoch of the training set, not augmented anew."""
+    """The teacher's features at one tap; each iteration is one epoch of the training set, augmented alike."""
 
     def __init__(self, module: Distiller, path: str) -> None:
         self.module, self.path = module, path

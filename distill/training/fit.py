@@ -13,6 +13,7 @@ from torch import nn
 from distill.artifact import Plan
 from distill.data import DataModule
 from distill.errors import RecipeError, TrainingError
+from distill.models.state import load_state
 from distill.parent import followed_by_children
 from distill.recipe.schema import Stage
 from distill.training.batch_norms import synchronized
@@ -83,12 +84,11 @@ def fit(
         callbacks=[epochs, *checkpoints] + ([LearningRateMonitor(logging_interval="epoch")] if logger else []),
         **{} if validates else {"limit_val_batches": 0},
     )
-    trained = [network for network in (module.student, module.peer) if network]
-    with synchronized(trained, trainer, settings.get("sync_batchnorm")), naming_lost_processes(title):
+    with synchronized(module.method.trained(), trainer, settings.get("sync_batchnorm")), naming_lost_processes(title):
         _train(trainer, module, data, resume_point(folder, module, needs_best=bool(best)))
     if best:
         state = torch.load(best[0].best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-        module.load_state_dict(state, strict=False)
+        load_state(module, state, strict=False)
     student, plans = module.deployed()
     student = student.cpu().to(memory_format=torch.contiguous_format)
     if broken := [name for name, value in student.state_dict().items() if not value.isfinite().all()]:

@@ -35,7 +35,10 @@ def test_help_explains(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
         (["recipe=smoke", "--fast"], "'--fast' is not of the form key.path=value"),
         (["recipe=smoke", "stages.distill.losses.at.student=[stage9,stage3]"], "no module 'stage9'"),
         (["recipe=smoke", "stages.distill.losses.at.student=[fc,stage3]"], "loss 'at' does not fit"),
-        (["recipe=smoke", "student={name: kd_shufflenet_v1, num_classes: 7}"], "the student answers 7 classes"),
+        (
+            ["recipe=smoke", "student={name: kd_shufflenet_v1, num_classes: 7}"],
+            "the student 'kd_shufflenet_v1' outputs 7 classes",
+        ),
         (["recipe=smoke", "data={name: image_folder, root: nowhere}"], "nowhere"),
     ],
 )

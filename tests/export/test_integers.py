@@ -19,8 +19,11 @@ from distill.errors import ExportError
 from distill.export import exporter, onnx_file, refuse_missing
 from distill.export.exported import Exported
 from distill.export.onnx_integers import prefer_codes
+from distill.tasks.classification import Classification
 from tests.compress.quantization.test_int8 import Joined
+from tests.nets import TEN_CLASSES
 
+TASK = Classification(TEN_CLASSES)
 TYPES = {code: name for name, code in TensorProto.DataType.items()}
 
 
@@ -41,7 +44,7 @@ def artifact() -> Artifact:
 
 @pytest.fixture(scope="module")
 def made(artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return exporter.find("onnx")(artifact, tmp_path_factory.mktemp("onnx"), samples())
+    return exporter.find("onnx")(artifact, tmp_path_factory.mktemp("onnx"), samples(), TASK)
 
 
 def operators(path: Path, folder: Path) -> Counter[str]:
@@ -125,13 +128,13 @@ def written(made: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_rounds_otherwise_is_refused(artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_file, "answer", lambda runtime, inputs: torch.ones(len(inputs), 10))
     with pytest.raises(ExportError, match=r"tolerance is 0\.1 .*int8\.bits is to be 7"):
-        exporter.find("onnx")(artifact, tmp_path, samples())
+        exporter.find("onnx")(artifact, tmp_path, samples(), TASK)
 
 
 @pytest.mark.usefixtures("written")
 def test_openvino_answers_what_the_artifact_does(artifact: Artifact, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
-    done = exporter.find("openvino")(artifact, tmp_path, samples())
+    done = exporter.find("openvino")(artifact, tmp_path, samples(), TASK)
     assert done.difference < 0.03
     assert done.agreement == 1.0
     assert sorted(file.name for file in tmp_path.iterdir()) == ["student.bin", "student.xml"]
@@ -146,7 +149,7 @@ def test_openvino_takes_float_networks_too(tmp_path: Path, monkeypatch: pytest.M
     content = onnx_file.serialize(model, samples()[0].inputs)
     monkeypatch.setattr(onnx_file, "serialize", lambda *_, **__: content)
     whole, half = (
-        exporter.find("openvino")(Artifact(model), tmp_path / str(half), samples(), half=half, tolerance=0.01)
+        exporter.find("openvino")(Artifact(model), tmp_path / str(half), samples(), TASK, half=half, tolerance=0.01)
         for half in (False, True)
     )
     assert whole.difference < 1e-5 < half.difference
@@ -158,7 +161,7 @@ def test_without_openvino_it_says_how_to_get_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ExportError, match="pip install openvino"):
-        exporter.find("openvino")(artifact, tmp_path, samples())
+        exporter.find("openvino")(artifact, tmp_path, samples(), TASK)
     with pytest.raises(ExportError, match="pip install openvino"):
         refuse_missing("openvino")  # before anything is trained
     refuse_missing("onnx")

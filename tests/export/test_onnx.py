@@ -12,17 +12,23 @@ from torch import nn
 from distill import __version__
 from distill.artifact import Artifact
 from distill.batch import Batch
+from distill.data import DataInfo
 from distill.errors import ExportError
 from distill.export import exporter, onnx_file
+from distill.export.exported import Exported
 from distill.registry import injected
+from distill.tasks.classification import Classification
 
 ABOUT = {
     "task": {"name": "classification"},
     "data": {"name": "digits", "root": "/home/somebody"},
-    "input": {"channels": 1, "height": 8, "width": 8, "mean": [0.3], "std": [0.4]},
-    "classes": ["zero", "one", "two"],
+    "info": DataInfo(1, (8, 8), (0.3,), (0.4,), ("zero", "one", "two")).to_json(),
 }
-export = exporter.find("onnx")
+TASK = Classification(DataInfo.from_json(ABOUT["info"]))
+
+
+def export(artifact: Artifact, folder: Path, samples: list[Batch], **settings: Any) -> Exported:
+    return exporter.find("onnx")(artifact, folder, samples, TASK, **settings)
 
 
 class Doubling(nn.Module):
@@ -64,7 +70,7 @@ def tampered(monkeypatch: pytest.MonkeyPatch, tamper: Callable[[nn.Module], Any]
 
 
 def test_asks_for_what_the_framework_offers():
-    assert injected(export) == ["artifact", "folder", "samples"]
+    assert injected(exporter.find("onnx")) == ["artifact", "folder", "samples", "task"]
 
 
 def test_the_file_computes_what_pytorch_does_at_any_batch_size(tmp_path: Path):
@@ -82,7 +88,7 @@ def test_the_file_says_how_to_use_it_and_keeps_paths_private(tmp_path: Path):
     metadata = {entry.key: entry.value for entry in graph.metadata_props}
     assert metadata.pop("distill") == __version__
     assert {key: json.loads(value) for key, value in metadata.items()} == {
-        key: ABOUT[key] for key in ("task", "input", "classes")
+        key: json.loads(json.dumps(ABOUT[key])) for key in ("task", "info")
     }
     assert b"somebody" not in graph.SerializeToString()
 

@@ -40,7 +40,7 @@ def test_any_batch_size_is_answered_as_in_evaluation_mode(model: nn.Module, cont
 def test_the_file_holds_the_metadata_and_nothing_about_this_machine(content: bytes):
     graph = onnx.load_from_string(content)
     assert {entry.key: entry.value for entry in graph.metadata_props} == {"classes": '["a", "b"]'}
-    assert [graph.graph.input[0].name, graph.graph.output[0].name] == ["input", "logits"]
+    assert [graph.graph.input[0].name, graph.graph.output[0].name] == ["input", "output"]
     assert b".py" not in content
 
 

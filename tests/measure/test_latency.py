@@ -65,7 +65,7 @@ def test_latency_is_measured_at_both_batch_sizes_and_leaves_nothing(tmp_path: Pa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     model = net().train()
-    timings = latency.latency(model, images(), threads=1)
+    timings = latency.latency(model, images(), batch_sizes=(1, 32), threads=1)
     assert list(timings) == ["batch1", "batch32"]
     assert 0 < timings["batch1"] < timings["batch32"]
     assert model.training

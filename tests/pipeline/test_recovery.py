@@ -9,12 +9,15 @@ from torch import nn
 from distill.artifact import Artifact
 from distill.console import console
 from distill.pipeline.run import no_worse
+from distill.tasks.classification import Classification
+from tests.nets import TEN_CLASSES
 
 
 def experiment(*values: float | None) -> Any:
     """One that finds these values, one after the other."""
     found = iter({} if value is None else {"val/accuracy": value} for value in values)
-    return SimpleNamespace(task=SimpleNamespace(monitor="val/accuracy"), validate=lambda predict: next(found))
+    task = Classification(TEN_CLASSES)
+    return SimpleNamespace(task=task, monitored="val/accuracy", validate=lambda predict: next(found))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from distill.data.digits import Digits
 from distill.models.cost import params
 from distill.pipeline.run import Result, run
 
-STEPS = ["teacher", "alone", "student", "compress/1-svd", "compress/2-quantize", "compress/3-encode", "export/onnx"]
+STEPS = ["teacher", "baseline", "student", "compress/1-svd", "compress/2-quantize", "compress/3-encode", "export/onnx"]
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_the_artifact_is_what_the_table_says(result: Result, report: dict[str, A
 
 
 def test_the_test_split_is_counted_whole(report: dict[str, Any]) -> None:
-    assert sum(map(sum, report["confusion"])) == len(Digits(0).test)
+    assert sum(map(sum, report["figures"]["confusion"])) == len(Digits(0).test)
 
 
 def test_nothing_unfinished_is_left(result: Result) -> None:

@@ -50,10 +50,10 @@ stages:
   distill: {{epochs: 1, teacher: assistant, {KD}}}
 """
     result, steps = trained(tmp_path, TEACHER + stages)
-    assert steps == ["teacher", "alone", "student/assistant", "student/distill"]
+    assert steps == ["teacher", "baseline", "student/assistant", "student/distill"]
     assert network(result, "student/assistant").stage1[0].out_channels == 3
     assert network(result, "student/distill").stage1[0].out_channels == 2
-    assert [step.step for step in result.steps] == ["teacher", "alone", "assistant/assistant", "student"]
+    assert [step.step for step in result.steps] == ["teacher", "baseline", "assistant/assistant", "student"]
 
 
 def test_a_network_is_born_again_from_its_elder_self(tmp_path: Path) -> None:

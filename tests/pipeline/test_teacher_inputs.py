@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import resize
 
 from distill.artifact import Artifact, load
+from distill.data import DataInfo
 from distill.data.digits import Digits
 from distill.errors import RecipeError
 from distill.export import onnx_file
@@ -18,6 +19,7 @@ from distill.models.weights import load_weights
 from distill.pipeline.build import initial_artifact
 from distill.pipeline.teacher_inputs import input_transform, trained_on
 from distill.recipe.schema import TeacherNetwork
+from distill.tasks.classification import Classification
 from tests.nets import ConvNet
 
 NAME = "tests.nets:ConvNet"
@@ -30,12 +32,12 @@ def teacher(folder: Path, about: dict[str, Any] | None = None, *, channels: int 
     model = ConvNet(**arguments).eval()
     model.stage1[1].running_mean.normal_()  # else the first batch norm would hide a shift
     entry = {"name": NAME, "num_classes": 10, **arguments}
-    Artifact(model, network=entry, about={"input": about} if about else {}).save(folder / "teacher.safetensors")
+    Artifact(model, network=entry, about={"info": about} if about else {}).save(folder / "teacher.safetensors")
     return TeacherNetwork(NAME, str(folder / "teacher.safetensors"), arguments=arguments, **spec)
 
 
 def made(spec: TeacherNetwork) -> Artifact:
-    return initial_artifact(spec, DATA, seed=0)
+    return initial_artifact(spec, DATA, Classification(DATA.info), seed=0)
 
 
 def plain(spec: TeacherNetwork) -> nn.Module:
@@ -48,7 +50,7 @@ def plain(spec: TeacherNetwork) -> nn.Module:
 def images() -> tuple[Tensor, Tensor]:
     """Some as pixels from 0 to 1, and the same as the data normalises them."""
     normalised = DATA.calibration(8)[0].inputs
-    return normalised * DATA.std[0] + DATA.mean[0], normalised
+    return normalised * DATA.info.std[0] + DATA.info.mean[0], normalised
 
 
 @torch.no_grad()
@@ -62,13 +64,13 @@ def test_other_mean_and_std_give_what_its_own_images_give(tmp_path: Path) -> Non
 def test_another_size_gives_what_its_own_images_give(tmp_path: Path) -> None:
     spec = teacher(tmp_path, image_size=20)
     pixels, normalised = images()
-    own = (resize(pixels, [20, 20], antialias=True) - DATA.mean[0]) / DATA.std[0]
+    own = (resize(pixels, [20, 20], antialias=True) - DATA.info.mean[0]) / DATA.info.std[0]
     torch.testing.assert_close(made(spec).model(normalised), plain(spec)(own), rtol=1e-3, atol=1e-3)
 
 
 def test_a_smaller_size_is_resized_without_aliases() -> None:
     pixels, normalised = images()
-    own = InputTransform(DATA.mean, DATA.std, [0.0], [1.0], size=[3, 5]).of(normalised)
+    own = InputTransform(DATA.info.mean, DATA.info.std, [0.0], [1.0], size=[3, 5]).of(normalised)
     torch.testing.assert_close(own, resize(pixels, [3, 5], antialias=True), rtol=1e-4, atol=1e-4)
 
 
@@ -82,18 +84,18 @@ def test_a_network_of_three_colours_sees_grey_images_in_grey(tmp_path: Path) -> 
 
 
 def test_a_file_of_ours_says_what_it_was_trained_on(tmp_path: Path) -> None:
-    about = {"channels": 1, "height": 28, "width": 20, "mean": [0.28], "std": [0.35]}
+    about = DataInfo(1, (28, 20), (0.28,), (0.35,)).to_json()
     spec = teacher(tmp_path, about)
     assert trained_on(NAME, str(spec.weights)) == {"mean": [0.28], "std": [0.35], "size": [28, 20]}
-    own = input_transform(spec, DATA, 1)
+    own = input_transform(spec, DATA.info, 1)
     assert own == {"data_mean": [0.3058], "data_std": [0.3762], "mean": [0.28], "std": [0.35], "size": [28, 20]}
-    own = input_transform(teacher(tmp_path, about, mean=[0.5], std=[0.5], image_size=32), DATA, 1)
+    own = input_transform(teacher(tmp_path, about, mean=[0.5], std=[0.5], image_size=32), DATA.info, 1)
     assert own is not None
     assert (own["mean"], own["std"], own["size"]) == ([0.5], [0.5], [32, 32])
 
 
 def test_a_teacher_of_the_same_images_sees_them_as_they_are(tmp_path: Path) -> None:
-    about = {"channels": 1, "height": 8, "width": 8, "mean": [0.3058], "std": [0.3762]}
+    about = DataInfo(1, (8, 8), (0.3058,), (0.3762,)).to_json()
     artifact = made(teacher(tmp_path, about))
     assert not artifact.model._forward_pre_hooks
     assert artifact.network == {"name": NAME, "num_classes": 10, "channels": 1}

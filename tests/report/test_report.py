@@ -14,9 +14,10 @@ from distill import report
 from distill.artifact.step import Step
 from distill.errors import DistillError
 from distill.report import Report
+from distill.report.headline import headline, sentence
 from distill.report.html import page
 from distill.report.pictures import pictures, script
-from distill.report.rows import cells, count, headline, milliseconds, sentence
+from distill.report.rows import cells, count, milliseconds
 
 DASH, MINUS, TIMES = "\N{EN DASH}", "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 
@@ -33,20 +34,20 @@ def full() -> Report:
         recipe="digits/<tiny>",
         steps=(
             step("teacher", 1_000_000, 0.95, 0.6),
-            step("alone", 400_000, 0.90, 0.3),
+            step("baseline", 400_000, 0.90, 0.3),
             step("student", 400_000, 0.93, 0.3),
             step("compress/1-tensor_train", 100_000, 0.925, 0.2),
             step("compress/2-encode", 50_000, 0.925, 0.2),
             step("export/onnx", 100_500, 0.925, 0.2),
         ),
-        monitor="val/accuracy",
+        units={"accuracy": "%"},
         curves={
             "student": [
                 {"epoch": 1, "val/accuracy": 0.5, "train/loss": 2.0, "train/kd": 1.5},
                 {"epoch": 2, "val/accuracy": 0.9, "train/loss": 1.0, "train/kd": 0.5},
             ]
         },
-        confusion=[[50, 2], [3, 45]],
+        figures={"confusion": [[50, 2], [3, 45]]},
         classes=["</script>zero", "one"],
         resolved="student: {name: a<b}",
         versions={"torch": "2.8"},
@@ -55,7 +56,8 @@ def full() -> Report:
 
 def bare(*metrics: dict[str, float]) -> Report:
     """A report of steps with nothing but metrics."""
-    return Report("bare", tuple(Step(f"student/{n}", 10, 10, 10, m, {}, 1.0) for n, m in enumerate(metrics)))
+    steps = tuple(Step(f"student/{n}", 10, 10, 10, m, {}, 1.0) for n, m in enumerate(metrics))
+    return Report("bare", steps, units={"accuracy": "%"})
 
 
 def printed(content: Report) -> str:
@@ -79,7 +81,7 @@ def test_the_json_holds_every_step_as_it_was(full: Report, tmp_path: Path):
     assert content["recipe"] == "digits/<tiny>"
     assert tuple(Step.from_json(row) for row in content["steps"]) == full.steps
     assert set(content["steps"][0]) == {"step", "params", "macs", "bytes", "metrics", "latency_ms", "seconds"}
-    assert content["confusion"] == [[50, 2], [3, 45]]
+    assert content["figures"]["confusion"] == [[50, 2], [3, 45]]
     assert content["curves"]["student"][1]["train/kd"] == 0.5
     assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "report.json"]
 
@@ -92,7 +94,7 @@ def test_a_folder_that_cannot_be_written_is_named(full: Report, tmp_path: Path):
 
 def test_the_table_names_every_step_and_says_where_latency_comes_from(full: Report):
     lines = printed(full).splitlines()
-    names = ["teacher", "student alone", "student distilled", "+ tensor train", "+ encode", "exported to ONNX"]
+    names = ["teacher", "student, no teacher", "student distilled", "+ tensor train", "+ encode", "exported to ONNX"]
     shown = [line for line in lines if line.strip().startswith(tuple(names))]
     assert [re.split(r"\s{2,}", line.strip())[0] for line in shown] == names
     assert re.split(r"\s{2,}", shown[3].strip())[1:] == [
@@ -132,7 +134,9 @@ def test_the_headline_compares_what_ships_with_the_teacher(full: Report):
 
 
 def test_the_headline_admits_what_got_worse():
-    content = Report("worse", (step("teacher", 1000, 0.5, 1.0), step("student", 2000, 0.6, 4.0)))
+    content = Report(
+        "worse", (step("teacher", 1000, 0.5, 1.0), step("student", 2000, 0.6, 4.0)), units={"accuracy": "%"}
+    )
     assert sentence(content) == f"2.0{TIMES} larger, 4.0{TIMES} slower, +10.00 points of test accuracy"
 
 
@@ -150,7 +154,7 @@ def test_what_was_not_measured_is_a_dash():
 
 
 def test_a_metric_that_is_no_fraction_keeps_its_unit():
-    content = replace(bare({"val/epe": 3.25}, {"val/epe": 2.0}), monitor="val/epe", percent=False)
+    content = replace(bare({"val/epe": 3.25}, {"val/epe": 2.0}), monitor="epe", units={})
     assert "3.25" in printed(content)
     assert "%" not in printed(content)
     assert f"{MINUS}1.25 val epe" in sentence(content)
@@ -185,14 +189,16 @@ def test_curves_are_those_of_training(full: Report):
     assert [list(line.y) for line in validation.data] == [[50, 90]]
     assert {line.name: (list(line.y), line.visible) for line in losses.data} == {
         "student distilled: loss": ([2.0, 1.0], True),
-        "student distilled: kd": ([1.5, 0.5], "legendonly"),
+        "student distilled: kd": ([1.5, 0.5], False),
     }
 
 
 @pytest.mark.parametrize(("classes", "named"), [(30, True), (31, False)])
 def test_many_classes_are_not_named(full: Report, classes: int, named: bool):
     square = [[int(row == column) for column in range(classes)] for row in range(classes)]
-    *_, picture = pictures(replace(full, confusion=square, classes=[str(index) for index in range(classes)]))
+    *_, picture = pictures(
+        replace(full, figures={"confusion": square}, classes=[str(index) for index in range(classes)])
+    )
     assert picture.figure.layout.xaxis.showticklabels is (None if named else False)
 
 

@@ -154,7 +154,7 @@ def test_few_shots_change_the_lookups_and_no_bit_of_a_dictionary(tmp_path: Path)
     Artifact(earlier, network={"name": "lcnn_resnet20", **settings}).save(tmp_path / "student.safetensors")
     recipe = load("digits/lcnn_few_shot", [f"student.weights={tmp_path / 'student.safetensors'}"])
     data, (stage,) = Digits(0, limit=20, batch_size=10), recipe.stages.values()
-    network = initial_artifact(recipe.student, data, seed=1).model
+    network = initial_artifact(recipe.student, data, Classification(data.info), seed=1).model
     assert all(torch.equal(value, earlier.state_dict()[name]) for name, value in network.state_dict().items())
     common = {"optimizer": recipe.optimizer, "schedule": recipe.schedule, "example": data.calibration(8)[0]}
     module = Distiller(network, None, Classification(10), stage, injectable={}, **common)

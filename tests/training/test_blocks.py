@@ -21,7 +21,7 @@ from distill.training.blocks import Blocks, relative_error
 from distill.training.distiller import Distiller
 from distill.training.fit import fit
 from students import student as students
-from tests.nets import ConvNet
+from tests.nets import TEN_CLASSES, ConvNet
 
 STAGES = ["stage1", "stage2"]
 INPUTS = ["teacher", "student", "mixed"]
@@ -257,7 +257,7 @@ def distiller(student: nn.Module, teacher: nn.Module, stage: Stage) -> Distiller
     return Distiller(
         student,
         teacher,
-        Classification(10),
+        Classification(TEN_CLASSES),
         stage,
         optimizer=Optimizer(),
         schedule=Schedule(),
@@ -278,7 +278,7 @@ def test_a_stage_reports_every_block_and_drops_the_adapters(tmp_path: Path) -> N
     assert {"train/block1", "train/adapter1", "train/block2"} < set(result.curve[0])
     assert result.curve[1]["train/block1"] < result.curve[0]["train/block1"]
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
-    assert {"blocks.cuts.0.encoder.0.weight", "blocks.cuts.0.decoder.weight"} < set(state)
+    assert {"method.blocks.cuts.0.encoder.0.weight", "method.blocks.cuts.0.decoder.weight"} < set(state)
     assert set(result.student.state_dict()) == set(ConvNet().state_dict())
 
 
@@ -308,7 +308,7 @@ def test_the_student_may_be_of_another_architecture() -> None:
     teacher = students.find("resnet20")(num_classes=10, channels=1)
     stage = Stage(epochs=1, blocks=Cuts(["stage2", "stage3"], ["layer2", "layer3"]), task_weight=0)
     module, example = distiller(student, teacher, stage), digits().calibration(8)[0]
-    _, _, values = module.blocks(module.student, module.teacher(example), example, 0.0)
+    _, _, values = module.method.blocks(module.student, module.teacher(example), example, 0.0)
     assert all(value.isfinite() for value in values.values())
 
 

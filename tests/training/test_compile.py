@@ -21,7 +21,7 @@ from distill.tasks.classification import Classification
 from distill.training import compile as compiled
 from distill.training.distiller import Distiller
 from distill.training.fit import fit
-from tests.nets import ConvNet, Forked
+from tests.nets import TEN_CLASSES, ConvNet, Forked
 from tests.training.test_distiller import HINTS, SETTINGS
 
 PATHS = ("stage1", "stage2", "")
@@ -112,7 +112,7 @@ def trained(folder: Path, **settings: Any) -> list[dict[str, float]]:
     module = Distiller(
         ConvNet(width=2),
         ConvNet(),
-        Classification(10),
+        Classification(TEN_CLASSES),
         Stage(epochs=2, losses=HINTS),
         optimizer=Optimizer(),
         schedule=Schedule(),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from distill.losses import loss
-from distill.losses._divergence import kl
+from distill.losses._divergence import kl, softened
 from distill.models.channels.nested import (
     Masks,
     Nest,
@@ -111,13 +111,13 @@ class NestedNet(nn.Module):
         labels: Int[Tensor, "batch"],
     ) -> Float[Tensor, ""]:
         """What one level has to learn, from the labels and from the whole network's logits."""
-        heard, told = logits / self.temperature, whole / self.temperature
+        of_level, of_whole = (softened(one, self.temperature) for one in (logits, whole))
         if level in self.coarse:
             members = memberships(self.coarse[level], logits)
-            logits, heard, told = (merged(one, members) for one in (logits, heard, told))
+            logits, of_level, of_whole = (merged(one, members) for one in (logits, of_level, of_whole))
             labels = members.int().argmax(dim=0)[labels]
         value = F.cross_entropy(logits, labels)
-        return value + self.soft * self.temperature**2 * kl(heard, told) if self.soft else value
+        return value + self.soft * self.temperature**2 * kl(of_level, of_whole) if self.soft else value
 
 
 def memberships(groups: Groups, logits: Float[Tensor, "batch classes"]) -> Bool[Tensor, "groups classes"]:

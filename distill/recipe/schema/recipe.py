@@ -66,6 +66,8 @@ class Recipe:
     """Passed to Lightning's Trainer: devices, num_nodes, strategy, precision, ..."""
     cache: Cache | None = None
     """Ask the teacher once about each image, and remember its answers."""
+    latency_batch_sizes: list[int] = field(default_factory=list)
+    """Batch sizes at which latency is measured; without any, the task's."""
     tracking: Tracking = field(default_factory=Tracking)
     output: Path = Path("runs")
     """Where the run's folder is made."""
@@ -92,6 +94,8 @@ class Recipe:
         return stage.teachers() or ({"teacher": 1.0} if self.teacher else dict.fromkeys(self.teachers, 1.0))
 
     def __post_init__(self) -> None:
+        if wrong := [size for size in self.latency_batch_sizes if size < 1]:
+            raise RecipeError(f"latency_batch_sizes: {wrong[0]}, but a batch has at least 1 image")
         if not self.stages:
             raise RecipeError("no stages: a recipe trains its student in at least one")
         if list(self.stages.values())[-1].student:

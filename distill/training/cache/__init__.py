@@ -45,7 +45,7 @@ def cached(teacher: Teacher, recipe: Recipe, data: DataModule) -> CachedTeacher:
     identity = cache_identity(recipe, data, teacher.tapped.model)
     folder = recipe.cache.folder or recipe.output / ".cache" / key(identity)
     acquire(folder, identity)
-    return CachedTeacher(teacher, Store(folder, teacher.tapped.paths, data.samples, recipe.cache))
+    return CachedTeacher(teacher, Store(folder, teacher.paths, data.samples, recipe.cache))
 
 
 def set_views(data: DataModule, views: int | None) -> None:

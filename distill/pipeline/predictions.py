@@ -1,0 +1,71 @@
+"""A few images of a split with their predictions and what is true, as pictures for the report."""
+
+import base64
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from io import BytesIO
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from distill.batch import Batch, Predict
+from distill.data import DataInfo
+from distill.tasks import Task
+
+PICTURES = 10
+LARGEST = 224
+"""Pixels of the longer side of a picture."""
+
+
+class Kept:
+    """Passes batches on, and keeps some samples, spread evenly over all of them.
+
+    Args:
+        batches: the split.
+        count: how many batches it has.
+        samples: how many samples to keep, or all if there are fewer.
+    """
+
+    def __init__(self, batches: Iterable[Batch], count: int, samples: int = PICTURES) -> None:
+        self.batches, self.samples = batches, 0
+        self.wanted = Counter(int(place) for place in np.linspace(0, max(count - 1, 0), samples).round())
+        self.kept: list[Batch] = []
+        """One sample each."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        for number, batch in enumerate(self.batches):
+            size = len(batch.inputs)
+            self.samples += size
+            places = np.linspace(0, size - 1, min(self.wanted[number], size)).round().astype(int)
+            self.kept += [batch.take(int(place)) for place in places]
+            yield batch
+
+
+@torch.inference_mode()
+def pictures(samples: Iterable[Batch], predict: Predict, task: Task) -> list[str]:
+    """Each sample's image with its prediction drawn by the task, as a PNG in a data URI."""
+    drawn = []
+    for sample in samples:
+        prediction = task.predict(predict(sample.inputs).cpu())[0]
+        truth = next(iter(task.truth(sample.labels)), None)
+        image = task.draw(picture_of(sample.inputs[0], task.info), prediction, truth)
+        drawn.append(_data_uri(image))
+    return drawn
+
+
+def picture_of(inputs: Float[Tensor, "channels height width"], info: DataInfo) -> Image.Image:
+    """Normalised inputs as the picture that they came from; of several images, the first."""
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (info.mean, info.std))
+    pixels = (inputs[: info.channels].cpu() * std + mean).clamp(0, 1) * 255
+    values = pixels.round().byte().permute(1, 2, 0).numpy()
+    return Image.fromarray(values if values.shape[2] == 3 else values[:, :, 0])
+
+
+def _data_uri(image: Image.Image) -> str:
+    image.thumbnail((LARGEST, LARGEST + 40))
+    file = BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

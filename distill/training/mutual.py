@@ -1,0 +1,60 @@
+"""Two students that teach each other: Zhang et al., Deep Mutual Learning. arXiv:1706.00384, section 2.2.
+
+Both learn in the same step from the outputs that the other had before it; the authors let the second one see what the
+first has just learned.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from distill.batch import Batch
+from distill.recipe.schema import Loss
+from distill.training.loss_terms import bind, unique
+from distill.training.method import Method, Setting
+from distill.training.output_parts import PartTaps
+
+
+class Mutual(Method):
+    """A student and its peer, each with the other in the place of a teacher.
+
+    Args:
+        student: the network to keep.
+        peer: the network that learns beside it, and is then left.
+        losses: the stage's, their taps written out for the student; the peer has them mirrored.
+        setting: see `Method`.
+    """
+
+    teacher = None
+
+    def __init__(self, student: nn.Module, peer: nn.Module, losses: Mapping[str, Loss], setting: Setting) -> None:
+        super().__init__(student, losses, setting)
+        example = setting.example
+        mirrored = {key: replace(spec, student=spec.teacher, teacher=spec.student) for key, spec in losses.items()}
+        self.peer = PartTaps(peer.eval(), unique(spec.student for spec in mirrored.values()), self.task.parts)
+        _, student_features = self.student(example.inputs)
+        _, peer_features = self.peer(example.inputs)
+        injectable = {**setting.injectable, "teacher_model": peer}
+        mine = {**injectable, "student_model": student}
+        self.peer_terms = bind(
+            mirrored, peer_features, student_features, example, {**injectable, "student_model": peer}
+        )
+        self.terms = bind(losses, student_features, peer_features, example, mine)
+
+    def step(self, batch: Batch, epoch: float, progress: float) -> dict[str, Tensor]:
+        peer_output, peer = self.peer(batch.inputs)
+        with self.dropping():
+            output, student = self.student(batch.inputs)
+        values = self.task_terms(output, student, batch) | self.loss_terms(student, peer, batch, epoch)
+        if self.task_weight:
+            own = self.task.terms(peer_output, batch)
+            values |= {f"peer_{name}": self.task_weight * value for name, value in own.items()}
+        fixed = {path: feature.detach() for path, feature in student.items()}
+        return values | {f"peer_{key}": term(peer, fixed, batch, epoch) for key, term in self.peer_terms.items()}
+
+    def trained(self) -> list[nn.Module]:
+        return [self.student, self.peer]
+
+    def to_compile(self) -> list[nn.Module]:
+        return [self.student, self.peer]

@@ -1,0 +1,78 @@
+"""A few real training steps of a stage, to see that they work and how long they take."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from torch.utils.data import DataLoader
+
+from distill.batch import Batch
+from distill.training.distiller import Distiller
+
+ALONE: dict[str, Any] = {
+    "devices": 1,
+    "num_nodes": 1,
+    "strategy": "auto",
+    "max_epochs": 1,
+    "max_steps": -1,
+    "limit_train_batches": 1.0,
+    "limit_val_batches": 0,
+    "num_sanity_val_steps": 0,
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "use_distributed_sampler": False,
+    "log_every_n_steps": 1_000_000,
+}
+"""Of Lightning's Trainer, in place of what the recipe says about processes and length."""
+
+
+def try_steps(module: Distiller, batches: Sequence[Batch], settings: Mapping[str, Any]) -> list[float]:
+    """Train on these batches as `distill.training.fit` does: the same precision, memory layout, compilation, optimizer.
+
+    Args:
+        module: the stage; trained in place, then moved back to the CPU.
+        batches: of training samples.
+        settings: the recipe's ``trainer`` section.
+
+    Returns:
+        Seconds of each step.
+    """
+    timer = _Timer()
+    # Without a cluster's environment: this is one process, whatever the run will be.
+    trainer = pl.Trainer(**{**settings, **ALONE}, callbacks=[timer], plugins=[LightningEnvironment()])
+    try:
+        trainer.fit(module, datamodule=_Batches(batches))
+    except SystemExit:  # raised by Lightning after Ctrl-C
+        raise KeyboardInterrupt from None
+    module.cpu()
+    return timer.seconds
+
+
+class _Batches(pl.LightningDataModule):
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        super().__init__()
+        self.batches = batches
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(list(self.batches), batch_size=None, collate_fn=_as_it_is)  # type: ignore[arg-type]
+
+    val_dataloader = train_dataloader
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+class _Timer(pl.Callback):
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.seconds.append(time.perf_counter() - self.started)
