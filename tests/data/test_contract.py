@@ -15,7 +15,7 @@ from distill.errors import RecipeError
 from distill.recipe.schema import Component
 from distill.recipe.typed import section
 from distill.registry import injected, schema
-from tests.data import tiny
+from tests.data import objects, tiny
 
 SHARED = {"batch_size", "val", "limit", "crop", "flip"}
 MAKERS = {
@@ -26,12 +26,16 @@ MAKERS = {
     "image_folder": tiny.pictures,
     "pictures": tiny.plain_pictures,
     "image_masks": tiny.masks,
+    "coco": objects.write_coco,
+    "voc": objects.write_voc,
 }
 FROM_FILES = {"image_size": 16, "workers": 0}
 SETTINGS = {
     "image_folder": FROM_FILES,
     "pictures": FROM_FILES,
     "image_masks": FROM_FILES | {"classes": ["sky", "sea", "land"]},
+    "coco": FROM_FILES | {"annotations": "annotations/things_pictures.json"},
+    "voc": FROM_FILES | {"classes": objects.NAMES},
 }
 
 
