@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 from PIL import Image
-from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 
 from distill.data._flow import UNKNOWN, Flow
@@ -103,15 +102,24 @@ def read_kitti(path: Path) -> Vectors:
     Raises:
         DataError: the file is missing, damaged or of another kind.
     """
-    content = torch.frombuffer(bytearray(_bytes(path)) or bytearray(1), dtype=torch.uint8)
-    try:
-        values = decode_image(content, ImageReadMode.UNCHANGED)
-    except RuntimeError as error:
-        raise DataError(f"{shown(path)} is no readable picture ({str(error).splitlines()[0]})") from None
-    if values.dtype != torch.uint16 or len(values) != 3:
-        raise DataError(f"{shown(path)} holds no flow: KITTI writes PNG files of 3 channels and 16 bits")
-    right, down, known = values.numpy().astype(np.float32)
+    high, low = _bytes_of_16(path, "RGB;16B"), _bytes_of_16(path, "RGB;16L")
+    right, down, known = np.moveaxis(high.astype(np.float32) * 256 + low, -1, 0)
     return np.where(known > 0, (np.stack([right, down]) - 2**15) / 64, np.float32(UNKNOWN))
+
+
+def _bytes_of_16(path: Path, layout: str) -> UInt8[np.ndarray, "height width 3"]:
+    """Half of each value. Pillow reads 8 bits of 16: as if they were big-endian the high ones, which PNG has first, and
+    as if they were little-endian the low ones.
+    """
+    try:
+        with Image.open(path) as file:
+            kind = file.tile[0].args if file.format == "PNG" else None
+            if kind == "RGB;16B":
+                file.tile = [file.tile[0]._replace(args=layout)]
+                return np.array(file)
+    except Exception as error:  # Pillow's readers of damaged files fail in many ways
+        raise DataError(f"{shown(path)} is no readable picture ({error})") from None
+    raise DataError(f"{shown(path)} holds no flow: KITTI writes PNG files of 3 channels and 16 bits")
 
 
 def flow_info(height: int, width: int) -> DataInfo:

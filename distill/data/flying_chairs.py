@@ -55,22 +55,18 @@ class FlyingChairs(SampleData):
 
 
 def _parts(root: Path) -> dict[Part, list[Pair]]:
-    flows = sorted((root / "data").glob("*_flow.flo"))
-    names = [path.name.removesuffix("_flow.flo") for path in flows]
+    folder, listing = root / "data", root / LIST
+    flows = sorted(folder.glob("*_flow.flo"))
     if not flows:
-        raise DataError(f"{shown(root / 'data')} holds no *_flow.flo (data.root)")
-    folder = root / "data"
-    pairs = [
-        Pair(folder / f"{name}_img1.ppm", folder / f"{name}_img2.ppm", folder / f"{name}_flow.flo") for name in names
-    ]
-    listing = root / LIST
+        raise DataError(f"{shown(folder)} holds no *_flow.flo (data.root)")
+    names = [path.name.removesuffix("_flow.flo") for path in flows]
+    pairs = [Pair(*(folder / f"{name}_{end}" for end in ("img1.ppm", "img2.ppm", "flow.flo"))) for name in names]
     if not listing.is_file():
         return {"train": pairs}
     marks = listing.read_text(encoding="utf-8", errors="replace").split()
     if len(marks) != len(pairs) or set(marks) != {"1", "2"}:
         raise DataError(f"{shown(listing)} should hold 1 (train) or 2 (test) for each of {len(pairs)} pairs")
-    marked = list(zip(pairs, marks, strict=True))
+    marked: dict[Part, str] = {"train": "1", "test": "2"}
     return {
-        "train": [pair for pair, mark in marked if mark == "1"],
-        "test": [pair for pair, mark in marked if mark == "2"],
+        part: [pair for pair, found in zip(pairs, marks, strict=True) if found == mark] for part, mark in marked.items()
     }

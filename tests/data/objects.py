@@ -32,7 +32,7 @@ def picture(number: int) -> Image.Image:
 def write_coco(
     root: Path, samples: int = 20, folder: str = "pictures", change: Callable[[Any], Any] = lambda content: None
 ) -> Path:
-    """``root/<folder>/<number>.png`` and ``root/annotations/things_<folder>.json``, changed by ``change`` before it is written."""
+    """``root/<folder>/<number>.png`` and ``root/annotations/things_<folder>.json``, changed before it is written."""
     (root / folder).mkdir(parents=True)
     (root / "annotations").mkdir()
     images, annotations = [], []
