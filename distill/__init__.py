@@ -11,12 +11,13 @@ from typing import Any
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
-__all__ = ["Artifact", "load", "load_recipe", "run"]
+__all__ = ["Artifact", "load", "load_recipe", "predict", "run"]
 
 _PUBLIC = {
     "Artifact": ("distill.artifact", "Artifact"),
     "load": ("distill.artifact", "load"),
     "load_recipe": ("distill.recipe.loading", "load"),
+    "predict": ("distill.pipeline.predict", "predict"),
     "run": ("distill.pipeline.run", "run"),
 }
 

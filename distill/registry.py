@@ -66,10 +66,7 @@ class Registry:
             if name in self._components or (home and home not in sys.modules):
                 raise ValueError(f"{self.kind} '{name}' exists already in {home}: {component!r} needs another name")
             if unknown := set(required(component)) - self.injectable:
-                raise TypeError(
-                    f"{self.kind} '{name}' asks for {sorted(unknown)}, but may ask for {sorted(self.injectable)}; "
-                    "make a setting of the recipe keyword-only"
-                )
+                raise TypeError(f"{self.kind} '{name}' {self._cannot_inject(unknown)}")
             if "<locals>" in getattr(component, "__qualname__", ""):  # made by a factory, which does not know the name
                 component.__name__ = name
             self._components[name] = component
@@ -108,12 +105,29 @@ class Registry:
         """Check that there is a component of that name; nothing is imported but code outside of this repository.
 
         Raises:
-            RecipeError: there is none.
+            RecipeError: there is none, or it asks for what cannot be injected.
         """
         if ":" in name:
-            _outside(self.kind, name)
+            self._check_outside(name)
         elif name not in self.names() and name not in self.foreign():
             raise self._unknown(name)
+
+    def _check_outside(self, name: str) -> None:
+        component = _outside(self.kind, name)
+        if not self.injectable:  # networks of other libraries are called with keywords alone
+            return
+        try:
+            unknown = set(required(component)) - self.injectable
+        except (TypeError, ValueError, NameError) as error:
+            raise RecipeError(f"{self.kind} '{name}' has no readable signature: {error}") from None
+        if unknown:
+            raise RecipeError(f"{self.kind} '{name}' {self._cannot_inject(unknown)}")
+
+    def _cannot_inject(self, unknown: Collection[str]) -> str:
+        return (
+            f"asks for {sorted(unknown)}, but may ask for {sorted(self.injectable)}; "
+            "make a setting of the recipe keyword-only"
+        )
 
     def find(self, name: str) -> Component:
         """``"at"`` is a component of this package; ``"package.module:attribute"`` is code outside this repository.
@@ -206,15 +220,21 @@ def _sources(packages: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def _outside(kind: str, name: str) -> Component:
+    """The function or class at an address ``package.module:attribute``."""
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        component: Component = getattr(importlib.import_module(module), attribute)
     except ImportError as error:
         raise RecipeError(
             f"{kind} '{name}': cannot import '{module}' ({error}); is its folder on PYTHONPATH?"
         ) from None
     except AttributeError:
         raise RecipeError(f"{kind} '{name}': module '{module}' has no attribute '{attribute}'") from None
+    except Exception as error:  # a module of the user's may raise anything
+        raise RecipeError(f"{kind} '{name}': importing '{module}' failed: {type(error).__name__}: {error}") from error
+    if not callable(component):
+        raise RecipeError(f"{kind} '{name}' is neither a function nor a class")
+    return component
 
 
 loss = Registry(

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from glob import glob
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ def sample_inputs(pictures: Sequence[Picture], info: DataInfo) -> Inputs:
     Raises:
         DataError: a file is no readable picture.
     """
-    defaults = {"mode": "L" if info.channels == 1 else "RGB"}
+    defaults: dict[str, Any] = {"mode": "L" if info.channels == 1 else "RGB"}
     if not info.preprocessing:
         defaults["resize"] = list(info.image_size)
     prepare = Preprocessing.from_json({**defaults, **info.preprocessing})

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from distill.errors import RecipeError
-from distill.ranges import FINITE, Range
+from distill.ranges import FINITE, SHOWN, Range
 from distill.recipe.schema.components import Component
 from distill.registry import Registry, call, did_you_mean, schema
 
 FROM_THE_DATA = ("num_classes", "channels")
+LARGEST = 1e300
+"""Of a float: whole numbers of YAML have no bound."""
 
 
 def typed(value: Any, hint: Any, place: str, key: str | None = None) -> Any:
@@ -189,8 +191,8 @@ def _float(value: Any, place: str) -> float:
         value = _number(value, float)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise RecipeError(f"at {place}: {_shown(value)} is not a number")
-    if value not in FINITE or abs(value) > 1e300:
-        raise RecipeError(f"at {place}: {place.rpartition('.')[2]} is {value}, but must be finite")
+    if value not in FINITE or abs(value) > LARGEST:
+        raise RecipeError(f"at {place}: {place.rpartition('.')[2]} is {str(value)[:SHOWN]}, but must be finite")
     return float(value)
 
 

@@ -43,7 +43,7 @@ def imported_by(call: str) -> tuple[list[str], subprocess.CompletedProcess[str]]
         ),
         *(
             f"from distill.cli.main import main; main(['{command}', '--help'])"
-            for command in ("evaluate", "inspect", "export", "bench", "predict", "sweep", "cache")
+            for command in ("evaluate", "inspect", "export", "bench", "predict", "plan", "sweep", "cache")
         ),
     ],
 )
