@@ -12,7 +12,7 @@ from distill.models.adapter import adapt
 from distill.models.auxiliary import without_heads
 from distill.models.input_transform import INPUT_TRANSFORM, InputTransform
 from distill.recipe.schema import Network
-from distill.registry import options
+from distill.registry import imported, options
 from students import student
 
 OUTPUT, AUXILIARY = "output", "auxiliary"
@@ -64,8 +64,8 @@ def build_network(entry: Mapping[str, Any], allow: Collection[str] = ()) -> nn.M
             f"network '{name}' is code from outside; if you trust it, pass allow=['{module}'] or --allow {module}"
         )
     try:
-        model = student.find(name)(**settings)
-    except (TypeError, ValueError) as error:
+        model = (imported if name in imported.names() else student).find(name)(**settings)
+    except (LookupError, TypeError, ValueError) as error:
         raise RecipeError(f"network '{name}' cannot be built: {error}") from error
     if entry.get(INPUT_TRANSFORM):
         model.register_forward_pre_hook(InputTransform(**entry[INPUT_TRANSFORM]))

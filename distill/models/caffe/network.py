@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from distill.models.caffe._detection import DetectionOutput
 from distill.models.caffe._modules import MODULES
-from distill.registry import did_you_mean
+from distill.registry import did_you_mean, imported
 
 Layer = Mapping[str, Any]
 """``{"name": "conv1", "type": "Convolution", "inputs": ["data"], "outputs": 1, **settings of the module}``. Without
@@ -78,6 +78,7 @@ class CaffeNet(nn.Module):
         return values
 
 
+@imported("caffe")
 def caffe(*, layers: list[Layer], inputs: dict[str, list[int]], joined: bool = False) -> CaffeNet:
     """The network of an entry ``{"name": "caffe", "layers": ..., "inputs": ...}``, with fresh weights.
 
