@@ -60,6 +60,16 @@ class CaffeNet(nn.Module):
         self._whole = _ending(steps, _unread(steps))
         self._head = _ending(steps, _before_detection(self, steps))
 
+    @property
+    def detects(self) -> bool:
+        """Whether it ends in detections alone."""
+        return self._whole[1] != self._head[1] and len(self._whole[1]) == 1
+
+    @property
+    def several(self) -> bool:
+        """Whether several values are joined when they are."""
+        return len(self._head[1]) > 1
+
     def forward(self, images: Tensor | Mapping[str, Tensor]) -> Any:
         steps, ends = self._head if self.joined else self._whole
         values = self.values(images, steps)
