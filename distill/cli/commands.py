@@ -33,6 +33,8 @@ from distill.tasks import task
 from students import student
 
 Command = Callable[[Namespace], None]
+LONGEST_SETTING = 300
+"""Characters; the packed layers of an imported network are no reading matter."""
 KINDS: dict[str, Registry | None] = {
     "recipes": None,
     "losses": loss,
@@ -56,9 +58,10 @@ def evaluate(options: Namespace) -> None:
 
 def inspect(options: Namespace) -> None:
     """Show what an artifact holds: network, hooks, and how each tensor is stored."""
-    artifact = _open(options.artifact, options.allow)
+    artifact = _open(options.artifact, options.allow, needed=())
     size = Path(options.artifact).stat().st_size
-    console.print(f"network  {artifact.network}")
+    settings = {key: value for key, value in artifact.network.items() if len(str(value)) < LONGEST_SETTING}
+    console.print(f"network  {settings}")
     console.print(f"data     {artifact.about.get('info')}")
     console.print(f"total    {cost.params(artifact.model):,} parameters, {size:,} bytes")
     for step in artifact.history:
@@ -92,7 +95,7 @@ def export(options: Namespace) -> None:
 
 def bench(options: Namespace) -> None:
     """Time an artifact in ONNX Runtime: median and quartiles."""
-    artifact = _open(options.artifact, options.allow)
+    artifact = _open(options.artifact, options.allow, needed=("info",))
     info = DataInfo.from_json(artifact.about["info"])
     example = torch.zeros(1, info.channels * info.images, *info.image_size)
     file = onnx_file.serialize(deployable(artifact.model), example)
@@ -148,9 +151,9 @@ def sweep(options: Namespace) -> None:
     )
 
 
-def _open(path: str, allow: Collection[str]) -> Artifact:
+def _open(path: str, allow: Collection[str], needed: Collection[str] = ("task", "data", "info")) -> Artifact:
     artifact = open_artifact(Path(path), allow=allow)
-    if missing := {"task", "data", "info"} - set(artifact.about):
+    if missing := set(needed) - set(artifact.about):
         raise ArtifactError(f"'{path}' does not say its {', '.join(sorted(missing))}: it was not made by a recipe")
     return artifact
 

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from distill.cli import commands
+    from distill.cli import commands, networks
 
     parser = argparse.ArgumentParser(prog="python -m distill", description=__doc__)
     common = argparse.ArgumentParser(add_help=False)
@@ -28,7 +28,9 @@ def _parser() -> argparse.ArgumentParser:
 
     def verb(work: commands.Command) -> argparse.ArgumentParser:
         summary = (work.__doc__ or "").partition("\n")[0]
-        added = verbs.add_parser(work.__name__.rstrip("_"), parents=[common], help=summary, description=summary)
+        added = verbs.add_parser(
+            work.__name__.rstrip("_").replace("_", "-"), parents=[common], help=summary, description=summary
+        )
         added.set_defaults(work=work)
         return added
 
@@ -55,4 +57,6 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument(
         "--storage", metavar="URL", help="any SQL database that Optuna can use; several machines may share it"
     )
+    networks.add_import_caffe(verb(networks.import_caffe))
+    networks.add_compress(verb(networks.compress))
     return parser

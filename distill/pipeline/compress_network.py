@@ -84,9 +84,9 @@ def compress_network(
             params=cost.params(artifact.model),
             macs=cost.macs(deployable(artifact.model), inputs.images[:1]),
             bytes=artifact.nbytes(),
-            metrics=reference.metrics(artifact.model),
+            metrics={key: round(value, 6) for key, value in reference.metrics(artifact.model).items()},
             latency_ms={},
-            seconds=time.perf_counter() - started,
+            seconds=round(time.perf_counter() - started, 3),
         )
         steps.append(step)
         on_step(step)

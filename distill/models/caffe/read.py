@@ -132,7 +132,7 @@ class _Reading:
             free in taken
             or hasattr(nn.Module(), free)
             or free in CaffeNet.__dict__
-            or free in ("entry", "inputs", "joined")
+            or free in ("entry", "inputs", "joined", "layers")
         ):
             number += 1
             free = f"{base}_{number}"

@@ -1,7 +1,9 @@
 """Files as Caffe wrote them, old and new, whole and damaged."""
 
+import base64
 import json
 import random as dice
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from distill.errors import ArtifactError, RecipeError
 from distill.models.build import build_network
 from distill.models.caffe import CaffeNet, caffe, read
 from distill.models.caffe._schema import network
+from distill.models.caffe.network import pack
 from tests.models.caffe.writer import Files, Written, layers_of, random, write
 
 
@@ -181,6 +184,18 @@ def test_an_entry_builds_nothing_but_layers_from_caffe() -> None:
         build_network(
             {"name": "caffe", "layers": [{"name": "x", "type": "ReLU", "inputs": ["y"]}], "inputs": {"d": [1]}}
         )
+
+
+@pytest.mark.parametrize("text", ["", "no base 85 \x00", base64.b85encode(b"no zlib").decode(), pack([{"name": "x"}])[:-5]])
+def test_packed_layers_that_are_damaged(text: str) -> None:
+    with pytest.raises(RecipeError, match="its layers are damaged"):
+        build_network({"name": "caffe", "layers": text, "inputs": {"data": [1, 2, 2]}})
+
+
+def test_packed_layers_that_would_fill_the_memory() -> None:
+    bomb = base64.b85encode(zlib.compress(b"[" + b" " * 2**28, 9)).decode()
+    with pytest.raises(RecipeError, match="longer than they may be"):
+        build_network({"name": "caffe", "layers": bomb, "inputs": {"data": [1, 2, 2]}})
 
 
 def test_several_outputs_are_a_dict_and_joined_a_tensor() -> None:
