@@ -186,7 +186,9 @@ def test_an_entry_builds_nothing_but_layers_from_caffe() -> None:
         )
 
 
-@pytest.mark.parametrize("text", ["", "no base 85 \x00", base64.b85encode(b"no zlib").decode(), pack([{"name": "x"}])[:-5]])
+@pytest.mark.parametrize(
+    "text", ["", "no base 85 \x00", base64.b85encode(b"no zlib").decode(), pack([{"name": "x"}])[:-5]]
+)
 def test_packed_layers_that_are_damaged(text: str) -> None:
     with pytest.raises(RecipeError, match="its layers are damaged"):
         build_network({"name": "caffe", "layers": text, "inputs": {"data": [1, 2, 2]}})
