@@ -1,4 +1,4 @@
-"""The two files of a network from Caffe, as messages; nothing in them is believed."""
+"""The two files of a network from Caffe, as messages of protobuf; bytes are read up to a stated limit."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +15,8 @@ LARGEST_TEXT = 16 * 2**20
 """Bytes of a prototxt; that of a network of a thousand layers has a quarter of a megabyte."""
 LARGEST_BINARY = 2**31 - 1
 """Bytes of one message that protobuf reads."""
+LARGEST_NETWORK = 10_000
+"""Layers."""
 TEST = 1
 OLD_TYPES = {int(number): name for name, number in (pair.split() for pair in ENUMS["V1Type"].split(", "))}
 
@@ -124,6 +126,8 @@ def _named(
 def _layers(path: Path, message: Any) -> list[Layer]:
     if message.layer and message.layers:
         raise ArtifactError(f"{path} has layers of the old format ('layers') beside new ones ('layer')")
+    if len(message.layer) + len(message.layers) > LARGEST_NETWORK:
+        raise ArtifactError(f"{path} has more than {LARGEST_NETWORK:,} layers")
     if any(layer.HasField("layer") for layer in message.layers):
         raise ArtifactError(f"{path} has the oldest format (V0): let Caffe's upgrade_net_proto_text rewrite it")
     return [

@@ -12,8 +12,8 @@ Entry = dict[str, Any]
 
 
 def join_scales(layers: Sequence[Entry], weights: Mapping[str, Tensor]) -> tuple[list[Entry], dict[str, Tensor]]:
-    """Scales of channels that alone read a batch norm go into it; the joined layer has the Scale's name, for it
-    computes what the Scale did."""
+    """A Scale of channels that is the only reader of a BatchNorm is joined with it. The joined layer has the name of
+    the Scale, whose output it computes."""
     readers = Counter(name for layer in layers for name in layer["inputs"])
     norms = {values_of(layer)[0]: layer for layer in layers if layer["type"] in ("BatchNorm", "BatchNorm1d")}
     joined = dict(weights)

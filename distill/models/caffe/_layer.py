@@ -90,7 +90,7 @@ class Layer:
 
 
 def shape_of(blob: Any) -> tuple[int, ...]:
-    """As the file says it, in the new way or the old one."""
+    """The blob's shape: in the field ``shape`` of today, or in the four fields of old files."""
     if blob.HasField("shape"):
         return tuple(blob.shape.dim)
     return (blob.num, blob.channels, blob.height, blob.width)

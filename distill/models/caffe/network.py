@@ -15,6 +15,8 @@ from distill.registry import did_you_mean, imported
 
 LARGEST = 2**24
 """Characters of the layers' JSON; a network of a thousand layers has a hundred thousand."""
+LARGEST_WEIGHTS = 2**29
+"""Values of float32 in the 2 GiB that one message of protobuf holds."""
 Layer = Mapping[str, Any]
 """``{"name": "conv1", "type": "Convolution", "inputs": ["data"], "outputs": 1, **settings of the module}``. Without
 ``inputs``, it reads what the layer before it computes."""
@@ -50,6 +52,8 @@ class CaffeNet(nn.Module):
 
     def __init__(self, layers: Sequence[Layer], inputs: Mapping[str, Sequence[int]], *, joined: bool = False) -> None:
         super().__init__()
+        if not inputs:
+            raise ValueError("a network needs an input")
         self.inputs = {name: tuple(shape) for name, shape in inputs.items()}
         self.joined = joined
         self.layers = tuple(dict(layer) for layer in layers)
@@ -110,10 +114,18 @@ def caffe(*, layers: Sequence[Layer] | str, inputs: Mapping[str, Sequence[int]],
         joined: whether to give one tensor.
 
     Raises:
-        ValueError: a layer that is not known, or that reads what no layer before it computes; a text that `pack` did
-            not make.
+        ValueError: a layer that is not known, or that reads what no layer before it computes; sizes that no network
+            has; a text that `pack` did not make.
     """
-    return CaffeNet(unpack(layers) if isinstance(layers, str) else layers, inputs, joined=joined)
+    layers = unpack(layers) if isinstance(layers, str) else layers
+    try:
+        with torch.device("meta"):  # sizes are an artifact's word: counted before there is memory for them
+            values = sum(tensor.numel() for tensor in CaffeNet(layers, inputs).state_dict().values())
+    except (AttributeError, RuntimeError) as error:
+        raise ValueError(str(error).partition("\n")[0]) from None
+    if values > LARGEST_WEIGHTS:
+        raise ValueError(f"its layers have {values:,} weights, more than a caffemodel can hold")
+    return CaffeNet(layers, inputs, joined=joined)
 
 
 def pack(layers: Sequence[Layer]) -> str:

@@ -68,7 +68,7 @@ def read(prototxt: Path | str, caffemodel: Path | str) -> CaffeNet:
     if network.complaint:
         raise ArtifactError(f"{prototxt}: line {network.complaint}; remove what does not change the outputs")
     blobs = read_weights(Path(caffemodel))
-    _refuse_strangers(Path(prototxt), Path(caffemodel), network.layers, blobs)
+    _refuse_unrelated(Path(prototxt), Path(caffemodel), network.layers, blobs)
     reading = _Reading(network.inputs)
     for layer in network.layers:
         try:
@@ -150,7 +150,7 @@ class _Reading:
 
 
 def _short(before: dict[str, Any] | None, layer: dict[str, Any]) -> dict[str, Any]:
-    """The entry without what goes without saying."""
+    """The entry without keys that have their default: reading the layer before, and one output."""
     if before and layer["inputs"] == [values_of(before)[0]]:
         layer = {key: value for key, value in layer.items() if key != "inputs"}
     return layer if layer["outputs"] != 1 else {key: value for key, value in layer.items() if key != "outputs"}
@@ -166,7 +166,7 @@ def _refuse_unknown(prototxt: Path, layers: Iterable[Layer]) -> None:
         )
 
 
-def _refuse_strangers(
+def _refuse_unrelated(
     prototxt: Path, caffemodel: Path, layers: Sequence[Layer], blobs: Mapping[str, Sequence[Any]]
 ) -> None:
     if not {layer.name for layer in layers} & blobs.keys():

