@@ -23,6 +23,7 @@ from benchmarks._jobs import say
 from distill.artifact import Artifact, open_artifact
 from distill.console import quiet_libraries
 from distill.data.image_inputs import ImageInputs
+from distill.data.info import DataInfo
 from distill.models.caffe import read
 from distill.pipeline.compress_network import compress_network
 from distill.recipe.loading import load_compression
@@ -68,9 +69,9 @@ def compressed(net: nn.Module, hooks: dict[str, dict[str, object]], images: Tens
     """The artifact's file."""
     (folder / "recipe.yaml").write_text(yaml.safe_dump({"compress": hooks}, sort_keys=False))
     artifact = Artifact(net, network=net.entry)  # type: ignore[arg-type]
-    result = compress_network(
-        artifact, load_compression(str(folder / "recipe.yaml")), ImageInputs(images, None), folder
-    )
+    info = DataInfo(1, (images.shape[2], images.shape[3]), mean=(0.0,), std=(1.0,))
+    compression = load_compression(str(folder / "recipe.yaml"))
+    result = compress_network(artifact, compression, ImageInputs(images, None), info, folder)
     result.artifact.save(folder / "small.safetensors")
     return folder / "small.safetensors"
 

@@ -10,6 +10,8 @@ from rich.table import Table
 from distill.artifact import Artifact, open_artifact
 from distill.artifact.step import Step
 from distill.console import console
+from distill.data.info import DataInfo
+from distill.data.preprocessing import Preprocessing
 from distill.errors import ArtifactError
 from distill.models import cost
 
@@ -26,16 +28,9 @@ def import_caffe(options: Namespace) -> None:
     from distill.models.caffe import read  # protobuf's messages are built when it is imported
 
     net = read(options.prototxt, options.caffemodel)
-    channels, *size = next(iter(net.inputs.values()))
-    form: dict[str, object] = {"channels": channels, "order": options.order}
-    form |= dict(zip(("height", "width"), size, strict=False))
-    if options.mean and len(options.mean) not in (1, channels):
-        raise ArtifactError(f"--mean has {len(options.mean)} values, but the network reads {channels} channels")
-    mean = options.mean * channels if len(options.mean) == 1 else options.mean
-    form |= {"mean": [value / 255 for value in mean] or [0.0] * channels}
-    form |= {"std": [1 / (255 * options.scale)] * channels}
+    about = _about(next(iter(net.inputs.values())), options)
     path = Path(options.output or Path(options.caffemodel).with_suffix(".safetensors"))
-    written = Artifact(net, network=net.entry, about={"input": form}).save(path)
+    written = Artifact(net, network=net.entry, about=about).save(path)
     kinds = Counter(layer["type"] for layer in net.layers)
     console.print(f"layers   {', '.join(f'{count} {kind}' for kind, count in kinds.most_common())}")
     console.print(f"inputs   {', '.join(f'{name} {list(shape)}' for name, shape in net.inputs.items())}", markup=False)
@@ -51,18 +46,37 @@ def compress(options: Namespace) -> None:
 
     compression = load_compression(options.recipe, options.overrides)
     artifact = open_artifact(Path(options.model), allow=options.allow)
-    form = artifact.about.get("input", {})
-    if not {"channels", "height", "width"} <= form.keys():
-        raise ArtifactError(f"'{options.model}' does not say what images it reads: it needs a fixed height and width")
-    inputs = read_inputs(Path(options.images), form, labels=options.labels, limit=options.limit)
+    if "info" not in artifact.about:
+        raise ArtifactError(f"'{options.model}' does not say what images it reads")
+    info, order = DataInfo.from_json(artifact.about["info"]), artifact.about.get("order", "rgb")
+    inputs = read_inputs(Path(options.images), info, order=order, labels=options.labels, limit=options.limit)
     path = Path(options.output or Path(options.model).with_suffix(".small.safetensors"))
-    result = compress_network(artifact, compression, inputs, path.parent, on_step=_announce)
+    result = compress_network(artifact, compression, inputs, info, path.parent, on_step=_announce)
     console.print(table(result.steps))
     kept = "; hooks have not seen them" if result.measured < len(inputs.images) else ", the ones that hooks have seen"
     console.print(f"measured on {result.measured} of {len(inputs.images)} images{kept}")
     for made in result.exported.values():
         console.print(f"{made.path}: {made.nbytes:,} bytes, differs by {made.difference:.1e}", soft_wrap=True)
     console.print(f"{path}: {result.artifact.save(path):,} bytes", soft_wrap=True)
+
+
+def _about(shape: Sequence[int], options: Namespace) -> dict[str, object]:
+    """What images the network reads, for calibration; nothing where it does not read images."""
+    channels, *size = shape
+    if options.mean and len(options.mean) not in (1, channels):
+        raise ArtifactError(f"--mean has {len(options.mean)} values, but the network reads {channels} channels")
+    if len(size) != 2:
+        return {}
+    mean = (options.mean * channels if len(options.mean) == 1 else options.mean) or [0.0] * channels
+    height, width = size
+    info = DataInfo(
+        channels=channels,
+        image_size=(height, width),
+        mean=tuple(value / 255 for value in mean),
+        std=(1 / (255 * options.scale),) * channels,
+        preprocessing=Preprocessing("L" if channels == 1 else "RGB", resize=(height, width)).to_json(),
+    )
+    return {"info": info.to_json(), "order": options.order}
 
 
 def table(steps: Sequence[Step]) -> Table:

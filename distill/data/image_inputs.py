@@ -1,15 +1,17 @@
 """Pictures of one folder as inputs of a finished network, with labels or without."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from distill.data._scan import pictures_below, subfolders
-from distill.data.pictures import open_picture
-from distill.data.preprocessing import Preprocessing, normalised
+from distill.data.decoding import open_picture
+from distill.data.info import DataInfo
+from distill.data.preprocessing import Mode, Preprocessing, normalised
 from distill.errors import DataError
 
 
@@ -22,13 +24,15 @@ class ImageInputs(NamedTuple):
     """(images,) class indices."""
 
 
-def read_inputs(folder: Path, form: Mapping[str, Any], *, labels: str | None = None, limit: int = 512) -> ImageInputs:
+def read_inputs(
+    folder: Path, info: DataInfo, *, order: str = "rgb", labels: str | None = None, limit: int = 512
+) -> ImageInputs:
     """Every picture in a folder and in those below it, resized to the network's input.
 
     Args:
         folder: where pictures lie.
-        form: an artifact's ``input``: channels, height, width, and perhaps mean and std for pixels from 0 to 1, and
-            ``order``, which is ``bgr`` where blue is the first channel.
+        info: what images the network reads.
+        order: of channels; ``bgr`` where blue is the first.
         labels: ``folders``: folders are classes, numbered in the order of their names; or a file with a line for each
             picture, its path below ``folder`` and its class, as Caffe has such lists.
         limit: pictures that are read at most, evenly spread.
@@ -42,15 +46,15 @@ def read_inputs(folder: Path, form: Mapping[str, Any], *, labels: str | None = N
     if not files:
         raise DataError(f"{folder} holds no pictures")
     files = [files[len(files) * k // min(limit, len(files))] for k in range(min(limit, len(files)))]
-    channels = form["channels"]
-    if channels not in (1, 3):
-        raise DataError(f"the network reads {channels} channels, but pictures have 1 or 3")
-    prepare = Preprocessing(mode="L" if channels == 1 else "RGB", resize=(form["height"], form["width"]))
+    if info.channels not in (1, 3) or info.images != 1:
+        raise DataError(f"the network reads {info.channels * info.images} channels, but pictures have 1 or 3")
+    mode: Mode = "L" if info.channels == 1 else "RGB"
+    written = Preprocessing.from_json(info.preprocessing)
+    prepare = replace(written, mode=mode) if written.resize else Preprocessing(mode, resize=info.image_size)
     pixels = torch.stack([prepare(open_picture(path)) for path in files])
-    pixels = pixels.flip(1) if form.get("order") == "bgr" else pixels
-    mean, std = (tuple(form.get(key) or [default] * channels) for key, default in (("mean", 0.0), ("std", 1.0)))
+    pixels = pixels.flip(1) if order == "bgr" else pixels
     classes = torch.tensor(list(_labels(folder, files, labels))) if labels else None
-    return ImageInputs(normalised(pixels.numpy(), mean, std), classes)
+    return ImageInputs(normalised(pixels.numpy(), info.mean, info.std), classes)
 
 
 def _labels(folder: Path, files: Sequence[Path], labels: str) -> Iterator[int]:

@@ -69,6 +69,8 @@ def build_network(entry: Mapping[str, Any], allow: Collection[str] = ()) -> nn.M
         raise RecipeError(f"network '{name}' cannot be built: {error}") from error
     if entry.get(INPUT_TRANSFORM):
         model.register_forward_pre_hook(InputTransform(**entry[INPUT_TRANSFORM]))
+    if name in imported.names():
+        return model
     if name not in student.names() or OUTPUT in entry or AUXILIARY in entry:
         adapt(model, entry.get(OUTPUT), entry.get(AUXILIARY))
     return without_heads(model, entry[REMOVED_HEADS]) if entry.get(REMOVED_HEADS) else model
