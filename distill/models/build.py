@@ -14,7 +14,7 @@ from distill.models.adapter import adapt
 from distill.models.auxiliary import without_heads
 from distill.models.input_transform import INPUT_TRANSFORM, InputTransform
 from distill.recipe.schema import Network
-from distill.registry import options
+from distill.registry import imported, options
 from students import student
 
 OUTPUT, AUXILIARY = "output", "auxiliary"
@@ -68,12 +68,14 @@ def build_network(entry: Mapping[str, Any], allow: Collection[str] = ()) -> nn.M
     try:
         if name in student.names():
             _refuse_oversized(student.find(name), settings)
-        model = student.find(name)(**settings)
-    except (TypeError, ValueError, RuntimeError, ArithmeticError, MemoryError) as error:
+        model = (imported if name in imported.names() else student).find(name)(**settings)
+    except (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError, MemoryError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise RecipeError(f"network '{name}' cannot be built: {reason}") from error
     if entry.get(INPUT_TRANSFORM):
         model.register_forward_pre_hook(InputTransform(**entry[INPUT_TRANSFORM]))
+    if name in imported.names():
+        return model
     if name not in student.names() or OUTPUT in entry or AUXILIARY in entry:
         adapt(model, entry.get(OUTPUT), entry.get(AUXILIARY))
     return without_heads(model, entry[REMOVED_HEADS]) if entry.get(REMOVED_HEADS) else model
