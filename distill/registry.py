@@ -261,6 +261,9 @@ surgery = Registry("structural change", "surgery", ["distill.compress", "distill
 """``@surgery("svd")`` above ``apply(model, layers) -> nn.Module``: builds what a plan of that name describes, in the
 given model, with no particular values."""
 
+imported = Registry("imported network", "imported", ["distill.models"])
+"""Networks of other frameworks, rebuilt from an entry that holds all of their layers as plain data."""
+
 form = Registry("storage format", "form", ["distill.artifact", "distill.compress"])
 codec = Registry("codec", "codec", ["distill.codecs"])
 data = Registry("data set", "data", ["distill.data"], injectable={"seed"})

@@ -1,1 +1,1 @@
-"""Faults: random damage and kills, each of which has to end in the right result or in an error that names it."""
+"""Damaged files, killed runs, nonsense: each case ends in a right result or in an error that names the fault."""
