@@ -63,7 +63,7 @@ def start(*arguments: Path) -> Any:
 
 
 def results(output: Path) -> dict[str, Any]:
-    """Of every step: its numbers, its curve, its network. Seconds, and the size of a file that states them, are left out."""
+    """Of every step: its numbers, curve and network; no seconds, and no file sizes, because files state seconds."""
     (report,) = output.rglob("report.json")
     found: dict[str, Any] = {}
     for step in json.loads(report.read_text())["steps"]:
