@@ -52,7 +52,7 @@ class Classification(Task):
     def network_arguments(self) -> dict[str, Any]:
         return {"num_classes": self.info.num_classes}
 
-    def check(self, output: Tensor, batch: Batch) -> None:
+    def check(self, output: Any, batch: Batch) -> None:
         super().check(output, batch)
         found, needed = tuple(output.shape[1:]), self.info.num_classes
         if found != (needed,):
