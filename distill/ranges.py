@@ -9,6 +9,9 @@ from typing import Annotated, Any
 
 from distill.errors import RecipeError
 
+SHOWN = 24
+"""Characters of a number in a message: whole numbers of YAML have no bound."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
@@ -26,7 +29,7 @@ class Range:
             RecipeError: the number is outside; the message begins with ``place``.
         """
         if value is not None and value not in self:
-            raise RecipeError(f"{place} is {value}, but must be {self}")
+            raise RecipeError(f"{place} is {str(value)[:SHOWN]}, but must be {self}")
 
     def __contains__(self, value: float) -> bool:
         return (
@@ -59,6 +62,8 @@ NonNegative = Annotated[float, Range(at_least=0)]
 Probability = Annotated[float, Range(at_least=0, at_most=1)]
 Fraction = Annotated[float, Range(above=0, at_most=1)]
 """A part of something, above nothing and up to all of it."""
+HeldOut = Annotated[float, Range(at_least=0, below=1)]
+"""A part of a training set that is not trained on: perhaps nothing, never all."""
 Temperature = Annotated[float, Range(at_least=1e-3, at_most=1e6)]
 """Logits are divided by it; outside of these bounds softmax is one-hot or uniform in float32."""
 Count = Annotated[int, Range(at_least=1)]

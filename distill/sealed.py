@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from distill.atomic import replacing
 from distill.errors import DistillError
 
 DIGEST = "digest"
+log = logging.getLogger(__name__)
 
 
 class DamagedFileError(DistillError):
@@ -42,6 +44,15 @@ def read(path: Path) -> dict[str, Any] | None:
     if record.pop(DIGEST) != _digest(record):
         raise DamagedFileError(f"{path} was altered")
     return record
+
+
+def read_or_warn(path: Path, consequence: str) -> dict[str, Any] | None:
+    """As `read`, but a damaged file is None, after one line that ends in ``consequence``."""
+    try:
+        return read(path)
+    except DamagedFileError as error:
+        log.warning("%s: %s", error, consequence)
+        return None
 
 
 def digest_of_file(path: Path) -> dict[str, Any]:

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,3 +38,29 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path):
     message = r"cannot write .*file\.txt: .*; choose another folder"
     with pytest.raises(ExportError, match=message), replacing(tmp_path / "folder" / "file.txt", ExportError):
         pass
+
+
+def test_the_one_before_is_kept_where_it_is_asked_for(tmp_path: Path):
+    path, previous = tmp_path / "file.txt", tmp_path / "previous.txt"
+    for text in ("first", "second", "third"):
+        with replacing(path, previous=previous) as part:
+            part.write_text(text)
+    assert (path.read_text(), previous.read_text()) == ("third", "second")
+    with pytest.raises(ValueError, match="stopped"), replacing(path, previous=previous) as part:
+        raise ValueError("stopped")
+    assert (path.read_text(), previous.read_text()) == ("third", "second")
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_running_one_writes_is_not(tmp_path: Path):
+    path = tmp_path / "file.txt"
+    killed = (
+        "import os, pathlib\nfrom distill.atomic import replacing\n"
+        f"with replacing(pathlib.Path({str(path)!r})) as part:\n    part.write_text('half')\n    os._exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", killed], cwd=Path(__file__).parents[1])
+    (orphan,) = tmp_path.iterdir()
+    running = orphan.with_name(f"{orphan.name.rpartition('-')[0]}-{os.getppid()}")
+    running.write_text("in the making")
+    with replacing(path) as part:
+        part.write_text("whole")
+    assert sorted(tmp_path.iterdir()) == sorted([path, running])

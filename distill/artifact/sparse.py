@@ -1,4 +1,4 @@
-"""Zeros that stay zeros: how pruned tensors are stored, and how later hooks and fine-tuning leave their masks alone."""
+"""Sparsity masks: how pruned tensors are stored, and how masks outlive later hooks and fine-tuning."""
 
 from dataclasses import dataclass, replace
 from math import prod
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.artifact.storage import Encoded, Shared, Stored
+from distill.artifact.storage import Encoded, Shared, Stored, need, validate
 from distill.errors import RecipeError
 from distill.registry import form
 
@@ -37,6 +37,12 @@ class Sparse:
         bits = (bitmap[:, None] >> _places(bitmap)) & 1
         return bits.flatten()[: prod(self.shape)].view(self.shape).bool()
 
+    def validate(self, shape: tuple[int, ...]) -> None:
+        need(self.shape == list(shape), f"a mask of shape {self.shape}")
+        need(self.bitmap.dtype == torch.uint8 and self.bitmap.shape == (-(-prod(shape) // 8),), "another mask's size")
+        need(self.values.is_floating_point() and self.values.dim() == 1, "values of a sparse tensor that are no floats")
+        need(int(self.mask().sum()) == len(self.values), "a mask that keeps another number of values than there are")
+
     def nbytes(self) -> int:
         return self.bitmap.nbytes + self.values.nbytes
 
@@ -62,6 +68,13 @@ class Spliced:
     pattern: list[int]
     """[n, m, axis]: among every m neighbours along the axis the n largest come first; empty without such a rule."""
 
+    def validate(self, shape: tuple[int, ...]) -> None:
+        self.inner.validate(shape)
+        if self.pattern:
+            need(len(self.pattern) == 3, f"a pattern of {self.pattern}")
+            n, m, axis = self.pattern
+            need(0 < n < m and 0 <= axis < len(shape) and shape[axis] % m == 0, f"a pattern of {self.pattern}")
+
     def nbytes(self) -> int:
         return self.inner.nbytes()
 
@@ -78,9 +91,12 @@ class Spliced:
 @form("pruned")
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Pruned:
-    """Another form, below which zeros stay zeros: its own zeros are the mask, which so costs nothing."""
+    """Another form with a sparsity mask: the zeros of what it decodes to are the mask, which costs no bytes."""
 
     inner: Stored
+
+    def validate(self, shape: tuple[int, ...]) -> None:
+        validate(self.inner, shape)
 
     def nbytes(self) -> int:
         return self.inner.nbytes()
@@ -96,7 +112,7 @@ class Pruned:
 @form("pruned_shared")
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PrunedShared(Pruned):
-    """Another form in which positions share values: codes stay while the values are trained, and so do its zeros."""
+    """Another form in which positions share values: training moves the values, while codes and zeros stay."""
 
     inner: Any
 

@@ -1,18 +1,25 @@
 """How one tensor is kept on disk: each form is one frozen dataclass of tensors, plain settings and inner forms.
 
 A new form is one class below `form`, here or beside the hook that makes it; saving and loading follow from its fields.
+A method ``validate(shape)`` refuses, by a ValueError, fields that cannot decode to a tensor of that shape.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, runtime_checkable
+from types import UnionType
+from typing import Any, Protocol, Union, get_args, get_origin, get_type_hints, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from distill.codecs import codec
+from distill.codecs._frame import claims
 from distill.errors import RecipeError
 from distill.registry import form
+
+Record = tuple[Mapping[str, Any] | None, dict[str, Tensor]]
+"""A form's settings, plain data, and its tensors by name; a tensor that is kept as it is has neither settings nor a
+name."""
 
 
 @runtime_checkable
@@ -72,6 +79,15 @@ class Encoded:
         inner: Any = self.inner
         return replace(inner, codes=torch.from_numpy(codes)).decode()
 
+    def validate(self, shape: tuple[int, ...]) -> None:
+        need(self.data.dtype == torch.uint8 and self.data.dim() == 1, "a coded stream is no list of bytes")
+        inner: Any = self.inner
+        need(hasattr(inner, "codes") and inner.codes.numel() == 0, "a coded stream beside codes")
+        if ":" not in self.codec:  # what a codec of somebody else's claims is not known
+            kind, claimed = claims(self.data.numpy().tobytes())
+            codes = torch.empty(claimed, dtype=getattr(torch, kind), device="meta")
+            validate(replace(inner, codes=codes), shape)
+
     def requantize(self, tensor: Tensor) -> "Encoded":
         raise RecipeError("coded tensors cannot be trained: put 'encode' last in compress, without finetune")
 
@@ -87,7 +103,7 @@ def moved(stored: Any, device: torch.device) -> Any:
     )
 
 
-def to_record(stored: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def to_record(stored: Any) -> Record:
     """A form as plain data and named tensors."""
     settings: dict[str, Any] = {"form": _name(type(stored))}
     tensors: dict[str, Tensor] = {}
@@ -96,15 +112,23 @@ def to_record(stored: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if isinstance(value, Tensor):
             tensors[field.name] = value
         elif isinstance(value, Stored):
-            settings[field.name], inner = to_record(value)
+            inner_settings, inner = to_record(value)
+            settings[field.name] = inner_settings
             tensors |= {f"{field.name}.{part}": tensor for part, tensor in inner.items()}
-        elif value is not None:  # what a form does without costs no bytes
+        elif value is not None:  # a field that is None takes no bytes
             settings[field.name] = value
     return settings, tensors
 
 
-def from_record(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Stored:
-    """The inverse of `to_record`."""
+def from_record(settings: Mapping[str, Any] | None, tensors: Mapping[str, Tensor]) -> Stored:
+    """The inverse of `to_record`.
+
+    Raises:
+        ValueError: fields are missing, unknown or of another type.
+        RecipeError: there is no form of that name.
+    """
+    if not isinstance(settings, Mapping) or not isinstance(settings.get("form"), str):
+        raise ValueError("a storage format without a name")
     values: dict[str, Any] = {key: value for key, value in settings.items() if key != "form"}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -112,7 +136,46 @@ def from_record(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> S
                 part.removeprefix(f"{key}."): tensor for part, tensor in tensors.items() if part.startswith(f"{key}.")
             }
             values[key] = from_record(value, inner)
-    return form.find(settings["form"])(**{part: t for part, t in tensors.items() if "." not in part}, **values)
+    values |= {part: tensor for part, tensor in tensors.items() if part.partition(".")[0] not in values}
+    kind: Any = form.find(settings["form"])
+    hints = get_type_hints(kind)
+    for field in fields(kind):
+        if field.name in values and not _is_of(values[field.name], hints[field.name]):
+            raise ValueError(f"'{settings['form']}' has an impossible '{field.name}'")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(f"'{settings['form']}' has other fields: {error}") from None
+
+
+def validate(stored: Any, shape: tuple[int, ...]) -> None:
+    """Refuse what cannot decode to a tensor of that shape, before memory is asked for.
+
+    Forms say what they need in a method ``validate(shape)``; those without one are believed.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    check = getattr(stored, "validate", None)
+    if check is not None:
+        check(shape)
+
+
+def need(condition: bool, what: str) -> None:
+    """Raise a ValueError if the condition of a ``validate`` is not met."""
+    if not condition:
+        raise ValueError(what)
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    """Whether plain data or tensors fit the annotation of a form's field."""
+    if get_origin(hint) is list:
+        return isinstance(value, list) and all(_is_of(part, *get_args(hint)) for part in value)
+    if get_origin(hint) in (UnionType, Union):
+        return any(_is_of(value, option) for option in get_args(hint))
+    if hint is Any or not isinstance(hint, type):
+        return True
+    return type(value) is hint if hint in (int, bool, str) else isinstance(value, hint)
 
 
 def _name(kind: type) -> str:

@@ -18,6 +18,7 @@ from distill.artifact import Artifact, store
 from distill.artifact.byte_planes import raw
 from distill.artifact.storage import Shared, Stored, moved
 from distill.errors import RecipeError
+from distill.models.state import load_state
 
 
 class StraightThrough(nn.Module):
@@ -94,7 +95,7 @@ def finalize(artifact: Artifact, model: nn.Module) -> Artifact:
     """
     plain = artifact.copy_model()
     with torch.no_grad():
-        plain.load_state_dict({name: attrgetter(name)(model) for name in plain.state_dict()})
+        load_state(plain, {name: attrgetter(name)(model) for name in plain.state_dict()})
     forms: dict[str, Stored] = {}
     for name, form in artifact.stored.items():
         path, _, leaf = name.rpartition(".")

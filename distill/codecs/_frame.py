@@ -69,12 +69,30 @@ def encode(codes: np.ndarray, write: Callable[[np.ndarray], bytes]) -> bytes:
     return seal(native, write(native.ravel()) if codes.size else b"")
 
 
+def claims(data: bytes) -> tuple[str, tuple[int, ...]]:
+    """Type and shape of the integers that a stream says it holds; nothing is decoded.
+
+    Raises:
+        ArtifactError: the stream is damaged.
+    """
+    kind, shape, _ = _header(data)
+    return TYPES[kind], shape
+
+
 def decode(data: bytes, read: Callable[[Reader, np.dtype, int], np.ndarray]) -> np.ndarray:
     """The array that `encode` was given; ``read`` gets what ``write`` wrote, the type and the number of values.
 
     Raises:
         ArtifactError: the stream is damaged.
     """
+    kind, shape, reader = _header(data)
+    dtype = np.dtype(TYPES[kind])
+    if not prod(shape):
+        return np.empty(shape, dtype)
+    return read(reader, dtype, prod(shape)).astype(dtype).reshape(shape)
+
+
+def _header(data: bytes) -> tuple[int, tuple[int, ...], Reader]:
     reader = Reader(data)
     if zlib.crc32(data[4:]) != int.from_bytes(reader.take(4), "little"):
         raise ArtifactError("a coded stream is damaged: its checksum does not match")
@@ -83,7 +101,4 @@ def decode(data: bytes, read: Callable[[Reader, np.dtype, int], np.ndarray]) -> 
     # Beside an axis of 0, others could claim any size for free.
     if kind >= len(TYPES) or prod(max(size, 1) for size in shape) > MOST_VALUES:
         raise ArtifactError(f"a coded stream claims type {kind} and shape {shape}")
-    dtype = np.dtype(TYPES[kind])
-    if not prod(shape):
-        return np.empty(shape, dtype)
-    return read(reader, dtype, prod(shape)).astype(dtype).reshape(shape)
+    return kind, shape, reader

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from distill.artifact import Artifact
+from distill.compress._attention import PlainAttention, replaceable
 from distill.compress._equalize import equalize, pairs
-from distill.compress._layers import Layer, factorable, layer_at
+from distill.compress._layers import Layer, factorable, layer_at, refuse_stored
 from distill.compress._places import LAYERS
 from distill.errors import RecipeError
 from distill.models.surgery import exchange
@@ -38,10 +39,14 @@ class Plain(NamedTuple):
 
 
 def restructure(model: nn.Module, plan: Spec) -> nn.Module:
-    """Put plain layers in place of factors, give layers the bias of the ``norm`` that goes, and make ReLU6 ReLU."""
+    """Put plain layers in place of factors and of attention's packed projections, give layers the bias of the ``norm``
+    that goes, and make ReLU6 ReLU."""
     for path, spec in plan.items():
+        module = model.get_submodule(path) if {"deploy", "attention"} & spec.keys() else None
         if spec.get("deploy"):
-            exchange(model, path, model.get_submodule(path).deploy())  # type: ignore[operator]
+            exchange(model, path, module.deploy())  # type: ignore[operator, union-attr]
+        elif isinstance(module, nn.MultiheadAttention):
+            exchange(model, path, PlainAttention(module))
     for path, spec in plan.items():
         if "norm" in spec:
             layer = layer_at(model, path)
@@ -74,8 +79,13 @@ def fold(artifact: Artifact, patterns: list[str] | None, images: list[Tensor], *
             raise RecipeError(f"'{path}' {unsettled} before 'int8'")
         if path and callable(getattr(module, "deploy", None)) and not any(path.startswith(f"{p}.") for p in plan):
             plan[path] = {"deploy": True}
+    attention, unchanged = replaceable(artifact.model, images[0][:1])
+    for path in attention:
+        refuse_stored("int8", artifact, [path])
+        plan[path] = {"attention": True}
     model = restructure(artifact.copy_model(), plan)
-    layers, unchanged = factorable(replace(artifact, model=model), "int8", patterns, grouped=True)
+    layers, others = factorable(replace(artifact, model=model), "int8", patterns, grouped=True)
+    unchanged |= {path: why for path, why in others.items() if path.rpartition(".")[0] not in unchanged}
     for path in layers:
         _refuse_codes(path, artifact.stored.get(f"{path}.weight"))
     for path, norm in norms_after(model, trace(model, images[0][:1]), layers).items():

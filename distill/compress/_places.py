@@ -82,7 +82,7 @@ class Places:
             if self._is_layer(op):
                 self._round(self._root(op.inputs[0]))
                 self._round(self._clipped(op.outputs[0]))
-            elif all(self._root(value) in self.shared for value in op.inputs):
+            elif all(self._root(value) in self.shared for value in op.inputs) and not _has_constant(op):
                 self._joined(op)
         groups: dict[int, list[tuple[Spot, ...]]] = {}
         for value in sorted(self.shared):
@@ -143,3 +143,9 @@ class Places:
             return self._spots(readers[0].outputs[0])
         layers = [call.path for call in once if call.path in self.layers and self._root(call.input) == value]
         return tuple(Spot(path, "input") for path in layers)
+
+
+def _has_constant(op: Op) -> bool:
+    """Whether a sum or a join takes a number or a parameter: a class token or a position embedding, often so small
+    beside the values it meets that it would be rounded away with them."""
+    return op.name in JOINS | {"add"} and len(op.inputs) < 2

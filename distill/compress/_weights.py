@@ -1,7 +1,7 @@
 """Which weights get codes, how a weight is cut into slices, and what is said about the result."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import torch.nn.functional as F
@@ -58,6 +58,13 @@ def slices(tensor: Tensor, axis: int | None, size: int | None = None) -> Tensor:
         return tensor.reshape(1, -1)
     rows = tensor.movedim(axis, 0).reshape(tensor.shape[axis], -1)
     return rows if size is None else F.pad(rows, (0, -rows.shape[1] % size)).reshape(-1, size)
+
+
+def slice_count(shape: Sequence[int], axis: int | None, size: int | None = None) -> int:
+    """The number of rows that `slices` makes of a tensor of that shape."""
+    if axis is None:
+        return 1
+    return shape[axis] * (1 if size is None else -(-prod(shape[:axis]) * prod(shape[axis + 1 :]) // size))
 
 
 def unsliced(rows: Tensor, shape: tuple[int, ...], axis: int | None) -> Tensor:

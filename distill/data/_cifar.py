@@ -15,6 +15,7 @@ from torchvision.datasets import CIFAR10
 from distill.data._find import Origin, find
 from distill.data._in_memory import InMemory, Labelled
 from distill.errors import DataError
+from distill.ranges import Count, HeldOut, Index
 
 REBUILDS_ARRAYS = {
     "numpy.ndarray": np.ndarray,
@@ -38,10 +39,10 @@ class Cifar(InMemory):
         seed: int,
         *,
         root: Path | None = None,
-        batch_size: int = 128,
-        val: float = 0.1,
-        limit: int | None = None,
-        crop: int = 4,
+        batch_size: Count = 128,
+        val: HeldOut = 0.1,
+        limit: Count | None = None,
+        crop: Index = 4,
         flip: bool = True,
     ) -> None:
         train, test, class_names = read(find(origin(self.title, self.reference), root), self.reference)

@@ -18,6 +18,8 @@ from distill.data._in_memory import Labelled
 from distill.errors import DataError
 
 FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
+LARGEST = 2**31
+"""Bytes: three times EMNIST, the largest set in this format."""
 # By file name nothing tells one set from the other.
 FIRST_LABELS = {"MNIST": [5, 0, 4, 1, 9, 2, 1, 3, 1, 4], "Fashion-MNIST": [9, 0, 0, 3, 0, 2, 7, 2, 5, 5]}
 
@@ -46,20 +48,28 @@ def _read_part(folder: Path, part: str) -> Labelled:
 
 
 def read_idx(path: Path, dimensions: int) -> UInt8[Tensor, "..."]:
-    """The array of bytes in an IDX file, or in that file with .gz."""
+    """The array of bytes in an IDX file, or in that file with .gz. No more is unpacked than the header announces."""
     if not path.is_file():
         path = path.with_name(f"{path.name}.gz")
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            header = file.read(4 * (1 + dimensions))
+            shape = _shape(path, header, dimensions)
+            content = file.read(math.prod(shape) + 1)
     except FileNotFoundError:
         raise DataError(f"{path} is missing (with or without .gz); put it beside the others") from None
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}); get it again") from None
-    start = 4 * (1 + dimensions)
-    if len(content) < start or content[:4] != bytes([0, 0, 8, dimensions]):  # 8: elements are unsigned bytes
+    if len(content) != math.prod(shape):
+        size = "more" if len(content) > math.prod(shape) else len(content)
+        raise DataError(f"{path} is damaged: {size} bytes for an array of shape {shape}; get it again")
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8).reshape(shape)
+
+
+def _shape(path: Path, header: bytes, dimensions: int) -> tuple[int, ...]:
+    if len(header) < 4 * (1 + dimensions) or header[:4] != bytes([0, 0, 8, dimensions]):  # 8: unsigned bytes
         raise DataError(f"{path} is no IDX file of {dimensions}-dimensional bytes; get it again")
-    shape = tuple(np.frombuffer(content, ">u4", dimensions, offset=4).tolist())
-    elements = np.frombuffer(content, np.uint8, offset=start)
-    if elements.size != math.prod(shape):
-        raise DataError(f"{path} is damaged: {elements.size} bytes for an array of shape {shape}; get it again")
-    return torch.from_numpy(elements.reshape(shape).copy())
+    shape = tuple(np.frombuffer(header, ">u4", offset=4).tolist())
+    if not 0 < math.prod(shape) <= LARGEST:
+        raise DataError(f"{path} is damaged: an array of shape {shape}, of up to {LARGEST} bytes; get it again")
+    return shape

@@ -41,8 +41,8 @@ class ImageData(pl.LightningDataModule):
         workers: int = 0,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise RecipeError(f"data.batch_size={batch_size}: a batch has at least one sample")
+        if batch_size < 1 or workers < 0:
+            raise RecipeError(f"data.batch_size={batch_size} must be at least 1 and data.workers={workers} at least 0")
         self.seed = seed
         self.train, self.plain, self.val, self.test = train, plain, val, test
         self.info = info

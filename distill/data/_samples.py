@@ -1,6 +1,6 @@
 """Samples that are read one at a time, from files or a generator, and transformed together with their labels."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -13,9 +13,10 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from distill.batch import Batch
+from distill.data._flow import Flow
 from distill.data._loading import BatchIndices, mix
 from distill.data.info import DataInfo
-from distill.data.preprocessing import Preprocessing, normalised
+from distill.data.preprocessing import Mode, normalised
 
 
 class Sample(NamedTuple):
@@ -24,7 +25,7 @@ class Sample(NamedTuple):
     pictures: tuple[Image.Image, ...]
     """One picture, or two of equal size for optical flow."""
     label: Any = None
-    """None, a class, a tv_tensors.Mask, a `Flow`, or a dict of tensors with tv_tensors among them."""
+    """None, a class, a tv_tensors.Mask, a `Flow`, or a dict with tv_tensors.BoundingBoxes among its tensors."""
 
 
 @runtime_checkable
@@ -48,12 +49,14 @@ class Reader(Protocol):
 class Samples:
     """Some of a reader's samples; a batch of them is read, transformed and normalised.
 
-    How a sample looks depends on (seed, epoch, sample) alone, also when ``transform`` draws at random.
+    How a sample looks depends on (seed, epoch, sample) alone, also where ``transform`` draws at random.
     """
 
     reader: Reader
     chosen: Int64[Tensor, " samples"]
+    """Positions in the reader."""
     transform: Callable[[Sample], Sample]
+    """Sees pictures and labels together."""
     info: DataInfo
     seed: int
 
@@ -88,33 +91,31 @@ class Samples:
 
 
 def collated(labels: Sequence[Any]) -> Any:
-    """Labels of a batch: None, one tensor, a dict of tensors, or a list where each image has boxes of its own."""
+    """The labels of a batch.
+
+    Classes become an int64 tensor (batch,); masks one of (batch, height, width); flow a dict of "flow"
+    (batch, 2, height, width), 0 where it is unknown, and "valid" (batch, height, width); boxes a list with one dict of
+    tensors for each image; nothing stays None.
+    """
     first = labels[0]
     if first is None:
         return None
     if isinstance(first, int):
         return torch.tensor(labels)
-    if isinstance(first, Tensor):
-        return torch.stack([label.as_subclass(Tensor) for label in labels])
-    if any(isinstance(value, tv_tensors.BoundingBoxes) for value in first.values()):
-        return [_plain(label) for label in labels]
-    return {key: collated([label[key] for label in labels]) for key in first}
+    if isinstance(first, Flow):
+        flow = torch.stack([label.as_subclass(Tensor) for label in labels])
+        return {"flow": flow.nan_to_num(0.0), "valid": flow.isfinite().all(1)}
+    if isinstance(first, tv_tensors.Mask):
+        return torch.stack([label.as_subclass(Tensor) for label in labels]).long()
+    return [{key: value.as_subclass(Tensor) for key, value in label.items()} for label in labels]
 
 
-def evaluation(preprocessing: Preprocessing) -> v2.Transform:
-    """What a sample goes through when it is not augmented: exactly what prediction does to its picture."""
-    return v2.Compose([_Convert(preprocessing.mode), preprocessing.geometry()])
+class Convert(v2.Transform):
+    """Pictures in colours or in grey."""
 
-
-def augmentation(preprocessing: Preprocessing, *steps: v2.Transform) -> v2.Transform:
-    """What a training sample goes through: ``steps`` see pictures and labels together."""
-    return v2.Compose([_Convert(preprocessing.mode), *steps])
-
-
-class _Convert(v2.Transform):
     _transformed_types = (Image.Image,)
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: Mode) -> None:
         super().__init__()
         self.mode = mode
 
@@ -125,7 +126,3 @@ class _Convert(v2.Transform):
 def _pixels(picture: Image.Image) -> UInt8[Tensor, "channels height width"]:
     pixels: Tensor = v2.functional.pil_to_tensor(picture)
     return pixels
-
-
-def _plain(label: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key: value.as_subclass(Tensor) for key, value in label.items()}

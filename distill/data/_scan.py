@@ -1,17 +1,19 @@
 """Pictures below a folder, links followed, every one of them a picture by its first bytes."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
+from typing import TypeVar
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from distill.atomic import replacing
-from distill.data.pictures import check_header, shown
+from distill.data.decoding import check_header, shown
 from distill.errors import DataError, DistillError
 
+T = TypeVar("T")
 READERS = 16
 """Threads that read headers: on network file systems most of the time is waiting."""
 
@@ -40,33 +42,43 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def check_headers(paths: Sequence[Path]) -> None:
-    """Reads the first bytes of every picture, so that a damaged one costs no training; once for files that stay as
-    they are.
+    """Reads the first bytes of every picture, so that a damaged one costs no training.
 
     Raises:
         DataError: one of them is missing or no picture.
     """
-    listing = blake2b(digest_size=16)
-    for path in paths:
+    check_once("headers", paths, check_header, paths)
+
+
+def check_once(what: str, items: Sequence[T], check: Callable[[T], None], files: Iterable[Path]) -> None:
+    """Checks every item, in parallel; not again while the files that it was done for keep their names, sizes and times.
+
+    Args:
+        what: names the check: one word, with all settings that its result depends on.
+        items: what to check.
+        check: raises DataError where an item is damaged.
+        files: what the items are read from.
+
+    Raises:
+        DataError: an item or a file is damaged or missing.
+    """
+    listing = blake2b(what.encode(), digest_size=16)
+    for path in files:
         try:
             status = path.stat()
         except OSError as error:
             raise DataError(f"{shown(path)}: {error.strerror}; replace or remove it") from None
         listing.update(os.fsencode(path.absolute()) + f"\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
-    seen = Path.home() / ".cache" / "distill" / "headers" / listing.hexdigest()
-    if seen.exists():
+    checked = Path.home() / ".cache" / "distill" / "checked" / listing.hexdigest()
+    if checked.exists():
         return
     with ThreadPoolExecutor(READERS) as readers:
-        for _ in readers.map(check_header, paths):
+        for _ in readers.map(check, items):
             pass
-    _remember(seen)
-
-
-def _remember(seen: Path) -> None:
     try:
-        with replacing(seen) as part:
+        with replacing(checked) as part:
             part.write_bytes(b"")
-    except DistillError:  # a home that cannot be written: the headers are read again next time
+    except DistillError:  # a home that cannot be written: everything is checked again next time
         return
 
 

@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 from distill.data import data
 from distill.data._in_memory import InMemory, Labelled
 from distill.data._split import stratified
+from distill.ranges import Count, HeldOut, Index
 
 
 @data("digits")
@@ -22,10 +23,10 @@ class Digits(InMemory):
         self,
         seed: int,
         *,
-        batch_size: int = 64,
-        val: float = 0.1,
-        limit: int | None = None,
-        crop: int = 1,
+        batch_size: Count = 64,
+        val: HeldOut = 0.1,
+        limit: Count | None = None,
+        crop: Index = 1,
         flip: bool = False,
     ) -> None:
         pixels, numbers = load_digits(return_X_y=True)

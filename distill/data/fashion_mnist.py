@@ -10,6 +10,7 @@ from torchvision import datasets
 from distill.data import _idx, data
 from distill.data._find import Origin, find
 from distill.data._in_memory import InMemory
+from distill.ranges import Count, HeldOut, Index
 
 ORIGIN = Origin(
     title="Fashion-MNIST",
@@ -33,10 +34,10 @@ class FashionMNIST(InMemory):
         seed: int,
         *,
         root: Path | None = None,
-        batch_size: int = 128,
-        val: float = 0.1,
-        limit: int | None = None,
-        crop: int = 2,
+        batch_size: Count = 128,
+        val: HeldOut = 0.1,
+        limit: Count | None = None,
+        crop: Index = 2,
         flip: bool = True,
     ) -> None:
         super().__init__(

@@ -1,26 +1,20 @@
-"""Pictures in one folder for each class: a user's own, or ImageNet.
+"""Pictures in one folder for each class: a user's own, or ImageNet."""
 
-Random resized crops: Szegedy et al., Going Deeper with Convolutions, arXiv:1409.4842, section 6.
-"""
-
-import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
-from torchvision.transforms import v2
 
 from distill.data import data
-from distill.data._images import ImageData
-from distill.data._samples import Sample, Samples, augmentation, evaluation
+from distill.data._sample_data import PARTS, Part, SampleData, crop_and_flip, photographs
+from distill.data._samples import Sample
 from distill.data._scan import check_headers, pictures_below, subfolders
-from distill.data._split import shuffled, split
-from distill.data.info import DataInfo
-from distill.data.pictures import open_picture
-from distill.data.preprocessing import Preprocessing
-from distill.errors import DataError, RecipeError
+from distill.data.decoding import open_picture
+from distill.data.pictures import file_identity
+from distill.errors import DataError
+from distill.ranges import Count, Fraction, HeldOut, Index
 
 
 @dataclass(frozen=True)
@@ -39,13 +33,11 @@ class ClassFolders:
         return Sample((open_picture(self.files[position]),), int(self.classes[position]))
 
     def identity(self, position: int) -> bytes:
-        path = self.files[position]
-        name = os.fsencode(path.relative_to(self.root))
-        return name + f"\t{path.stat().st_size}\t{self.classes[position]}".encode()
+        return file_identity(self.root, self.files[position]) + f"\t{self.classes[position]}".encode()
 
 
 @data("image_folder")
-class ImageFolder(ImageData):
+class ImageFolder(SampleData):
     """``root/train/<class>/*.jpg`` and ``root/val/<class>/*.jpg``, as ImageNet comes.
 
     ``val`` is then the test set, and a fraction of ``train`` is held out for validation. With ``root/test`` beside
@@ -57,56 +49,34 @@ class ImageFolder(ImageData):
         seed: int,
         *,
         root: Path,
-        batch_size: int = 128,
-        val: float = 0.1,
-        limit: int | None = None,
-        image_size: int = 224,
+        batch_size: Count = 128,
+        val: HeldOut = 0.1,
+        limit: Count | None = None,
+        image_size: Count = 224,
         crop: bool = True,
-        smallest_crop: float = 0.08,
+        smallest_crop: Fraction = 0.08,
         flip: bool = True,
-        workers: int = 4,
+        workers: Index = 4,
     ) -> None:
-        if image_size < 1 or workers < 0 or not 0 < smallest_crop <= 1:
-            raise RecipeError(
-                f"data.image_size={image_size} must be at least 1, data.workers={workers} at least 0, "
-                f"data.smallest_crop={smallest_crop} a share of the picture: above 0, at most 1"
-            )
-        # 224 pixels are the centre of 256.
-        preprocessing = Preprocessing(resize=round(image_size / 0.875), crop=(image_size, image_size))
         parts = _listed(root.expanduser())
-        info = DataInfo(
-            channels=3,
-            image_size=(image_size, image_size),
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-            class_names=parts["train"].class_names,
-            preprocessing=preprocessing.to_json(),
-        )
-        val_is_given = {"val", "test"} <= parts.keys()
-        whole = {
-            part: Samples(reader, torch.arange(len(reader)), evaluation(preprocessing), info, seed)
-            for part, reader in parts.items()
-        }
-        order = shuffled(len(whole["train"]), parts["train"].classes)
-        for_training, for_validation = split(order, limit, 0.0 if val_is_given else val)
-        plain = replace(whole["train"], chosen=for_training)
-        anywhere = v2.RandomResizedCrop(image_size, scale=(smallest_crop, 1.0)) if crop else preprocessing.geometry()
-        mirror = [v2.RandomHorizontalFlip()] if flip else []
+        info = photographs(image_size, parts["train"].class_names)
+        if "test" not in parts:
+            parts["test"] = parts.pop("val")
         super().__init__(
             seed,
-            replace(plain, transform=augmentation(preprocessing, anywhere, *mirror)),
-            plain,
-            whole["val"] if val_is_given else replace(plain, chosen=for_validation),
-            whole["test"] if "test" in parts else whole["val"],
+            dict(parts),
             info=info,
+            augmentation=crop_and_flip(info, smallest_crop if crop else None, flip),
+            val=val,
+            limit=limit,
             batch_size=batch_size,
             workers=workers,
         )
 
 
-def _listed(root: Path) -> dict[str, ClassFolders]:
+def _listed(root: Path) -> dict[Part, ClassFolders]:
     """Every picture of 'train' and of 'val', 'test' or both."""
-    there = [part for part in ("train", "val", "test") if (root / part).is_dir()]
+    there = [part for part in PARTS if (root / part).is_dir()]
     if "train" not in there or len(there) == 1:
         raise DataError(f"{root} (data.root) should hold 'train' and 'val', each with a folder of pictures per class")
     parts = {part: _read_folders(root, root / part) for part in there}

@@ -53,13 +53,13 @@ class SelfDistillation(nn.Module):
 
     def forward(self, student: list[Tensor], labels: Int[Tensor, "batch"]) -> Float[Tensor, ""]:
         *shallow, deepest, output = student
-        hint, soft_targets = embedding(deepest.detach()), output.detach() / self.temperature
+        hint, soft_targets = embedding(deepest.detach()), output.detach()
         total = output.new_zeros(())
         for features, adapt, classifier in zip(shallow, self.adapters, self.classifiers, strict=True):
             exit_features = embedding(adapt(features))
             logits = classifier(exit_features)
             total = total + (1 - self.alpha) * F.cross_entropy(logits, labels)
-            total = total + self.alpha * self.temperature**2 * kl(logits / self.temperature, soft_targets)
+            total = total + self.alpha * self.temperature**2 * kl(logits, soft_targets, self.temperature)
             total = total + self.beta * (exit_features - hint).square().sum(dim=1).mean()
         return total
 

@@ -36,9 +36,9 @@ class ChannelWise(nn.Module):
     ) -> Float[Tensor, ""]:
         student, teacher = pool_to_smaller(self.adapter(student), teacher)
         # T^2 keeps the gradient's size independent of T.
-        return self.temperature**2 * kl(*(rows(maps) / self.temperature for maps in (student, teacher)))
+        return self.temperature**2 * kl(rows(student), rows(teacher), self.temperature)
 
 
 def rows(maps: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch*channels height*width"]:
     """Every channel of every image on its own."""
-    return maps.float().flatten(0, 1).flatten(1)
+    return maps.flatten(0, 1).flatten(1)

@@ -1,6 +1,10 @@
 """Huang et al.: Knowledge Distillation from A Stronger Teacher. arXiv:2205.10536, the loss named DIST.
 
-Compares the images of a batch with each other; under DDP it sees only the local batch.
+Equal to torchdistill's, which multiplies the sum by temperature^2. Departs from the paper's equation 5 where a row of
+probabilities is constant: the correlation, there 0 / 0, is 0.
+
+Compares the images of a batch with each other, and the positions of dense outputs; under DDP only those of the local
+batch.
 """
 
 import torch.nn.functional as F
@@ -9,12 +13,13 @@ from torch import Tensor
 
 from distill.losses import loss
 from distill.losses._batch import refuse_a_batch_of_one
+from distill.losses._divergence import as_rows, softened
 
 
 @loss("dist")
 def stronger_teacher(
-    student: Float[Tensor, "batch classes"],
-    teacher: Float[Tensor, "batch classes"],
+    student: Float[Tensor, "batch classes *positions"],
+    teacher: Float[Tensor, "batch classes *positions"],
     *,
     beta: float = 1.0,
     gamma: float = 1.0,
@@ -32,11 +37,12 @@ def stronger_teacher(
     Raises:
         ValueError: one image correlates with nothing.
     """
+    student, teacher = as_rows(student), as_rows(teacher)
     refuse_a_batch_of_one("dist", student)
-    ours = (student.float() / temperature).softmax(dim=1)
-    theirs = (teacher.float() / temperature).softmax(dim=1)
-    inter = 1 - correlation(ours, theirs).mean()
-    intra = 1 - correlation(ours.T, theirs.T).mean()
+    of_student = softened(student, temperature).softmax(dim=1)
+    of_teacher = softened(teacher, temperature).softmax(dim=1)
+    inter = 1 - correlation(of_student, of_teacher).mean()
+    intra = 1 - correlation(of_student.T, of_teacher.T).mean()
     return temperature**2 * (beta * inter + gamma * intra)
 
 

@@ -9,14 +9,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from distill.losses import loss
-from distill.losses._divergence import kl
+from distill.losses._divergence import as_rows, kl, softened
 
 
 @loss("dkd")
 def decoupled(
-    student: Float[Tensor, "batch classes"],
-    teacher: Float[Tensor, "batch classes"],
-    labels: Int[Tensor, "batch"],
+    student: Float[Tensor, "batch classes *positions"],
+    teacher: Float[Tensor, "batch classes *positions"],
+    labels: Int[Tensor, "batch *positions"],
     *,
     alpha: float = 1.0,
     beta: float = 8.0,
@@ -24,12 +24,15 @@ def decoupled(
 ) -> Float[Tensor, ""]:
     """Knowledge about the labelled class (weight ``alpha``) apart from that about all others (weight ``beta``).
 
+    Of dense outputs, with a label for each position, the mean over positions.
+
     Raises:
         ValueError: with two classes there are no "others" to compare.
     """
     if student.shape[1] < 3:
         raise ValueError(f"dkd compares the classes beside the label, but there are only {student.shape[1]}; use kd")
-    student, teacher = student / temperature, teacher / temperature
+    labels = labels.flatten()
+    student, teacher = (softened(as_rows(logits), temperature) for logits in (student, teacher))
     target = kl(label_against_rest(student, labels), label_against_rest(teacher, labels))
     others = kl(without_label(student, labels), without_label(teacher, labels))
     return temperature**2 * (alpha * target + beta * others)

@@ -9,12 +9,14 @@ from distill.losses._divergence import kl
 
 @loss("kd")
 def soft_targets(
-    student: Float[Tensor, "batch classes"],
-    teacher: Float[Tensor, "batch classes"],
+    student: Float[Tensor, "batch classes *positions"],
+    teacher: Float[Tensor, "batch classes *positions"],
     *,
     temperature: float = 4.0,
 ) -> Float[Tensor, ""]:
     """Divergence of the student's softened class probabilities from the teacher's, mean over the batch.
+
+    Of dense outputs (batch, classes, height, width) also the mean over positions.
 
     Args:
         student: logits.
@@ -22,4 +24,4 @@ def soft_targets(
         temperature: divides the logits; above 1 it shows how the teacher ranks the wrong classes.
     """
     # T^2 keeps the gradient's size independent of T.
-    return temperature**2 * kl(student / temperature, teacher / temperature)
+    return temperature**2 * kl(student, teacher, temperature)

@@ -4,13 +4,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill.losses import loss
-from distill.losses._divergence import kl
+from distill.losses._divergence import kl, softened
 
 
 @loss("lskd")
 def standardized_soft_targets(
-    student: Float[Tensor, "batch classes"],
-    teacher: Float[Tensor, "batch classes"],
+    student: Float[Tensor, "batch classes *positions"],
+    teacher: Float[Tensor, "batch classes *positions"],
     *,
     temperature: float = 2.0,
 ) -> Float[Tensor, ""]:
@@ -21,12 +21,12 @@ def standardized_soft_targets(
         teacher: logits.
         temperature: divides the standardized logits.
     """
-    return temperature**2 * kl(standardize(student) / temperature, standardize(teacher) / temperature)
+    return temperature**2 * kl(standardize(student), standardize(teacher), temperature)
 
 
-def standardize(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch classes"]:
-    """Mean 0 and standard deviation 1 over the classes of each image."""
-    logits = logits.float()
+def standardize(logits: Float[Tensor, "batch classes *positions"]) -> Float[Tensor, "batch classes *positions"]:
+    """Mean 0 and standard deviation 1 over the classes of each image, or of each position."""
+    logits = softened(logits)
     deviation = logits.std(dim=1, keepdim=True)
     # Equal logits, as of a classifier that starts at zero, would send a gradient of 1 / 1e-7.
     deviation = deviation.where(deviation > 0, 1)

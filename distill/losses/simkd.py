@@ -1,6 +1,6 @@
 """Chen et al.: Knowledge Distillation with the Reused Teacher Classifier. arXiv:2203.14001, section 3.2.
 
-A student that sees the teacher's last map can use the teacher's classifier: it ships with both, and the projector's
+A student that predicts the teacher's last map can use the teacher's classifier: it ships with both, and the projector's
 parameters and the classifier's count as its own. Departs from the authors' code: a student whose map is larger than
 the teacher's pools it in the network that is kept too, not only beside a teacher.
 """
@@ -18,6 +18,7 @@ from distill.losses import loss
 from distill.losses._adapters import bottleneck
 from distill.losses._classifier import FrozenClassifier, check_it_reads, last_linear
 from distill.models.feature_maps import embedding, pooled
+from distill.models.state import load_state
 from distill.models.taps import Taps
 from distill.registry import surgery
 
@@ -93,8 +94,8 @@ class ReusedClassifier(nn.Module):
         linear = {"in_features": channels, "out_features": classes, "bias": self.classifier.bias is not None}
         layers = {path: {"projector": self.sizes}, end: {"linear": linear}}
         reuse_classifier(student, layers).to(own.weight).eval()
-        student.get_submodule(f"{path}.1").load_state_dict(self.projector.state_dict())
-        student.get_submodule(end).load_state_dict(dict(self.classifier.named_buffers()))
+        load_state(student.get_submodule(f"{path}.1"), self.projector.state_dict())
+        load_state(student.get_submodule(end), dict(self.classifier.named_buffers()))
         if self.input_shape:
             example = torch.linspace(-1, 1, math.prod(self.input_shape)).reshape(self.input_shape)
             self._check(Taps(student, [path, end]), example.to(own.weight))

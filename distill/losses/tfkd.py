@@ -14,13 +14,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from distill.losses import loss
-from distill.losses._divergence import kl
+from distill.losses._divergence import as_rows, kl, softened
 
 
 @loss("tfkd")
 def teacher_free(
-    student: Float[Tensor, "batch classes"],
-    labels: Int[Tensor, "batch"],
+    student: Float[Tensor, "batch classes *positions"],
+    labels: Int[Tensor, "batch *positions"],
     *,
     confidence: float = 0.99,
     temperature: float = 20.0,
@@ -36,11 +36,12 @@ def teacher_free(
     Raises:
         ValueError: the virtual teacher prefers a wrong class, or leaves nothing to the others.
     """
+    student, labels = as_rows(student), labels.flatten()
     classes = student.shape[1]
     if not 1 / classes < confidence < 1:
         raise ValueError(
             f"tfkd: confidence is {confidence}, but with {classes} classes is above 1/{classes} and below 1"
         )
-    wrong = torch.full_like(student, math.log((1 - confidence) / (classes - 1)))
+    wrong = torch.full_like(softened(student), math.log((1 - confidence) / (classes - 1)))
     teacher = wrong.scatter(1, labels[:, None], math.log(confidence))
-    return kl(student / temperature, teacher / temperature)
+    return kl(student, teacher, temperature)

@@ -30,7 +30,7 @@ class QuantizationParams(NamedTuple):
     zero: int
 
     @classmethod
-    def over(cls, low: float, high: float) -> "Grid":
+    def over(cls, low: float, high: float) -> "QuantizationParams":
         """The grid from ``low`` to ``high``, both widened to include 0."""
         low, high = min(low, 0.0), max(high, 0.0)
         scale = float(f"{(high - low) / LEVELS:.6g}") or 1.0  # digits beyond float32's would only lengthen the plan
@@ -47,7 +47,7 @@ class QuantizationParams(NamedTuple):
 
 @dataclass(frozen=True)
 class QuantizeInput:
-    """A forward pre-hook: the layer sees its input on a grid."""
+    """A forward pre-hook: the layer reads its input quantized."""
 
     grid: QuantizationParams
 
@@ -57,7 +57,7 @@ class QuantizeInput:
 
 @dataclass(frozen=True)
 class QuantizeOutput:
-    """A forward hook: everybody sees the module's output on a grid."""
+    """A forward hook: every reader gets the module's output quantized."""
 
     grid: QuantizationParams
 

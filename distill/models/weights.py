@@ -1,7 +1,9 @@
 """A network's first weights: from a checkpoint file, or torchvision's by name."""
 
 import logging
+from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -10,8 +12,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from distill.errors import RecipeError
+from distill.models.state import load_state
 
 log = logging.getLogger(__name__)
+
+
+AUXILIARY_HEADS = ("aux1", "aux2", "AuxLogits", "aux_classifier")
+"""Modules of torchvision's networks that its weights always hold, and networks built without them do not."""
 
 
 def load_weights(model: nn.Module, weights: str, *, name: str, new_classifier: bool = False) -> None:
@@ -21,19 +28,27 @@ def load_weights(model: nn.Module, weights: str, *, name: str, new_classifier: b
         model: the network to fill.
         weights: a ``.safetensors`` file, a ``.pt``/``.pth`` file of plain tensors, or for example ``IMAGENET1K_V1``.
         name: the network's name in the recipe.
-        new_classifier: a last layer of another size keeps its fresh weights instead of being an error.
+        new_classifier: last layers of another size keep their fresh weights instead of being an error.
+
+    Raises:
+        RecipeError: the file cannot be read, holds no state dict or values that are not finite, or does not fit.
     """
     state = _torchvision_state(name, weights) if not Path(weights).suffix else _file_state(Path(weights))
     own = model.state_dict()
+    heads = [key for key in state if key not in own and key.partition(".")[0] in AUXILIARY_HEADS]
+    if heads:
+        log.info("%s: its weights have auxiliary heads that the network lacks; they are left out", name)
+    for key in heads:
+        del state[key]
     sizes = {k: (tuple(v.shape), tuple(own[k].shape)) for k, v in state.items() if k in own and v.shape != own[k].shape}
-    if sizes and new_classifier and {k.rpartition(".")[0] for k in sizes} == {_last_layer(model)}:
+    if sizes and new_classifier and {key.rpartition(".")[0] for key in sizes} <= _classifiers(model):
         log.info("%s: the classifier starts anew (%s)", name, ", ".join(f"{a} -> {b}" for a, b in sizes.values()))
-        state = {k: own[k] if k in sizes else v for k, v in state.items()}
+        state.update({key: own[key] for key in sizes})
     try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:4]]
-        raise RecipeError(f"weights '{weights}' do not fit network '{name}': {' '.join(lines)}") from None
+        load_state(model, state)
+    except (RuntimeError, ValueError) as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise RecipeError(f"weights '{weights}' do not fit network '{name}': {' '.join(lines[1:4] or lines)}") from None
 
 
 def _file_state(path: Path) -> dict[str, Tensor]:
@@ -41,15 +56,41 @@ def _file_state(path: Path) -> dict[str, Tensor]:
         raise RecipeError(f"no checkpoint file '{path}'")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise RecipeError(f"cannot read checkpoint '{path}': {str(error).splitlines()[0]}") from None
+        raise RecipeError(f"cannot read checkpoint '{path}': {(str(error) or repr(error)).splitlines()[0]}") from None
     except Exception as error:  # pickle.UnpicklingError: its message runs over a page
         raise RecipeError(f"checkpoint '{path}' holds more than tensors ({type(error).__name__})") from None
     for key in ("state_dict", "model"):
-        state = state.get(key, state)
-    return state
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    return _checked(content, path)
+
+
+def _checked(content: Any, path: Path) -> dict[str, Tensor]:
+    """A file's content as a state dict, without the prefix of a wrapper around the whole network."""
+    if not isinstance(content, dict) or not content:
+        raise RecipeError(f"checkpoint '{path}' holds a {type(content).__name__} in place of a state dict with tensors")
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise RecipeError(
+                f"checkpoint '{path}' holds a {type(value).__name__} under {key!r}, where a state dict has tensors; "
+                "save model.state_dict() alone, or under the key 'state_dict'"
+            )
+        if value.layout is not torch.strided or value.is_quantized or value.is_meta or value.is_complex():
+            raise RecipeError(f"checkpoint '{path}' holds '{key}' in a form that no network here has: save it dense")
+        if value.is_floating_point() and not value.isfinite().all():
+            raise RecipeError(f"checkpoint '{path}' holds NaN or Inf in '{key}'")
+    for prefix in ("_orig_mod.", "module."):  # of torch.compile and DistributedDataParallel
+        if all(key.startswith(prefix) for key in content):
+            versions = getattr(content, "_metadata", None)
+            content = OrderedDict((key.removeprefix(prefix), value) for key, value in content.items())
+            if versions is not None:
+                versions = {f"{key}.".removeprefix(prefix).rstrip("."): version for key, version in versions.items()}
+                setattr(content, "_metadata", versions)  # noqa: B010
+    return content
 
 
 def _torchvision_state(name: str, weights: str) -> dict[str, Tensor]:
@@ -65,5 +106,10 @@ def _torchvision_state(name: str, weights: str) -> dict[str, Tensor]:
         raise RecipeError(f"cannot download '{weights}' of '{name}' ({error}); put weights=FILE instead") from None
 
 
-def _last_layer(model: nn.Module) -> str:
-    return [path for path, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+def _classifiers(model: nn.Module) -> set[str]:
+    """Paths of the last layer, and of others with as many outputs: those of auxiliary heads."""
+    layers = {
+        path: module.weight for path, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)
+    }
+    classes = len(list(layers.values())[-1]) if layers else 0
+    return {path for path, weight in layers.items() if len(weight) == classes}

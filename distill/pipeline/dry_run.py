@@ -103,8 +103,9 @@ class DryRun:
             with _at(f"stages.{name}"):
                 own = self._fitting(f"student '{stage.student.name}'", stage.student) if stage.student else None
                 trained = self._keep(self.line.stages[name], own or artifact, stage).artifact
-            self.known[name], artifact = trained.model, artifact if stage.student else trained
-        return artifact
+            shipped = without_auxiliary(trained, self.example.inputs)
+            self.known[name], artifact = shipped.model, artifact if stage.student else trained
+        return without_auxiliary(artifact, self.example.inputs)
 
     def _compress(self, artifact: Artifact) -> None:
         steps = iter(self.line.compress)

@@ -57,6 +57,7 @@ class Experiment:
     def open(cls, recipe: Recipe, on_epoch: OnEpoch | None = None) -> Iterator["Experiment"]:
         """Build data and task, try every stage and hook on a few images, then make the run's folder."""
         data, task, line = prepared(recipe)
+        require_trainer(recipe.trainer)
         tried = DryRun(recipe, data, task, line)
         folder = recipe.output / recipe.recipe / key(_effects(recipe))[:8]
         steps = Steps(folder, recipe.output, allow=outside_modules(recipe))

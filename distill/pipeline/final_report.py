@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -76,20 +75,12 @@ def evaluate_final(experiment: Experiment, made: Made, exported: Exports) -> dic
     """Test metrics, figures, predictions and latencies; kept in ``final.json``, so the test split is read once."""
     file = experiment.folder / "final.json"
     what = key({name: done.key for name, done in made.items()}, list(exported), _batch_sizes(experiment))
-    if (known := _kept(file)) and known["key"] == what:
+    known = sealed.read_or_warn(file, "metrics on the test split and latencies are measured again")
+    if known and known["key"] == what:
         return known
     final = {"key": what, **_tested(experiment, made, exported), "latency_ms": _timed(experiment, made, exported)}
     sealed.write(file, final)
     return final
-
-
-def _kept(file: Path) -> dict[str, Any] | None:
-    """What an earlier run has written, unless it is damaged."""
-    try:
-        return sealed.read(file)
-    except sealed.DamagedFileError as error:
-        console.print(f"{error}: networks are evaluated again")
-        return None
 
 
 def _tested(experiment: Experiment, made: Made, exported: Exports) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from distill.batch import Batch
 from distill.console import console
 from distill.data import Viewed
 from distill.errors import RecipeError
+from distill.parent import followed_by_children
 from distill.pipeline.dry_run import DryRun
 from distill.pipeline.experiment import Experiment
 from distill.pipeline.run import train_teachers
@@ -20,7 +21,9 @@ from distill.pipeline.step_store import Finished
 from distill.recipe.schema import Recipe
 from distill.training.cache import CachedTeacher, cached, set_views
 from distill.training.ensemble import combined
+from distill.training.processes import naming_lost_processes
 from distill.training.teacher import Teacher
+from distill.training.trainer import build_trainer
 
 Group = tuple[tuple[str, float], ...]
 """Teachers that teach together, and their weights."""
@@ -63,19 +66,12 @@ def _fill(experiment: Experiment, group: Group, taps: Collection[str], known: Ma
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("cache", total=len(batches))
         module = _Filling(teacher, channels_last=recipe.channels_last, advance=lambda: progress.advance(bar))
-        trainer = pl.Trainer(**_QUIET | recipe.trainer | {"limit_val_batches": 1.0})
-        trainer.validate(module, batches, verbose=False)
+        settings = {**recipe.trainer, "limit_val_batches": 1.0}
+        trainer = build_trainer(settings, logger=False, enable_checkpointing=False)
+        with followed_by_children(), naming_lost_processes("cache"):
+            trainer.validate(module, batches, verbose=False)
     seconds = time.perf_counter() - started
     console.print(f"{'cache':<22} {teacher.store.summary()}, complete after {seconds:.1f} s")
-
-
-_QUIET: dict[str, Any] = {
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "enable_checkpointing": False,
-    "use_distributed_sampler": False,  # our samplers know their rank
-    "logger": False,
-}
 
 
 class _Filling(pl.LightningModule):

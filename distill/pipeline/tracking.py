@@ -1,18 +1,21 @@
-"""Weights & Biases without its risks: offline unless asked otherwise, silent, and never a reason for a run to stop."""
+"""Weights & Biases: offline unless the recipe says otherwise, silent, and never a reason for a run to stop."""
 
 import logging
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from filelock import FileLock, Timeout
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from distill.artifact.step import Step
+from distill.pipeline._history import History
 from distill.pipeline.provenance import provenance
 
 Mode = Literal["online", "offline", "disabled"]
@@ -27,9 +30,9 @@ TABLE_ROWS = 10_000
 class Tracker:
     """One W&B run for everything that happens in one run's folder.
 
-    Whatever W&B raises is logged once, as a warning, and ends the tracking instead of the run. A run that goes on in
-    its folder goes on under its W&B id; under a W&B agent it is the run that the agent asked for, and online unless
-    ``WANDB_MODE`` says otherwise.
+    Any error of W&B is logged once, as a warning, and ends the tracking instead of the run. A run that goes on in its
+    folder goes on under its W&B id, and offline its folder has the earlier rows too. Under a W&B agent it is the run
+    that the agent asked for, and online unless ``WANDB_MODE`` says otherwise.
 
     >>> with Tracker(folder, name="quickstart", config=resolved) as tracker:
     ...     Trainer(logger=tracker.logger("student/hint"))
@@ -55,6 +58,8 @@ class Tracker:
         tags: Sequence[str] = (),
     ) -> None:
         self._run: Any = None
+        self._history: History | None = None
+        self._lock = FileLock(folder / "wandb" / ".lock")
         if mode == "disabled" or getattr(rank_zero_only, "rank", 0) != 0:
             return
         about = {"name": name, "group": group, "tags": list(tags), "config": {**config, "provenance": provenance()}}
@@ -62,7 +67,9 @@ class Tracker:
         agent = "WANDB_SWEEP_ID" in os.environ
         for attempt in dict.fromkeys((os.environ.get("WANDB_MODE", "online") if agent else mode, "offline")):
             try:
-                self._run = _start(folder, attempt, about if agent else {**about, **place, "id": _run_id(folder)})
+                self._run = _start(folder, attempt, about if agent else {**about, **place, "id": self._id(folder)})
+                if self._history and attempt == "offline":
+                    self._replay(folder)
                 return
             except Exception as error:
                 instead = "without it" if attempt == "offline" else "offline"
@@ -78,18 +85,15 @@ class Tracker:
 
     def logger(self, prefix: str) -> "StepLogger | Literal[False]":
         """For the Trainer of one step: names its metrics ``prefix/...``. False, as Trainers want it, without W&B."""
-        # Every Trainer counts its steps from 0, so each prefix has an x-axis of its own.
-        self._try(lambda run: run.define_metric(f"{prefix}/step", hidden=True))
-        self._try(lambda run: run.define_metric(f"{prefix}/*", step_metric=f"{prefix}/step"))
+        self._define_axis(prefix)
         return StepLogger(self, prefix) if self._run else False
 
     def log(self, prefix: str, metrics: Mapping[str, float], step: int | None = None) -> None:
         """One point of the curves of a step. The student's validation metrics are also logged under their plain names:
         there the W&B side of a sweep looks for its metric."""
-        row = {f"{prefix}/{key}": value for key, value in metrics.items()} | {f"{prefix}/step": step}
-        if prefix.startswith("student/"):
-            row |= {key: value for key, value in metrics.items() if key.startswith("val/")}
-        self._try(lambda run: run.log(row))
+        if history := self._history:
+            self._try(lambda _: history.add(prefix, metrics, step))
+        self._log(prefix, metrics, step)
 
     def steps(self, steps: Sequence[Step]) -> None:
         """The step table, every number of it in the summary, and the `headline` under plain names."""
@@ -134,9 +138,44 @@ class Tracker:
         self._try(write)
 
     def finish(self, exit_code: int = 0) -> None:
-        """End the W&B run; afterwards everything here does nothing."""
+        """End the W&B run; afterwards all methods do nothing."""
         self._try(lambda run: run.finish(exit_code=exit_code))
-        self._run = None
+        self._run = self._history = None
+        self._lock.release()
+
+    def _id(self, folder: Path) -> str:
+        """The id kept in the folder; a second run that works in the folder at the same time gets one of its own."""
+        if not self._history:
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                return secrets.token_hex(4)
+            self._history = History(folder / "wandb" / "history.jsonl")
+        return _run_id(folder)
+
+    def _replay(self, folder: Path) -> None:
+        """Log the rows of the runs that were stopped here, whose folders are then of no more use."""
+        assert self._history
+        rows = list(self._history)
+        for prefix in dict.fromkeys(row.prefix for row in rows):
+            self._define_axis(prefix)
+        for row in rows:
+            self._log(*row)
+        current = Path(self._run.dir).parent.resolve()
+        for old in (folder / "wandb").resolve().glob(f"offline-run-*-{self._run.id}"):
+            if old != current and not list(old.glob("*.synced")):
+                shutil.rmtree(old, ignore_errors=True)
+
+    def _define_axis(self, prefix: str) -> None:
+        """Every Trainer counts its steps from 0, so each prefix has an x-axis of its own."""
+        self._try(lambda run: run.define_metric(f"{prefix}/step", hidden=True))
+        self._try(lambda run: run.define_metric(f"{prefix}/*", step_metric=f"{prefix}/step"))
+
+    def _log(self, prefix: str, metrics: Mapping[str, float], step: int | None) -> None:
+        row = {f"{prefix}/{key}": value for key, value in metrics.items()} | {f"{prefix}/step": step}
+        if prefix.startswith("student/"):
+            row |= {key: value for key, value in metrics.items() if key.startswith("val/")}
+        self._try(lambda run: run.log(row))
 
     def _try(self, act: Callable[[Any], object]) -> None:
         if self._run is None:
@@ -160,7 +199,7 @@ class StepLogger(WandbLogger):
         self._tracker.log(self._prefix, metrics, step)
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """Nothing: the recipe, logged when the run began, says them all."""
+        """Nothing: they are in the recipe, which was logged when the run began."""
 
 
 def headline(steps: Sequence[Step]) -> dict[str, float]:
@@ -170,6 +209,7 @@ def headline(steps: Sequence[Step]) -> dict[str, float]:
 
 
 def _start(folder: Path, mode: str, about: Mapping[str, Any]) -> Any:
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # W&B's service asks for the host of its error reports
     import wandb
 
     wandb.setup(settings=wandb.Settings(silent=True))  # a silent wandb never asks for an account
@@ -181,7 +221,7 @@ def _start(folder: Path, mode: str, about: Mapping[str, Any]) -> Any:
         disable_git=True,
         init_timeout=START_SECONDS,
         finish_timeout=FINISH_SECONDS,
-        reinit="create_new",  # runs of one process must not meet each other
+        reinit="create_new",  # one process may have several runs
         resume="allow",
         mode=mode,  # type: ignore[arg-type]
     )
@@ -193,7 +233,7 @@ def _start(folder: Path, mode: str, about: Mapping[str, Any]) -> Any:
 
 
 def _run_id(folder: Path) -> str:
-    """Kept in the folder: what goes on there goes on as the same W&B run."""
+    """Kept in the folder: a run that goes on there goes on as the same W&B run."""
     file = folder / "wandb" / "run-id"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)

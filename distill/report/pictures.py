@@ -78,7 +78,7 @@ def pictures(report: Report) -> Iterator[Picture]:
         if values and isinstance(values[0], Sequence):
             note = "Of the final network on the test split."
             if name == "confusion":
-                note = "Row: true class. Column: class that the final network predicts on the test split. Shade: row share."
+                note = "Row: true class. Column: the final network's class on the test split. Shade: share of the row."
             yield Picture(_words(name).capitalize(), note, _matrix(report, values))
         elif values:
             yield Picture(_words(name).capitalize(), "Of the final network on the test split.", _bars(report, values))

@@ -1,8 +1,8 @@
 """One sweep file, two engines: W&B agents run it as it is; here the same file drives Optuna on this machine."""
 
-import contextlib
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ SOME_DATA = DataInfo(channels=3, image_size=(32, 32), mean=(0.5,), std=(0.5,), c
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a sweep has found."""
+    """The result of a sweep."""
 
     best: Path
     """The best recipe: ``python train.py recipe=BEST``."""
@@ -88,7 +88,7 @@ def sweep(
     count = _count(plan, trials)
     folder = _check(plan).output / "sweeps" / plan.name
     folder.mkdir(parents=True, exist_ok=True)
-    work = SweepWorker(plan, count, folder, storage or f"sqlite:///{folder / 'study.db'}", objective)
+    work = SweepWorker(plan, count, folder, storage, objective)
     study = work.study()
     if jobs == 1:
         work.go(study)
@@ -155,8 +155,13 @@ def _worker(work: SweepWorker, threads: int) -> None:
     threading.Thread(target=follow, daemon=True).start()  # a killed sweep must not go on in its workers
     torch.set_num_threads(threads)
     quiet_libraries()
-    with contextlib.suppress(KeyboardInterrupt):  # the sweep itself says so
+    try:
         work.go(work.study())
+    except DistillError as error:
+        console.print(f"error: {error}", markup=False)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:  # the sweep itself reports it
+        pass
 
 
 def _conclude(plan: SweepFile, folder: Path, trials: Sequence[FrozenTrial]) -> SweepResult:

@@ -1,4 +1,4 @@
-"""The trials of a sweep, handed out one by one to any number of processes that share a storage.
+"""The trials of a sweep, run by any number of processes that share a storage.
 
 Every trial has a number of its own, its slot, and each slot is done once. A trial whose process was killed goes back
 to the queue with the same parameters; its run then goes on from its own last checkpoint.
@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from distill.console import console
 from distill.errors import DistillError, UserError
+from distill.sweep.database import check_integrity, is_damage, set_aside
 from distill.sweep.file import SweepFile
 
 Report = Callable[[int, Mapping[str, float]], None]
@@ -26,52 +27,79 @@ Objective = Callable[[str, Sequence[str], Report], Mapping[str, float]]
 """(recipe, overrides, report) -> metrics; ``report(epoch, metrics)`` may raise `optuna.TrialPruned`."""
 
 FAILURES = (DistillError, MemoryError, torch.OutOfMemoryError)
-"""What ends a trial but not the sweep: some settings do not work."""
+"""Errors that end a trial but not the sweep: some settings do not work."""
 
 
 @dataclass(frozen=True)
 class SweepWorker:
-    """All that a worker process needs to know.
+    """A process that runs trials.
 
     Args:
         plan: the sweep file.
         count: how many trials in all.
         folder: for the trials' output and for locks.
-        storage: URL of the database that holds the state.
+        storage: URL of the database that holds the state; None for a file in ``folder``.
         objective: runs one trial.
     """
 
     plan: SweepFile
     count: int
     folder: Path
-    storage: str
+    storage: str | None
     objective: Objective
 
     def study(self) -> optuna.Study:
-        """The study in the storage, made by whoever comes first. Another search space is another study."""
+        """The study in the storage, made by the first worker. Another search space is another study.
+
+        A damaged database beside the results is set aside: its trials are repeated, from the finished steps of their
+        runs.
+
+        Raises:
+            UserError: the storage that the user named cannot be used.
+        """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        patience = {"connect_args": {"timeout": 60}} if self.storage.startswith("sqlite") else {}
-        try:
-            with self._alone():
-                return optuna.create_study(
-                    storage=optuna.storages.RDBStorage(self.storage, engine_kwargs=patience),
-                    study_name=f"{self.plan.name}-{self.plan.digest}",
-                    direction="maximize" if self.plan.maximize else "minimize",
-                    pruner=self.plan.pruner,
-                    load_if_exists=True,
-                )
-        except Exception as error:  # whatever the database's driver raises
-            raise UserError(f"cannot use storage '{self.storage}': {' '.join(str(error).split())}") from error
+        with self._exclusive():
+            try:
+                return self._open()
+            except Exception as error:  # whatever the database's driver raises
+                reason = " ".join(str(error).split())
+                if self.storage or not is_damage(error):
+                    remedy = "name another one with --storage" if self.storage else "the same command goes on"
+                    raise UserError(f"cannot use storage '{self._url}': {reason}; {remedy}") from error
+                set_aside(self._file, reason)
+            return self._open()
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / "study.db"
+
+    @property
+    def _url(self) -> str:
+        return self.storage or f"sqlite:///{self._file}"
+
+    def _open(self) -> optuna.Study:
+        if not self.storage:
+            check_integrity(self._file)
+        patience = {"connect_args": {"timeout": 60}} if self._url.startswith("sqlite") else {}
+        study = optuna.create_study(
+            storage=optuna.storages.RDBStorage(self._url, engine_kwargs=patience),
+            study_name=f"{self.plan.name}-{self.plan.digest}",
+            direction="maximize" if self.plan.maximize else "minimize",
+            pruner=self.plan.pruner,
+            load_if_exists=True,
+        )
+        _slots(study)  # reads every trial
+        return study
 
     def go(self, study: optuna.Study) -> None:
         """Do trials until none is left."""
         worker = uuid4().hex
-        with FileLock(self._sign_of_life(worker)):  # the operating system lets go of it even if we are killed
+        with FileLock(self._lock_of(worker)):  # the operating system releases it even where the process is killed
             while trial := self._next(study, worker):
                 self._do(study, trial)
 
     def _next(self, study: optuna.Study, worker: str) -> Trial | None:
-        with self._alone():
+        with self._exclusive():
             for running in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
                 if self._abandoned(running):
                     _put_back(study, running)
@@ -84,11 +112,11 @@ class SweepWorker:
             return trial
 
     def _slot(self, study: optuna.Study) -> int | None:
-        """What the queue's next trial is; an empty queue gets the first slot that nobody has taken."""
+        """The slot of the queue's next trial; an empty queue gets the first slot that no trial has."""
         trials = study.get_trials(deepcopy=False)
         if waiting := [trial for trial in trials if trial.state == TrialState.WAITING]:
             return waiting[0].user_attrs["slot"]
-        taken = {trial.user_attrs["slot"] for trial in trials}
+        taken = _slots(study)
         slot = next((i for i in range(self.count) if i not in taken), None)
         if slot is not None:
             point = self.plan.grid()[slot] if self.plan.method == "grid" else {}
@@ -116,30 +144,30 @@ class SweepWorker:
         except FAILURES as error:
             trial.set_user_attr("error", f"{type(error).__name__}: {error}")
             done = study.tell(trial, state=TrialState.FAIL)
-        except BaseException:  # Ctrl-C or a mistake in the code: not the trial's fault
+        except BaseException:  # Ctrl-C or a mistake in the code, not in the trial's settings
             _put_back(study, study.trials[trial.number])
             raise
         console.print(self.plan.describe(done), soft_wrap=True, markup=False)
 
     @contextlib.contextmanager
     def _log(self, number: int) -> Iterator[None]:
-        """A trial's own output goes to a file; the terminal belongs to the sweep."""
+        """A trial's own output goes to a file; the terminal shows the sweep."""
         path = self.folder / "trials" / f"{number}.log"
         path.parent.mkdir(exist_ok=True)
         with path.open("w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
             yield
 
-    def _alone(self) -> BaseFileLock:
+    def _exclusive(self) -> BaseFileLock:
         return FileLock(self.folder / ".lock")
 
-    def _sign_of_life(self, worker: str) -> Path:
+    def _lock_of(self, worker: str) -> Path:
         workers = self.folder / ".workers"
         workers.mkdir(exist_ok=True)
         return workers / worker
 
     def _abandoned(self, trial: FrozenTrial) -> bool:
-        """Whether the process that was at it is gone; what has no lock here is another machine's."""
-        lock = self._sign_of_life(trial.user_attrs.get("worker", "nobody"))
+        """Whether the process that ran it has ended; a worker without a lock here is on another machine."""
+        lock = self._lock_of(trial.user_attrs.get("worker", "none"))
         if not lock.exists():
             return False
         try:
@@ -147,6 +175,10 @@ class SweepWorker:
                 return True
         except Timeout:
             return False
+
+
+def _slots(study: optuna.Study) -> set[int]:
+    return {trial.user_attrs["slot"] for trial in study.get_trials(deepcopy=False)}
 
 
 def _put_back(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -157,5 +189,5 @@ def _put_back(study: optuna.Study, trial: FrozenTrial) -> None:
 def _sampler(method: str, slot: int) -> BaseSampler:
     """Seeded by the slot: the same trials again, however many processes share them and however often it stops."""
     if method == "bayes":
-        return TPESampler(seed=slot, constant_liar=True)  # counts on what others are still running
+        return TPESampler(seed=slot, constant_liar=True)  # takes running trials into account
     return RandomSampler(seed=slot)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import pytorch_lightning as pl
 from torch import nn
@@ -42,3 +43,8 @@ def synchronized(networks: Iterable[nn.Module], trainer: pl.Trainer, wanted: boo
         for layer, kind in classes:
             layer.__class__ = kind
             del layer.process_group
+
+
+@cache
+def _warn_once() -> None:
+    log.warning("batch norms use the statistics of each process's own share of a batch: on CPUs PyTorch has no other")

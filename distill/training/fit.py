@@ -13,6 +13,8 @@ from torch import nn
 from distill.artifact import Plan
 from distill.data import DataModule
 from distill.errors import RecipeError, TrainingError
+from distill.models.state import load_state
+from distill.parent import followed_by_children
 from distill.recipe.schema import Stage
 from distill.training.batch_norms import synchronized
 from distill.training.checkpoints import BEST, LAST, CheckpointFiles, resume_point
@@ -87,7 +89,7 @@ def fit(
         _train(trainer, module, data, resume_point(folder, module, needs_best=bool(best)))
     if best:
         state = torch.load(best[0].best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-        module.load_state_dict(state, strict=False)
+        load_state(module, state, strict=False)
     student, plans = module.deployed()
     student = student.cpu().to(memory_format=torch.contiguous_format)
     if broken := [name for name, value in student.state_dict().items() if not value.isfinite().all()]:
@@ -98,7 +100,8 @@ def fit(
 def _train(trainer: pl.Trainer, module: Distiller, data: DataModule, checkpoint: Path | None) -> None:
     """Train from ``checkpoint``, or from the start."""
     try:
-        trainer.fit(module, datamodule=cast(pl.LightningDataModule, data), ckpt_path=checkpoint, weights_only=True)
+        with followed_by_children():
+            trainer.fit(module, datamodule=cast(pl.LightningDataModule, data), ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # Lightning raises it after Ctrl-C
         raise KeyboardInterrupt from None
 

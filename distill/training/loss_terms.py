@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from distill.batch import Batch
 from distill.errors import RecipeError, TapError
 from distill.losses import loss as losses
+from distill.models.layout import Layout, channels_first, layouts
 from distill.models.taps import Features, stages
 from distill.recipe.schema import Loss
-from distill.registry import injected, needs_teacher, options
+from distill.registry import injected, needs_teacher, options, required
 from distill.training.ensemble import member
 from distill.training.processes import share
 
@@ -40,13 +41,21 @@ class Term(nn.Module):
     prepared: Tensor
 
     def __init__(
-        self, key: str, spec: Loss, student: Features, teacher: Features, injectable: Mapping[str, Any]
+        self,
+        key: str,
+        spec: Loss,
+        student: Features,
+        teacher: Features,
+        injectable: Mapping[str, Any],
+        layouts: Mapping[str, Mapping[str, Layout]] | None = None,
     ) -> None:
         super().__init__()
-        self.key, self.spec = key, spec
+        self.key, self.spec, self.layouts = key, spec, layouts or {}
         component = losses.find(spec.name)
+        _check_parameters(spec.name, component)
         call = getattr(component, "forward", component)
-        self.sees_all = get_type_hints(call).get("student") == list[Tensor]
+        annotation = get_type_hints(call).get("student")
+        self.sees_all, self.reads_maps = annotation == list[Tensor], _reads_maps(annotation)
         self.needs_teacher = needs_teacher(spec.name)
         self.extras = [need for need in injected(call) if need not in ("student", "teacher")]
         taps = spec.teacher or [""] * len(spec.student)
@@ -98,8 +107,10 @@ class Term(nn.Module):
         return self.spec.weight * (min(epoch / warmup, 1.0) if warmup else 1.0)
 
     def _inputs(self, student: Features, teacher: Features) -> list[tuple[Any, Any]]:
-        s = [student[path] for path in self.spec.student]
-        t = [teacher[path] for path in self.spec.teacher] if self.needs_teacher else [None] * len(s)
+        s = [self._arranged("student", path, student[path]) for path in self.spec.student]
+        t: list[Any] = [None] * len(s)
+        if self.needs_teacher:
+            t = [self._arranged("teacher", path, teacher[path]) for path in self.spec.teacher]
         if self.sees_all:
             return [(s, t)]
         if len(s) != len(t):
@@ -108,6 +119,18 @@ class Term(nn.Module):
                 f"but the recipe gives {len(s)} of the student and {len(t)} of the teacher"
             )
         return list(zip(s, t, strict=True))
+
+    def _arranged(self, role: str, path: str, features: Tensor) -> Tensor:
+        """Channels first; tokens as the recipe says."""
+        written = self.spec.layout.get(role)
+        layout = written or self.layouts.get(role, {}).get(path, "channels_first")
+        features = channels_first(features, cast(Layout, layout))
+        if self.reads_maps and features.dim() == 3:
+            raise RecipeError(
+                f"it reads maps (batch, channels, height, width), but '{path}' of the {role} gives tokens (batch, "
+                f"tokens, channels) {tuple(features.shape)}: tap a map, or arrange them with layout: {{{role}: tokens}}"
+            )
+        return features
 
     def _build(self, component: Callable[..., Any], injectable: dict[str, Any], tap: str) -> Callable[..., Tensor]:
         settings = options(component, self.spec)
@@ -137,9 +160,14 @@ def bind(
         RecipeError: names the loss and the feature maps that it cannot compare.
     """
     terms = nn.ModuleDict()
+    models = {
+        "student": (injectable.get("student_model"), student),
+        "teacher": (injectable.get("teacher_model"), teacher),
+    }
+    found = {role: layouts(model, example.inputs, features) for role, (model, features) in models.items() if model}
     for key, spec in specs.items():
         try:
-            terms[key] = Term(key, spec, student, teacher, injectable)
+            terms[key] = Term(key, spec, student, teacher, injectable, found)
             terms[key](student, teacher, example)
         except Exception as error:
             notes = "; ".join(getattr(error, "__notes__", []))
@@ -170,6 +198,24 @@ def _check_number(value: Any) -> None:
 def unique(groups: Iterable[list[str]]) -> list[str]:
     """Every path once, in the order of first appearance."""
     return list(dict.fromkeys(path for group in groups for path in group))
+
+
+def _check_parameters(name: str, component: Callable[..., Any]) -> None:
+    """Refuse a loss from outside whose positional parameters are none that can be injected."""
+    call = getattr(component, "forward", component)
+    unknown = [need for need in required(component) if need not in losses.injectable]
+    if unknown or "student" not in injected(call):
+        raise RecipeError(
+            f"'{name}' has the parameters ({', '.join(injected(call))}): the student's features are called 'student', "
+            f"the teacher's 'teacher', and others are among {', '.join(sorted(losses.injectable))}; "
+            "settings of a recipe are keyword-only"
+        )
+
+
+def _reads_maps(annotation: Any) -> bool:
+    """Whether a shape as jaxtyping writes it is that of a map: four axes, none of them variadic."""
+    axes = str(getattr(annotation, "dim_str", "")).split()
+    return len(axes) == 4 and not any(axis.startswith(("*", "...")) for axis in axes)
 
 
 def _shapes(student: Any, teacher: Any) -> dict[str, Any]:

@@ -13,33 +13,6 @@ LOST = ("gloo", "nccl", "connection", "socket", "timed out", "store")
 """What the messages of PyTorch's communication backends mention when a process does not reply."""
 
 
-def is_first() -> bool:
-    """Whether this is the process that writes."""
-    return getattr(rank_zero_only, "rank", 0) == 0
-
-
-def wait_for_all() -> None:
-    """Wait until every process has reached this line; with one process, return at once."""
-    if _several():
-        dist.barrier()
-
-
-def first_decides(decision: bool) -> bool:
-    """The first process's ``decision`` in every process; before the processes know each other, each one's own."""
-    if not _several():
-        return decision
-    decisions = [decision]
-    dist.broadcast_object_list(decisions, src=0)
-    return decisions[0]
-
-
-def share(module: nn.Module) -> None:
-    """Give every process the first one's values of the module's parameters and buffers."""
-    if _several():
-        for tensor in module.state_dict().values():
-            dist.broadcast(tensor, src=0)
-
-
 @contextmanager
 def naming_lost_processes(title: str) -> Iterator[None]:
     """
@@ -56,6 +29,35 @@ def naming_lost_processes(title: str) -> Iterator[None]:
                 "the same command goes on from the last checkpoint"
             ) from error
         raise
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+@naming_lost_processes("between two steps")
+def wait_for_all() -> None:
+    """Wait until every process has reached this line; with one process, return at once."""
+    if _several():
+        dist.barrier()
+
+
+@naming_lost_processes("between two steps")
+def first_decides(decision: bool) -> bool:
+    """The first process's ``decision`` in every process; before the processes know each other, each one's own."""
+    if not _several():
+        return decision
+    decisions = [decision]
+    dist.broadcast_object_list(decisions, src=0)
+    return decisions[0]
+
+
+def share(module: nn.Module) -> None:
+    """Give every process the first one's values of the module's parameters and buffers."""
+    if _several():
+        for tensor in module.state_dict().values():
+            dist.broadcast(tensor, src=0)
 
 
 def _several() -> bool:

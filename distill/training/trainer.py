@@ -1,7 +1,6 @@
 """Lightning's Trainer with the settings of a recipe, checked against this machine."""
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,12 +35,11 @@ def build_trainer(settings: Mapping[str, Any], *, plugins: Sequence[Any] = (), *
     theirs = settings.get("plugins") or []
     both = [*plugins, *([theirs] if isinstance(theirs, str) else theirs)]
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", ".*not supported on CPU.*")  # Lightning would choose another precision
-            trainer = pl.Trainer(**{**QUIET, **chosen, **fixed}, plugins=both or None)
-    except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError, Warning) as error:
+        trainer = pl.Trainer(**{**QUIET, **chosen, **fixed}, plugins=both or None)
+    except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as error:
         raise RecipeError(f"at trainer: {' '.join(str(error).split())}") from error
-    _check_processes(trainer)
+    if isinstance(trainer.accelerator, CPUAccelerator):
+        _check_cpu(trainer, str(settings.get("precision")))
     return trainer
 
 
@@ -59,10 +57,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _check_processes(trainer: pl.Trainer) -> None:
-    """Lightning counts GPUs, but starts as many processes on the CPU as it is asked for."""
+def _check_cpu(trainer: pl.Trainer, precision: str) -> None:
+    """Lightning counts GPUs, but starts as many processes on the CPU as it is asked for, and changes a precision."""
+    if precision in ("16", "16-mixed"):
+        raise RecipeError(f"at trainer: CPUs do not compute with precision={precision}: choose bf16-mixed or 32-true")
     most = max(cores(), 2)  # two processes on one core are slow, but enough to try a recipe out
-    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:
+    if trainer.num_devices > most:
         raise RecipeError(
             f"at trainer: devices={trainer.num_devices} are that many processes, but this machine has {cores()} CPU "
             f"cores and no other accelerator is used: choose at most {most}"

@@ -5,6 +5,8 @@ import gzip
 import os
 import pickle
 import shutil
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -44,6 +46,30 @@ def damage_idx(path):
     yield "no IDX file", gzip.compress(b"")
     yield "is damaged: .* bytes for an array", gzip.compress(content[:-1])
     yield "is damaged: .* bytes for an array", gzip.compress(content + b"\0")
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (b"", "is no IDX file of 3-dimensional bytes"),
+        (b"\0\0\x08\x03" + 3 * b"\xff\xff\xff\xff", "is damaged: an array of shape .*, of up to 2147483648 bytes"),
+        (b"\0\0\x08\x03" + 3 * b"\0\0\0\x02", r"is damaged: more bytes for an array of shape \(2, 2, 2\)"),
+    ],
+)
+def test_no_more_of_an_idx_file_is_unpacked_than_its_header_announces(tmp_path, header, message):
+    path = tiny.mnist(tmp_path) / "train-images-idx3-ubyte.gz"
+    zeros = zlib.compressobj(wbits=31)
+    with path.open("wb") as file:
+        file.write(zeros.compress(header))
+        for _ in range(100):
+            file.write(zeros.compress(bytes(2**20)))
+        file.write(zeros.flush())
+    tracemalloc.start()
+    with pytest.raises(DataError, match=f"{path} {message}"):
+        data.find("mnist")(0, root=tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**21
 
 
 @pytest.mark.parametrize("name", [f"{name}.gz" for name in _idx.FILES])

@@ -69,3 +69,27 @@ def pictures(
                 image = Image.fromarray(pixels(40 + number, 50, 3))
                 image.save(root / part / name / f"{number}.jpg")
     return root
+
+
+def plain_pictures(root: Path, samples: int = 20) -> Path:
+    """PNG files of uneven sizes, in ``root`` and a folder below."""
+    (root / "below").mkdir(parents=True)
+    for number in range(samples):
+        folder = root / "below" if number % 2 else root
+        Image.fromarray(pixels(40 + number, 50, 3)).save(folder / f"{number}.png")
+    return root
+
+
+def masks(root: Path, samples: int = 20, classes: int = 3) -> Path:
+    """``root/images/<number>.png`` of 50 times the class that ``root/masks/<number>.png`` says, white where it says
+    255: none.
+    """
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for number in range(samples):
+        mask = np.random.default_rng(number).integers(0, classes, (5, 6), np.uint8).repeat(8, 0).repeat(8, 1)
+        mask[:, -8:] = 255
+        image = np.stack([np.where(mask == 255, 255, 50 * mask)] * 3, -1).astype(np.uint8)
+        Image.fromarray(image).save(root / "images" / f"{number}.png")
+        Image.fromarray(mask).save(root / "masks" / f"{number}.png")
+    return root

@@ -24,7 +24,6 @@ from tests.compress.quantization.test_int8 import Joined
 from tests.nets import TEN_CLASSES
 
 TASK = Classification(TEN_CLASSES)
-
 TYPES = {code: name for name, code in TensorProto.DataType.items()}
 
 

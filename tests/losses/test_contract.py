@@ -30,7 +30,7 @@ def shapes(name: str) -> list[tuple[int, ...]]:
     hint = get_type_hints(getattr(component, "forward", component))["student"]
     if name == "byot":  # its last tap is the network's own output
         return [*MAPS, (CLASSES,)]
-    return [(CLASSES,)] if getattr(hint, "dim_str", "") == "batch classes" else MAPS
+    return [(CLASSES,)] if getattr(hint, "dim_str", "").startswith("batch classes") else MAPS
 
 
 def features(name: str, *, seed: int, batch: int = BATCH) -> dict[str, Tensor]:

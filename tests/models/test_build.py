@@ -1,14 +1,10 @@
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 
 from distill.errors import ArtifactError, RecipeError
 from distill.models.build import build_network, network_entry
-from distill.models.weights import load_weights
 from distill.recipe.loading import load
+from students import student
 from tests.nets import ConvNet
 
 SAMPLES = {"num_classes": 7, "channels": 1}
@@ -37,67 +33,19 @@ def test_code_from_outside_is_only_built_when_allowed() -> None:
         build_network({"name": "tests.nets:ConvNet"})
 
 
+@pytest.mark.parametrize("width", [1e4, 1e6, 1e12])
+def test_a_network_too_large_for_memory_is_refused_at_once(width: float) -> None:
+    with pytest.raises(RecipeError, match=r"network 'mobilenet_v1' cannot be built: (its parameters take|.*overflow)"):
+        build_network({"name": "mobilenet_v1", "num_classes": 10, "width": width})
+
+
+def test_looking_at_the_size_changes_no_random_number() -> None:
+    torch.manual_seed(0)
+    built = build_network({"name": "mobilenet_v1", "num_classes": 10})
+    torch.manual_seed(0)
+    assert all(map(torch.equal, built.parameters(), student.find("mobilenet_v1")(num_classes=10).parameters()))
+
+
 def test_an_impossible_setting_is_named() -> None:
     with pytest.raises(RecipeError, match="network 'shufflenet_v2' cannot be built: .*0.3"):
         build_network({"name": "shufflenet_v2", "width": 0.3})
-
-
-@pytest.mark.parametrize("form", ["safetensors", "plain", "nested"])
-def test_weights_from_a_file(form: str, tmp_path: Path) -> None:
-    state = ConvNet().state_dict()
-    if form == "safetensors":
-        save_file(state, path := tmp_path / "net.safetensors")
-    else:
-        torch.save({"state_dict": state} if form == "nested" else state, path := tmp_path / "net.pt")
-    model = ConvNet()
-    load_weights(model, str(path), name="mine")
-    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
-
-
-def bad(kind: str, folder: Path) -> str:
-    path = folder / "net.pt"
-    state: dict[str, Tensor] = ConvNet(width=5 if kind == "other" else 4).state_dict()
-    torch.save({**state, "code": ConvNet} if kind == "code" else state, path)
-    if kind == "cut":
-        path.write_bytes(path.read_bytes()[:100])
-    return str(path)
-
-
-@pytest.mark.parametrize(
-    ("kind", "complaint"),
-    [
-        ("cut", "cannot read checkpoint"),
-        ("code", "holds more than tensors"),
-        ("other", "do not fit network 'mine': .*size mismatch"),
-    ],
-)
-def test_a_bad_file_is_named(kind: str, complaint: str, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=complaint) as captured:
-        load_weights(ConvNet(), bad(kind, tmp_path), name="mine")
-    assert "net.pt" in str(captured.value)
-
-
-def test_a_classifier_for_other_classes_starts_anew_when_asked() -> None:
-    model, trained = ConvNet(num_classes=3), ConvNet(num_classes=10)
-    path = "unused.pt"
-    own = model.head.weight.clone()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distill.models.weights._file_state", lambda _: trained.state_dict())
-        load_weights(model, path, name="mine", new_classifier=True)
-        with pytest.raises(RecipeError, match="size mismatch for head"):
-            load_weights(ConvNet(num_classes=3), path, name="mine")
-    assert torch.equal(model.stage1[0].weight, trained.stage1[0].weight)
-    assert torch.equal(model.head.weight, own)
-
-
-@pytest.mark.parametrize(
-    ("name", "weights", "complaint"),
-    [
-        ("resnet18", "IMAGENET9", "'resnet18' has no weights 'IMAGENET9', but: IMAGENET1K_V1"),
-        ("mine", "IMAGENET1K_V1", "torchvision has no weights for network 'mine'"),
-        ("resnet18", "gone.pt", "no checkpoint file 'gone.pt'"),
-    ],
-)
-def test_unknown_weights_are_named(name: str, weights: str, complaint: str) -> None:
-    with pytest.raises(RecipeError, match=complaint):
-        load_weights(ConvNet(), weights, name=name)

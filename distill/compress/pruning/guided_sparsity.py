@@ -16,7 +16,7 @@ from torch import Tensor
 
 from distill.artifact import Artifact, store
 from distill.artifact.sparse import Pruned, Sparse, Spliced, largest
-from distill.artifact.storage import Stored
+from distill.artifact.storage import Stored, need
 from distill.batch import Batch
 from distill.compress import hook
 from distill.compress._layers import refuse_broken
@@ -39,6 +39,10 @@ class Restorable(Pruned):
 
     before: Tensor
     """The dense weight that pruning began with."""
+
+    def validate(self, shape: tuple[int, ...]) -> None:
+        super().validate(shape)
+        need(self.before.is_floating_point() and self.before.shape == shape, "a dense weight of another shape")
 
     def nbytes(self) -> int:
         return self.inner.nbytes() + self.before.nbytes

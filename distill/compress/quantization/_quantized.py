@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from distill.compress._weights import slices, unsliced
+from distill.artifact.storage import need
+from distill.compress._weights import slice_count, slices, unsliced
 from distill.registry import form
 
 Scale = Literal["max", "mse"]
@@ -62,6 +63,16 @@ class Quantized:
         grid = _spanning(rows, ends, 1.0) if scale == "max" else _least_error(rows, ends)
         zeros = None if symmetric else grid[1, :, 0]
         return cls(codes=tensor, scales=grid[0, :, 0], zeros=zeros, axis=axis, group=group, bits=bits)._on(grid, rows)
+
+    def validate(self, shape: tuple[int, ...]) -> None:
+        need(self.codes.dtype == torch.int8 and self.codes.shape == shape, "codes of another type or shape")
+        need(2 <= self.bits <= 8, f"{self.bits} bits")
+        need(self.axis is None or 0 <= self.axis < len(shape), f"slices along axis {self.axis}")
+        need(self.group is None or self.group > 0, f"groups of {self.group}")
+        count = (slice_count(shape, self.axis, self.group),)
+        need(self.scales.dtype == torch.bfloat16 and self.scales.shape == count, "scales of another type or number")
+        zeros = self.zeros is None or (self.zeros.dtype == torch.uint8 and self.zeros.shape == count)
+        need(zeros, "zero points of another type or number")
 
     def nbytes(self) -> int:
         return self.codes.nbytes + self.scales.nbytes + (0 if self.zeros is None else self.zeros.nbytes)

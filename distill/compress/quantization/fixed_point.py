@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from distill.artifact import Artifact
+from distill.artifact.storage import need
 from distill.compress import hook
 from distill.compress._weights import adopt, weights_of
 from distill.errors import RecipeError
@@ -72,6 +73,12 @@ class FixedPoint:
         noise = 0.5 if rounding == "nearest" else _noise(tensor, seed)
         codes = _codes(tensor, bits, fraction, noise).to(torch.int8 if bits <= 8 else torch.int16)
         return cls(codes=codes, fraction=fraction, bits=bits, rounding=rounding, seed=seed)
+
+    def validate(self, shape: tuple[int, ...]) -> None:
+        kind = torch.int8 if self.bits <= 8 else torch.int16
+        need(2 <= self.bits <= 16 and self.codes.dtype == kind, f"{self.bits} bits in {self.codes.dtype}")
+        need(self.codes.shape == shape, "codes of another shape")
+        need(abs(self.fraction) < 256, f"{self.fraction} bits after the point")
 
     def nbytes(self) -> int:
         return self.codes.nbytes

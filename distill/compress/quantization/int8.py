@@ -80,7 +80,7 @@ def int8(
     result = rounding.of(chosen)
     if max_drop is not None:
         result, chosen = _gated(rounding, result, evaluate(artifact.model) - max_drop, evaluate)
-    _explain(plain, chosen)
+    _explain(plain, chosen, result)
     return result
 
 
@@ -183,15 +183,20 @@ def _gated(
     return best, order[enough:]
 
 
-def _explain(plain: Plain, chosen: Collection[str]) -> None:
+def _explain(plain: Plain, chosen: Collection[str], result: Artifact) -> None:
     """One line; each layer by name with ``--debug``."""
     reasons = plain.unchanged | {path: "too sensitive" for path in plain.layers if path not in chosen}
     for path, why in reasons.items():
         log.debug("int8: %s stays in float32: %s", path, why)
     left = ", ".join(f"{count} ({why})" for why, count in Counter(reasons.values()).items())
     norms = sum("norm" in spec for spec in plain.plan.values())
-    kept = f"; in float32: {left}" if left else ""
-    log.info("int8: %d layers on integers, %d batch norms folded%s", len(chosen), norms, kept)
+    kept = f", layers: {left}" if left else ""
+    sizes = {name: parameter.numel() for name, parameter in result.model.named_parameters()}
+    share = 100 * sum(size for name, size in sizes.items() if name not in result.stored) / max(1, sum(sizes.values()))
+    log.info(
+        "int8: %d layers on integers, %d batch norms folded; %.1f %% of the parameters stay in float32%s",
+        *(len(chosen), norms, share, kept),
+    )
 
 
 def _check(bits: int, ranges: str, percentile: float, max_drop: float | None) -> None:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from distill.artifact import Artifact
+from distill.artifact.storage import need
 from distill.compress import hook
-from distill.compress._weights import adopt, channels_of, slices, unsliced, weights_of
+from distill.compress._weights import adopt, channels_of, slice_count, slices, unsliced, weights_of
 from distill.errors import RecipeError
 from distill.registry import form
 
@@ -74,6 +75,14 @@ class PowersOfTwo:
         best, slice_ = errors.argmin(0), torch.arange(len(rows), device=rows.device)
         nearest = unsliced(codes[best, slice_].to(torch.int8), tuple(tensor.shape), axis)
         return cls(codes=nearest, tops=tops[best, slice_].to(torch.int8), axis=axis, bits=bits)
+
+    def validate(self, shape: tuple[int, ...]) -> None:
+        need(self.codes.dtype == torch.int8 and self.codes.shape == shape, "codes of another type or shape")
+        need(self.bits in get_args(Bits), f"{self.bits} bits")
+        need(self.axis is None or 0 <= self.axis < len(shape), f"slices along axis {self.axis}")
+        count = (slice_count(shape, self.axis),)
+        need(self.tops.dtype == torch.int8 and self.tops.shape == count, "exponents of another type or number")
+        need(bool(((self.tops >= LOWEST) & (self.tops <= HIGHEST)).all()), "an exponent that float32 does not have")
 
     def nbytes(self) -> int:
         return self.codes.nbytes + self.tops.nbytes

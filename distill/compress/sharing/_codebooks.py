@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.artifact import Artifact
+from distill.artifact.storage import need
 
 ITERATIONS = 30
 ROWS = 2**15
@@ -45,6 +46,19 @@ def nearest(rows: Tensor, means: Tensor) -> Tensor:
     """The position of the mean that each row is nearest to."""
     sizes = means.square().sum(1) / 2
     return torch.cat([(sizes - part @ means.T).argmin(1) for part in rows.split(ROWS)])
+
+
+def validate_codebooks(codes: Tensor, codebooks: Tensor, claimed: list[int], axis: int, shape: tuple[int, ...]) -> None:
+    """Refuse codes and codebooks that do not fit each other or a tensor of that shape.
+
+    Raises:
+        ValueError: they do not.
+    """
+    need(claimed == list(shape) and 0 <= axis < len(shape), f"blocks along axis {axis} of {claimed}")
+    need(codebooks.dtype == torch.bfloat16 and codebooks.dim() == 3, "codebooks of another type or shape")
+    books, entries, block = codebooks.shape
+    need(books > 0 and 0 < entries <= 256 and block > 0, f"codebooks of shape {list(codebooks.shape)}")
+    need(codes.dtype == torch.uint8 and codes.dim() == 2 and len(codes) == books, "codes of another type or shape")
 
 
 def block_of(artifact: Artifact, name: str, block: int) -> int:

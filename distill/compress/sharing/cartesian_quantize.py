@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from distill.artifact import Artifact
+from distill.artifact.storage import need
 from distill.compress import hook
 from distill.compress._decompositions import svd
-from distill.compress._weights import adopt, channels_of, slices, unsliced, weights_of
-from distill.compress.sharing._codebooks import block_of, centred, entries, k_means, nearest
+from distill.compress._weights import adopt, channels_of, slice_count, slices, unsliced, weights_of
+from distill.compress.sharing._codebooks import block_of, centred, entries, k_means, nearest, validate_codebooks
 from distill.errors import RecipeError
 from distill.registry import form
 
@@ -79,6 +80,16 @@ class CartesianQuantized:
     axis: int
     """Vectors lie within the slices along this one."""
     common: bool = False
+
+    def validate(self, shape: tuple[int, ...]) -> None:
+        validate_codebooks(self.codes, self.codebooks, self.shape, self.axis, shape)
+        width = self.codebooks.shape[0] * self.codebooks.shape[2]
+        need(
+            self.rotation.dtype == torch.bfloat16 and self.rotation.shape == (width, width),
+            "a rotation of another size",
+        )
+        vectors = slice_count(shape, self.axis, width)
+        need(self.codes.shape[1] == vectors, f"codes of {self.codes.shape[1]} vectors")
 
     def nbytes(self) -> int:
         return self.codes.nbytes + self.codebooks.nbytes + self.rotation.nbytes

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill.artifact import Artifact
+from distill.artifact.storage import need
 from distill.compress import hook
 from distill.compress._weights import adopt, weights_of
 from distill.errors import RecipeError
@@ -88,6 +89,12 @@ class Clustered:
         codes = order[torch.bucketize(places, (ordered[1:] + ordered[:-1]) / 2)] + zero
         codes = codes.masked_fill(tensor == 0, 0) if zero else codes
         return cls(codes=codes.to(torch.uint8), values=values, scale=scale, zero=zero, common=scale is not None)
+
+    def validate(self, shape: tuple[int, ...]) -> None:
+        need(self.codes.dtype == torch.uint8 and self.codes.shape == shape, "codes of another type or shape")
+        need(self.values.dtype == torch.bfloat16 and self.values.dim() == 1, "values of another type or shape")
+        need(0 < len(self.values) <= 256, f"{len(self.values)} values")
+        need(self.scale is None or (self.scale.dtype == torch.bfloat16 and self.scale.shape == (1,)), "no single scale")
 
     def nbytes(self) -> int:
         return self.codes.nbytes + self.values.nbytes + (0 if self.scale is None else self.scale.nbytes)

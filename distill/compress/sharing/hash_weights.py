@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from distill.artifact import Artifact
+from distill.artifact.storage import need
 from distill.compress import hook
 from distill.compress._weights import adopt, weights_of
 from distill.errors import RecipeError
@@ -64,6 +65,11 @@ class Hashed:
         sums.index_add_(0, places, (tensor.flatten() * signs).double())
         means = sums / torch.bincount(places, minlength=count).clamp(min=1)
         return cls(values=means.bfloat16(), shape=list(tensor.shape), seed=seed)
+
+    def validate(self, shape: tuple[int, ...]) -> None:
+        need(self.shape == list(shape), f"positions of shape {self.shape}")
+        need(self.values.dtype == torch.bfloat16 and self.values.dim() == 1, "values of another type or shape")
+        need(0 < len(self.values) <= max(1, prod(shape)), f"{len(self.values)} values")
 
     def nbytes(self) -> int:
         return self.values.nbytes

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from distill.artifact import Artifact
+from distill.artifact.storage import need
 from distill.compress import hook
-from distill.compress._weights import adopt, channels_of, slices, unsliced, weights_of
-from distill.compress.sharing._codebooks import block_of, entries, k_means, nearest
+from distill.compress._weights import adopt, channels_of, slice_count, slices, unsliced, weights_of
+from distill.compress.sharing._codebooks import block_of, entries, k_means, nearest, validate_codebooks
 from distill.errors import RecipeError
 from distill.registry import form
 
@@ -69,6 +70,11 @@ class ProductQuantized:
     axis: int
     """Blocks lie within the slices along this one."""
     common: bool = False
+
+    def validate(self, shape: tuple[int, ...]) -> None:
+        validate_codebooks(self.codes, self.codebooks, self.shape, self.axis, shape)
+        blocks = slice_count(shape, self.axis, self.codebooks.shape[2])
+        need(self.codes.shape[1] == blocks, f"codes of {self.codes.shape[1]} blocks")
 
     def nbytes(self) -> int:
         return self.codes.nbytes + self.codebooks.nbytes

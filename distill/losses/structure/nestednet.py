@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from distill.losses import loss
-from distill.losses._divergence import kl
+from distill.losses._divergence import kl, softened
 from distill.models.channels.nested import (
     Masks,
     Nest,
@@ -26,7 +26,7 @@ from distill.models.channels.nested import (
     removable_blocks,
     spare_blocks,
 )
-from distill.models.channels.sizes import followed_copy
+from distill.models.channels.sizes import sizes_of_copy
 
 Groups = list[list[int]]
 """The classes of each coarse class."""
@@ -98,7 +98,7 @@ class NestedNet(nn.Module):
             blocks = removable_blocks(copy.deepcopy(model).eval(), inputs[:1])
             self.fixed = [block_masks(model, spare_blocks(blocks, level)) for level in self.levels]
         elif not self.fixed:
-            sizes = followed_copy(model, inputs[:1])
+            sizes = sizes_of_copy(model, inputs[:1])
             self.fixed = [leading_masks(sizes, level) for level in self.levels]
         self.fixed = [{name: mask.to(inputs.device) for name, mask in masks.items()} for masks in self.fixed]
         return self.fixed
@@ -111,13 +111,13 @@ class NestedNet(nn.Module):
         labels: Int[Tensor, "batch"],
     ) -> Float[Tensor, ""]:
         """What one level has to learn, from the labels and from the whole network's logits."""
-        heard, told = logits / self.temperature, whole / self.temperature
+        of_level, of_whole = (softened(one, self.temperature) for one in (logits, whole))
         if level in self.coarse:
             members = memberships(self.coarse[level], logits)
-            logits, heard, told = (merged(one, members) for one in (logits, heard, told))
+            logits, of_level, of_whole = (merged(one, members) for one in (logits, of_level, of_whole))
             labels = members.int().argmax(dim=0)[labels]
         value = F.cross_entropy(logits, labels)
-        return value + self.soft * self.temperature**2 * kl(heard, told) if self.soft else value
+        return value + self.soft * self.temperature**2 * kl(of_level, of_whole) if self.soft else value
 
 
 def memberships(groups: Groups, logits: Float[Tensor, "batch classes"]) -> Bool[Tensor, "groups classes"]:
@@ -140,7 +140,7 @@ def merged(
 
 
 def masked(model: nn.Module, masks: Masks, inputs: Tensor) -> Tensor:
-    """What the model answers with some of its weights; its running statistics stay."""
+    """The model's output with some of its weights; its running statistics stay."""
     values = {name: value.clone() for name, value in model.named_buffers()}
     values |= {name: weight * masks[name] for name, weight in model.named_parameters() if name in masks}
     output: Tensor = functional_call(model, values, (inputs,))

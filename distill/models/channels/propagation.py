@@ -18,7 +18,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from distill.models.channels.narrow import Channelwise, Convolution, Transposed, depthwise, shape_after, sizes_of
+from distill.models.channels.narrow import (
+    Channelwise,
+    Convolution,
+    Transposed,
+    depthwise,
+    shape_after,
+    sizes_of,
+)
 
 VALUE_BY_VALUE = {"clone", "_to_copy", "detach", "alias", "lift_fresh", "contiguous", "hardswish", "hardswish_"}
 """Beside those that torch tags as such."""
@@ -27,13 +34,13 @@ MOVES = {"permute", "transpose", "t", "unsqueeze", "squeeze", "expand", "slice",
 MOVES |= {"unbind", "cat", "stack", "flip", "roll", "repeat", "constant_pad_nd"}
 REDUCTIONS = {"mean", "sum", "amax", "amin"}
 SPATIAL = re.compile("pool|upsample|_pad")
-"""Operations that look at each channel by itself, across the image."""
+"""Operations across the pixels of each channel on its own."""
 
 Ids = np.ndarray
 """The ids of an activation; an axis along which they are all alike has size 1."""
 
 CONSTANT = 0
-"""The id of whatever no layer made: the image, zeros of a padding, results of operations that are not known."""
+"""The id of channels that no layer makes: of the image, of padding, of results of operations without a rule here."""
 
 
 Place = tuple[str, str, int]
@@ -54,7 +61,7 @@ class Ends(NamedTuple):
 
 @dataclass(frozen=True)
 class Channels:
-    """What one run of a network tells about its channels. An id stands for all that were united with it."""
+    """The channels of a network, from one run. An id stands for all that were united with it."""
 
     ends: Mapping[str, Ends]
     """By module path, in the order in which they run."""
@@ -63,7 +70,7 @@ class Channels:
     tied: tuple[frozenset[int], ...]
     """Ids between which a split or a shuffle counts: removing some asks for removing others."""
     unknown: tuple[str, ...]
-    """What could not be followed."""
+    """Operations without a rule here, which pin the channels that they read."""
 
     def members(self) -> dict[int, tuple[Place, ...]]:
         """Where each id is, in the order of the layers."""
@@ -83,29 +90,23 @@ def trace_channels(model: nn.Module, image: Tensor, paths: Collection[str], outp
     Args:
         model: in eval mode; it is left as it was.
         image: one.
-        paths: the layers to follow; they only make zeros.
+        paths: the layers to trace; they only make zeros.
         outputs: channels that layers make instead of their own; how many they read follows.
 
     Raises:
         Exception: whatever a network raises that cannot run like this.
     """
-    run = _Run(outputs)
-    layers = {path: model.get_submodule(path) for path in paths}
-    try:
-        for path, layer in layers.items():
-            layer.__dict__["forward"] = partial(run.enter, path, layer)
-        with run:
-            result = model(image)
-    finally:
-        for layer in layers.values():
-            layer.__dict__.pop("forward", None)
+    run = Propagation(outputs)
+    result = run.on(model, image, {path: model.get_submodule(path) for path in paths})
     for tensor in tree_leaves(result):
         if isinstance(tensor, Tensor):
             run.pin(tensor)
     return run.channels()
 
 
-class _Run(TorchDispatchMode):
+class Propagation(TorchDispatchMode):
+    """One run of a network whose layers make zeros, and other numbers of channels where ``outputs`` says so."""
+
     def __init__(self, outputs: Mapping[str, int]) -> None:
         super().__init__()
         self.outputs = outputs
@@ -116,6 +117,17 @@ class _Run(TorchDispatchMode):
         self.tied: list[set[int]] = []
         self.unknown: dict[str, None] = {}
         self.entered: tuple[str, nn.Module] | None = None
+
+    def on(self, model: nn.Module, image: Tensor, layers: Mapping[str, nn.Module]) -> Any:
+        """The model's output, with the channels of these layers traced."""
+        try:
+            for path, layer in layers.items():
+                layer.__dict__["forward"] = partial(self.enter, path, layer)
+            with self:
+                return model(image)
+        finally:
+            for layer in layers.values():
+                layer.__dict__.pop("forward", None)
 
     def channels(self) -> Channels:
         root = self.root
@@ -164,7 +176,7 @@ class _Run(TorchDispatchMode):
         return result
 
     def enter(self, path: str, layer: nn.Module, inputs: Tensor) -> Tensor:
-        """What runs instead of the layer: goes on in `passed`, where operations are not followed."""
+        """What runs instead of the layer: continues in `passed`, where operations are not traced."""
         self.entered = path, layer
         return torch.ops.aten.alias(inputs)
 
@@ -172,7 +184,7 @@ class _Run(TorchDispatchMode):
         """The result of a layer, in zeros, and its ids."""
         axis = inputs.dim() - 1 if isinstance(layer, nn.Linear) else 1
         unbatched = isinstance(layer, Convolution | Transposed) and inputs.dim() < layer.weight.dim()
-        if unbatched or _varying(self.ids_of(inputs)) - {axis}:
+        if unbatched or varying(self.ids_of(inputs)) - {axis}:
             with self:
                 return type(layer).forward(layer, inputs)
         channels = np.broadcast_to(self.ids_of(inputs).ravel(), inputs.shape[axis]).tolist()
@@ -220,11 +232,11 @@ class _Run(TorchDispatchMode):
         ids = self.ids_of(inputs[0])
         if name in REDUCTIONS and len(args) > 1 and args[1]:
             axes = tuple(axis % ids.ndim for axis in args[1])
-            if not _varying(ids).intersection(axes):
+            if not varying(ids).intersection(axes):
                 return [ids if result.dim() == ids.ndim else ids.squeeze(axes)]
         elif name in MOVES | RESHAPES and not (name == "constant_pad_nd" and len(args[1]) <= 2 * (result.dim() - 2)):
             return self.rearranged(func, args, kwargs, inputs, result)
-        elif SPATIAL.search(name) and result.shape[:2] == inputs[0].shape[:2] and _varying(ids) <= {0, 1}:
+        elif SPATIAL.search(name) and result.shape[:2] == inputs[0].shape[:2] and varying(ids) <= {0, 1}:
             return [ids]
         return None
 
@@ -237,9 +249,9 @@ class _Run(TorchDispatchMode):
             axes = {a for a, size in enumerate((1,) * before + tensor.shape) if size < shape[a]}
             if whole is None:
                 whole, stretched = ids, axes
-            elif axes & _varying(whole):  # such as a map that weighs the pixels of all channels
+            elif axes & varying(whole):  # such as a map that weighs the pixels of all channels
                 self.pin(tensor)
-            elif stretched & _varying(ids):
+            elif stretched & varying(ids):
                 self.pinned.update(whole.ravel().tolist())
                 whole, stretched = ids, axes
             else:
@@ -265,7 +277,7 @@ class _Run(TorchDispatchMode):
         sources = [self.ids_of(tensor) for tensor in inputs]
         before = {i for ids in sources for i in ids.ravel().tolist()}
         cut = any(before.difference(ids.ravel().tolist()) for ids in found)
-        if cut or max(len(_varying(ids)) for ids in found) > max(len(_varying(ids)) for ids in sources):
+        if cut or max(len(varying(ids)) for ids in found) > max(len(varying(ids)) for ids in sources):
             self.tied.append(before - {CONSTANT})
         return found
 
@@ -279,6 +291,6 @@ def _thin(ids: Ids) -> Ids:
     return ids
 
 
-def _varying(ids: Ids) -> set[int]:
+def varying(ids: Ids) -> set[int]:
     """The axes along which ids are not all alike."""
     return {axis for axis, size in enumerate(ids.shape) if size > 1}

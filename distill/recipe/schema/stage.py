@@ -12,6 +12,9 @@ from distill.registry import loss
 
 Scaling = Literal["paper", "inverted"]
 
+LAYOUTS = ("channels_first", "channels_last", "tokens")
+"""How a feature may be laid out; see `distill.models.layout`."""
+
 
 @dataclass
 class Loss(Component):
@@ -26,8 +29,17 @@ class Loss(Component):
     """Module paths of the teacher's taps. Without any, its output."""
     taps: Literal["stages"] | None = None
     """``stages``: tap every stage that the two networks name, early to late."""
+    layout: dict[str, str] = field(default_factory=dict)
+    """``student`` or ``teacher`` -> ``channels_first``, ``channels_last``, or ``tokens``: tokens of square patches are
+    arranged as a map, without those that lead. Where it is not written, running the network shows where channels are,
+    and tokens stay (batch, tokens, channels)."""
 
     def __post_init__(self) -> None:
+        for role, layout in self.layout.items():
+            if role not in ("student", "teacher") or layout not in LAYOUTS:
+                raise RecipeError(
+                    f"layout is {{{role}: {layout}}}, but gives student or teacher one of: {', '.join(LAYOUTS)}"
+                )
         if self.taps and (self.student or self.teacher):
             raise RecipeError("'taps: stages' already names the taps: remove 'student' and 'teacher', or 'taps'")
 

@@ -1,4 +1,4 @@
-"""A teacher that answers from disk what it was asked before.
+"""A teacher whose outputs are computed once and read from disk afterwards.
 
 Augmented images are cached soundly because they repeat: with K views, epoch e shows view ``e % K`` of every sample.
 """
@@ -17,7 +17,7 @@ from distill.training.teacher import Teacher
 
 
 class CachedTeacher(nn.Module):
-    """Called as a `Teacher` is; always answers what is stored, so that it does not matter which run stored it."""
+    """Called as a `Teacher` is; always returns what is stored, so that it does not matter which run stored it."""
 
     def __init__(self, teacher: Teacher, store: Store) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class CachedTeacher(nn.Module):
         return self.store.read(batch)
 
     def complete(self, batch: Batch) -> None:
-        """Ask the teacher if anything is missing, and keep its answer."""
+        """Call the teacher if any output is missing, and keep its outputs."""
         missing = self.store.missing(batch)
         if missing.any():
             self.store.write(batch, missing, self.teacher(batch))
@@ -39,12 +39,12 @@ def cached(teacher: Teacher, recipe: Recipe, data: DataModule) -> CachedTeacher:
     """A teacher behind the cache that the recipe asks for.
 
     Raises:
-        RecipeError: the cache in the folder that the recipe names belongs to something else.
+        RecipeError: the cache in the folder that the recipe names is of something else.
     """
     assert recipe.cache
-    belongs = cache_identity(recipe, data, teacher.tapped.model)
-    folder = recipe.cache.folder or recipe.output / ".cache" / key(belongs)
-    acquire(folder, belongs)
+    identity = cache_identity(recipe, data, teacher.tapped.model)
+    folder = recipe.cache.folder or recipe.output / ".cache" / key(identity)
+    acquire(folder, identity)
     return CachedTeacher(teacher, Store(folder, teacher.paths, data.samples, recipe.cache))
 
 
@@ -52,7 +52,7 @@ def set_views(data: DataModule, views: int | None) -> None:
     """Let training images repeat after so many epochs; None lets every epoch look different.
 
     Raises:
-        RecipeError: they cannot.
+        RecipeError: the data set's images do not repeat.
     """
     if isinstance(data, Viewed):
         data.views = views

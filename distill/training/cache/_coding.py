@@ -1,4 +1,4 @@
-"""Answers of a teacher as rows of bytes, all of one length, and back."""
+"""Outputs of a teacher as rows of bytes, all of one length, and back."""
 
 import math
 from abc import ABC, abstractmethod
@@ -19,12 +19,12 @@ DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float16, 
 
 @dataclass(frozen=True)
 class Coding(ABC):
-    """How the answers at one tap are kept.
+    """How the outputs at one tap are kept.
 
     Args:
-        shape: of one sample's answer.
-        live: the type in which the teacher answers.
-        kept: the type in which its answers are kept.
+        shape: of one sample's output.
+        live: the teacher's own dtype.
+        kept: the dtype of the rows.
     """
 
     shape: tuple[int, ...]
@@ -37,22 +37,22 @@ class Coding(ABC):
         """Bytes that one sample takes."""
 
     @abstractmethod
-    def _packed(self, answers: Tensor) -> Tensor: ...
+    def _packed(self, outputs: Tensor) -> Tensor: ...
 
     @abstractmethod
     def _unpacked(self, packed: Tensor) -> Tensor: ...
 
-    def encode(self, answers: Tensor) -> Rows:
+    def encode(self, outputs: Tensor) -> Rows:
         """
         Raises:
-            RecipeError: answers of another shape, or too large for the type in which they are kept.
+            RecipeError: outputs of another shape, or too large for ``kept``.
         """
-        if tuple(answers.shape[1:]) != self.shape:
-            raise RecipeError(f"they are of shape {self.shape} and {tuple(answers.shape[1:])}, but a cache needs one")
-        return self._packed(answers).cpu().numpy()
+        if tuple(outputs.shape[1:]) != self.shape:
+            raise RecipeError(f"they are of shape {self.shape} and {tuple(outputs.shape[1:])}, but a cache needs one")
+        return self._packed(outputs).cpu().numpy()
 
     def decode(self, rows: Rows, device: torch.device) -> Tensor:
-        """The answers as the teacher gave them, up to what ``kept`` and the coding lose."""
+        """The outputs as the teacher computed them, up to what ``kept`` and the coding lose."""
         return self._unpacked(torch.from_numpy(rows).to(device)).to(DTYPES[self.live])
 
     def to_json(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class Coding(ABC):
 
 @dataclass(frozen=True)
 class Whole(Coding):
-    """Every value, in the order in which the teacher's answers lie in memory: reading only widens them."""
+    """Every value, in the memory order of the teacher's outputs: reading only widens them."""
 
     channels_last: bool
 
@@ -77,8 +77,8 @@ class Whole(Coding):
     def nbytes(self) -> int:
         return math.prod(self.shape) * DTYPES[self.kept].itemsize
 
-    def _packed(self, answers: Tensor) -> Tensor:
-        ordered = answers.permute(0, 2, 3, 1) if self.channels_last else answers
+    def _packed(self, outputs: Tensor) -> Tensor:
+        ordered = outputs.permute(0, 2, 3, 1) if self.channels_last else outputs
         return _bytes(self._narrowed(ordered))
 
     def _unpacked(self, packed: Tensor) -> Tensor:
@@ -107,8 +107,8 @@ class TopK(Coding):
     def _index(self) -> torch.dtype:
         return torch.int16 if self.shape[0] <= torch.iinfo(torch.int16).max else torch.int32
 
-    def _packed(self, answers: Tensor) -> Tensor:
-        logits = answers.float()
+    def _packed(self, outputs: Tensor) -> Tensor:
+        logits = outputs.float()
         largest, classes = logits.topk(self.k, dim=1)
         rest = logits.scatter(1, classes, -torch.inf).logsumexp(dim=1, keepdim=True)
         values = self._narrowed(torch.cat([largest, rest], dim=1))
@@ -122,18 +122,18 @@ class TopK(Coding):
         return others.repeat(1, self.shape[0]).scatter(1, classes, values[:, :-1])
 
 
-def coding_for(answers: Tensor, kept: str, top_k: int | None) -> Coding:
-    """The coding of such answers.
+def coding_for(outputs: Tensor, kept: str, top_k: int | None) -> Coding:
+    """The coding of such outputs.
 
     Raises:
-        RecipeError: answers that are no floating-point numbers, or no logits of more than ``top_k`` classes.
+        RecipeError: outputs that are no floating-point numbers, or no logits of more than ``top_k`` classes.
     """
-    shape, live = tuple(answers.shape[1:]), str(answers.dtype).removeprefix("torch.")
+    shape, live = tuple(outputs.shape[1:]), str(outputs.dtype).removeprefix("torch.")
     if live not in DTYPES:
         raise RecipeError(f"they are of type {live}; a cache keeps {', '.join(DTYPES)}")
     if top_k is None:
-        last = answers.ndim == 4 and answers.is_contiguous(memory_format=torch.channels_last)
-        return Whole(shape, live, kept, channels_last=last and not answers.is_contiguous())
+        last = outputs.ndim == 4 and outputs.is_contiguous(memory_format=torch.channels_last)
+        return Whole(shape, live, kept, channels_last=last and not outputs.is_contiguous())
     if len(shape) != 1 or shape[0] <= top_k:
         raise RecipeError(f"they are of shape {shape}: cache.top_k={top_k} needs logits of more classes; leave it out")
     return TopK(shape, live, kept, k=top_k)

@@ -1,6 +1,6 @@
-"""What a cache belongs to, in words, kept beside it: one that belongs to something else is refused."""
+"""All that the outputs in a cache depend on, kept beside them: the cache of something else is refused."""
 
-import json
+import logging
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
@@ -10,20 +10,21 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from distill import __version__
-from distill.atomic import replacing
+from distill import __version__, sealed
 from distill.data import DataModule
 from distill.errors import RecipeError
 from distill.models.input_transform import InputTransform
 from distill.recipe.plain import plain
 from distill.recipe.schema import Recipe
 
+log = logging.getLogger(__name__)
+
 ELSEWHERE = ("root", "batch_size", "workers")
 """Settings of data sets that say where samples are read and how many at a time, not what they look like."""
 
 
 def cache_identity(recipe: Recipe, data: DataModule, teacher: nn.Module) -> dict[str, Any]:
-    """All that a teacher's answers depend on, as plain JSON."""
+    """All that a teacher's outputs depend on, as plain JSON."""
     assert recipe.cache
     return {
         "distill": __version__,
@@ -50,29 +51,39 @@ def fingerprint(network: nn.Module) -> str:
     return content.hexdigest()
 
 
-def acquire(folder: Path, belongs: Mapping[str, Any]) -> None:
-    """Make the folder a cache, or see that the cache in it is this one.
+def acquire(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Make the folder a cache, or check that the cache in it has this identity.
+
+    Outputs whose identity is lost with a damaged header are removed: nobody knows which teacher computed them.
 
     Raises:
-        RecipeError: it is another one, or the folder holds something else.
+        RecipeError: the cache has another identity, or the folder holds something else.
     """
     folder.mkdir(parents=True, exist_ok=True)
     header = folder / "cache.json"
     with FileLock(folder / ".lock"):
-        if not header.exists():
-            if others := sorted(path.name for path in folder.iterdir() if path.name[0] != "."):
-                raise RecipeError(f"{folder} is no cache, but holds '{others[0]}': name an empty cache.folder")
-            with replacing(header) as part:
-                part.write_text(json.dumps(belongs, indent=1))
-        found = _read(header)
-    names = [name for name in {**found, **belongs} if found.get(name) != belongs.get(name)]
+        damaged = False
+        try:
+            found = sealed.read(header)
+        except sealed.DamagedFileError as error:
+            log.warning("%s: the teacher's outputs are computed again", error)
+            found, damaged = None, True
+        if found is None:
+            _clear(folder, header, damaged)
+            sealed.write(header, identity)
+            found = dict(identity)
+    names = [name for name in {**found, **identity} if found.get(name) != identity.get(name)]
     if names:
-        differences = ", ".join(f"{name} is {belongs.get(name)}, there {found.get(name)}" for name in names)
-        raise RecipeError(f"the cache in {folder} belongs to something else ({differences}); name another cache.folder")
+        differences = ", ".join(f"{name} is {identity.get(name)}, there {found.get(name)}" for name in names)
+        raise RecipeError(f"the cache in {folder} is of something else ({differences}); name another cache.folder")
 
 
-def _read(header: Path) -> dict[str, Any]:
-    try:
-        return json.loads(header.read_text())
-    except ValueError:
-        raise RecipeError(f"{header} is damaged: remove the folder, and its answers are computed anew") from None
+def _clear(folder: Path, header: Path, damaged: bool) -> None:
+    """Remove the files of a cache that has no header."""
+    taps = list(folder.glob("*.rows"))
+    ours = {path.with_suffix(suffix) for path in taps for suffix in (".rows", ".checks", ".json")}
+    ours |= {header} if damaged or taps else set()
+    if others := sorted(path.name for path in folder.iterdir() if path.name[0] != "." and path not in ours):
+        raise RecipeError(f"{folder} is no cache, but holds '{others[0]}': name an empty cache.folder")
+    for path in ours:
+        path.unlink(missing_ok=True)

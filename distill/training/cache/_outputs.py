@@ -1,10 +1,9 @@
-"""One tap's answers on disk: a memory-mapped row for every view of every sample, and each row's checksum.
+"""One tap's outputs on disk: a memory-mapped row for every view of every sample, and each row's checksum.
 
-A checksum is written after its row and covers the very input that was answered. Rows that were never written, were cut
-short, were damaged, or answer another input are told from good ones by it, and are computed anew.
+A checksum is written after its row and covers the input too. It distinguishes good rows from those that were never
+written, were cut short, were damaged, or are the outputs for another input; these are computed again.
 """
 
-import json
 import os
 import zlib
 from collections.abc import Sequence
@@ -13,44 +12,52 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from distill.atomic import replacing
+from distill import sealed
 from distill.training.cache._coding import Coding, Rows, coding
 
 Positions = Int64[np.ndarray, " batch"]
 
 
-class Answers:
+class Outputs:
     """Opens the files that `reserve` made.
 
     Args:
         path: the files' common name, without a suffix.
         rows: how many there are.
+
+    Raises:
+        DamagedFileError: a file is missing, or is not what `reserve` made.
     """
 
     def __init__(self, path: Path, rows: int) -> None:
-        self.coding = coding(json.loads(_header(path).read_text()))
+        header = sealed.read(_header(path))
+        if header is None:
+            raise sealed.DamagedFileError(f"{_header(path)} is no header of a cache's file")
+        self.coding = coding(header)
+        _check_size(_data(path), rows * self.coding.nbytes)
+        _check_size(_checks(path), rows * np.dtype(np.uint32).itemsize)
         self.data = np.memmap(_data(path), np.uint8, "r+", shape=(rows, self.coding.nbytes))
         self.checks = np.memmap(_checks(path), np.uint32, "r+", shape=(rows,))
 
     def read(self, rows: Positions) -> Rows:
         return np.take(self.data, rows, axis=0)
 
-    def write(self, rows: Positions, inputs: Sequence[int], answers: Rows) -> None:
+    def write(self, rows: Positions, inputs: Sequence[int], encoded: Rows) -> None:
         self.checks[rows] = 0
-        self.data[rows] = answers
-        self.checks[rows] = _checksums(answers, inputs)
+        self.data[rows] = encoded
+        self.checks[rows] = _checksums(encoded, inputs)
 
     def written(self, rows: Positions) -> Bool[np.ndarray, " batch"]:
-        """Which rows somebody has written, be they good or not."""
+        """Which rows were ever written, good or damaged."""
         return self.checks[rows] != 0
 
     def intact(self, rows: Positions, inputs: Sequence[int]) -> Bool[np.ndarray, " batch"]:
-        """Which rows are whole and answer these inputs."""
+        """Which rows are whole and of these inputs."""
         return self.checks[rows] == _checksums(self.read(rows), inputs)
 
 
 def exists(path: Path) -> bool:
-    """Whether `reserve` came to its end here."""
+    """Whether `reserve` has finished here."""
     return _header(path).is_file()
 
 
@@ -69,17 +76,27 @@ def reserve(path: Path, coding: Coding, rows: int) -> None:
         _allocate(_data(path), rows * coding.nbytes)
         _allocate(_checks(path), rows * np.dtype(np.uint32).itemsize)
     except OSError:
-        _data(path).unlink(missing_ok=True)
-        _checks(path).unlink(missing_ok=True)
+        discard(path)
         raise
-    with replacing(_header(path)) as header:
-        header.write_text(json.dumps(coding.to_json()))
+    sealed.write(_header(path), coding.to_json())
+
+
+def discard(path: Path) -> None:
+    """Remove what `reserve` made; a process that has it open keeps its own view of it."""
+    for file in (_header(path), _data(path), _checks(path)):
+        file.unlink(missing_ok=True)
+
+
+def _check_size(path: Path, size: int) -> None:
+    found = path.stat().st_size if path.is_file() else None
+    if found != size:
+        raise sealed.DamagedFileError(f"{path} is {'missing' if found is None else f'{found} bytes and not {size}'}")
 
 
 def _allocate(path: Path, size: int) -> None:
     with path.open("wb") as file:
         if hasattr(os, "posix_fallocate"):
-            # In a file with holes, a disk that is full kills whoever writes to the map, without a word.
+            # Writing to the map of a file with holes kills the process on a full disk.
             os.posix_fallocate(file.fileno(), 0, size)
         else:
             file.truncate(size)

@@ -1,4 +1,4 @@
-"""A teacher's answers at its taps to every view of every training sample, in one folder."""
+"""A teacher's outputs at its taps for every view of every training sample, in one folder."""
 
 import logging
 import shutil
@@ -14,13 +14,14 @@ from jaxtyping import Bool
 from rich.filesize import decimal
 from torch import Tensor
 
+from distill import sealed
 from distill.batch import Batch
 from distill.console import console
 from distill.errors import DistillError, RecipeError
 from distill.recipe.schema import Cache
-from distill.training.cache import _outputs as _answers
+from distill.training.cache import _outputs
 from distill.training.cache._coding import Coding, coding_for
-from distill.training.cache._outputs import Answers, Positions
+from distill.training.cache._outputs import Outputs, Positions
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +29,10 @@ Which = Bool[np.ndarray, " batch"]
 
 
 class Store:
-    """Shared by all processes of a run and by runs: whoever misses an answer writes it, one file for every tap.
+    """Shared by processes and by runs: the one that misses an output writes it. One file for every tap.
 
     Args:
-        folder: one that `acquire` has found to be the right one.
+        folder: one that `acquire` has checked.
         paths: the taps.
         samples: of the training set.
         settings: the recipe's ``cache`` section.
@@ -41,14 +42,14 @@ class Store:
         self.folder, self.samples, self.settings = folder, samples, settings
         self.rows = samples * settings.views
         self.files = {path: folder / self._file_name(path) for path in paths}
-        self.taps: dict[str, Answers] = {}
+        self.taps: dict[str, Outputs] = {}
         self.trusted = np.zeros(self.rows, bool)
         self.warned = False
 
     def missing(self, batch: Batch) -> Which:
-        """Of which samples an answer is absent or damaged; each row is verified once in every process."""
+        """Of which samples an output is absent or damaged; each row is verified once in every process."""
         rows = self._rows(batch)
-        if not self.taps and all(map(_answers.exists, self.files.values())):
+        if not self.taps:
             self._open()
         doubtful = ~self.trusted[rows]
         if self.taps and doubtful.any():
@@ -56,7 +57,7 @@ class Store:
         return ~self.trusted[rows]
 
     def read(self, batch: Batch) -> dict[str, Tensor]:
-        """The answers to a batch of which none is missing, on the batch's device."""
+        """The outputs for a batch of which none is missing, on the batch's device."""
         rows = self._rows(batch)
         return {path: tap.coding.decode(tap.read(rows), batch.inputs.device) for path, tap in self.taps.items()}
 
@@ -64,20 +65,20 @@ class Store:
         """How much there is, and where."""
         return self._summary(tap.coding for tap in self.taps.values())
 
-    def write(self, batch: Batch, which: Which, answers: Mapping[str, Tensor]) -> None:
-        """Keep the answers to some samples of a batch.
+    def write(self, batch: Batch, which: Which, outputs: Mapping[str, Tensor]) -> None:
+        """Keep the outputs for some samples of a batch.
 
         Raises:
-            RecipeError: answers that cannot be kept.
+            RecipeError: outputs that cannot be kept.
             DistillError: there is no room for them.
         """
         if not self.taps:
-            self._reserve(answers)
+            self._reserve(outputs)
             self._open()
         rows, inputs = self._rows(batch)[which], _checksums(batch.inputs, which)
         for path, tap in self.taps.items():
             with _naming(path):
-                encoded = tap.coding.encode(answers[path][torch.from_numpy(which)])
+                encoded = tap.coding.encode(outputs[path][torch.from_numpy(which)])
             tap.write(rows, inputs, encoded)
         self.trusted[rows] = True
 
@@ -98,32 +99,47 @@ class Store:
         self.trusted[rows] = intact
         if not self.warned and (damaged := int((written & ~intact).sum())):
             self.warned = True
-            log.warning("the cache in %s is damaged, or its images changed: computing %d+ anew", self.folder, damaged)
+            log.warning(
+                "the cache in %s is damaged, or its images changed: %d or more outputs are computed again",
+                self.folder,
+                damaged,
+            )
 
     def _open(self) -> None:
-        self.taps = {path: Answers(file, self.rows) for path, file in self.files.items()}
+        """Open the files of all taps if all are there; a damaged one is removed, to be made again."""
+        if not all(map(_outputs.exists, self.files.values())):
+            return
+        with FileLock(self.folder / ".lock"):
+            opened: dict[str, Outputs] = {}
+            for path, file in self.files.items():
+                try:
+                    opened[path] = Outputs(file, self.rows)
+                except sealed.DamagedFileError as error:
+                    log.warning("%s: the teacher's outputs there are computed again", error)
+                    _outputs.discard(file)
+        self.taps = opened if len(opened) == len(self.files) else {}
 
-    def _reserve(self, answers: Mapping[str, Tensor]) -> None:
-        codings = {path: self._coding(path, answers[path]) for path in self.files}
+    def _reserve(self, outputs: Mapping[str, Tensor]) -> None:
+        codings = {path: self._coding(path, outputs[path]) for path in self.files}
         console.print(f"{'cache':<22} {self._summary(codings.values())}")
         with FileLock(self.folder / ".lock"):
-            absent = {path: coding for path, coding in codings.items() if not _answers.exists(self.files[path])}
-            need = sum(_answers.size(coding, self.rows) for coding in absent.values())
+            absent = {path: coding for path, coding in codings.items() if not _outputs.exists(self.files[path])}
+            need = sum(_outputs.size(coding, self.rows) for coding in absent.values())
             free = shutil.disk_usage(self.folder).free
             if need > free:
                 raise self._full(need, free)
             try:
                 for path, coding in absent.items():
-                    _answers.reserve(self.files[path], coding, self.rows)
+                    _outputs.reserve(self.files[path], coding, self.rows)
             except OSError as error:
                 raise self._full(need, free) from error
 
-    def _coding(self, path: str, answers: Tensor) -> Coding:
+    def _coding(self, path: str, output: Tensor) -> Coding:
         with _naming(path):
-            return coding_for(answers, self.settings.dtype, None if path else self.settings.top_k)
+            return coding_for(output, self.settings.dtype, None if path else self.settings.top_k)
 
     def _summary(self, codings: Iterable[Coding]) -> str:
-        total = sum(_answers.size(coding, self.rows) for coding in codings)
+        total = sum(_outputs.size(coding, self.rows) for coding in codings)
         views = "1 view" if self.settings.views == 1 else f"{self.settings.views} views"
         return f"{len(self.files)} taps x {views} x {self.samples:,} samples = {decimal(total)} in {self.folder}"
 
@@ -150,10 +166,10 @@ def _naming(path: str) -> Iterator[None]:
         yield
     except RecipeError as error:
         where = f"at '{path}'" if path else "at the output"
-        raise RecipeError(f"the teacher's answers {where} cannot be cached: {error}") from None
+        raise RecipeError(f"the teacher's outputs {where} cannot be cached: {error}") from None
 
 
 def _checksums(inputs: Tensor, which: Which) -> list[int]:
-    """Of each of these inputs, in whatever layout it lies in memory."""
+    """Of each of these inputs, in any memory layout."""
     chosen = inputs[torch.from_numpy(which)].flatten(1).contiguous().cpu()
     return [zlib.crc32(row) for row in chosen.view(torch.uint8).numpy()]

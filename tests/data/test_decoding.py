@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from distill.data.pictures import open_picture
+from distill.data.decoding import open_picture
 from distill.errors import DataError
 
 GREY = (np.arange(24 * 16).reshape(24, 16) % 256).astype(np.uint8)

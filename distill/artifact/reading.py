@@ -1,0 +1,278 @@
+"""Reads what `Artifact.save` wrote, and believes none of it.
+
+Sizes are checked before memory is asked for: the network is first built on the meta device, where tensors have shapes
+but no values, and what it needs is compared with what a file of that length may stand for. Then each tensor's shape is
+compared with the network's before it is decompressed. All that does not fit is an `ArtifactError` that names the file.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+from distill.artifact import file_format
+from distill.artifact.artifact import Artifact, Plan, state_of
+from distill.artifact.file_format import PACKED
+from distill.artifact.packed import Block
+from distill.artifact.step import Step
+from distill.artifact.storage import Record, Stored, from_record, validate
+from distill.errors import ArtifactError
+from distill.models.build import build_network
+from distill.registry import surgery
+
+PARAMETERS = 100_000
+"""Parameters and modules that a network may have: a depth of a billion is refused before the memory is gone."""
+IMPOSSIBLE = "has impossible content"
+
+
+def open_artifact(path: Path | str, allow: Collection[str] = ()) -> Artifact:
+    """Read an artifact's file; the network computes exactly what the saved one did.
+
+    Args:
+        path: the file.
+        allow: modules outside ``students`` and ``distill`` that may be imported to build the network.
+
+    Raises:
+        ArtifactError: the file is missing, truncated, altered or newer, needs code that is not allowed, has impossible
+            content, stands for more memory than a file of its length may, or its network is no longer built as it was.
+    """
+    size, file = _read(Path(path), allow)
+    head = file.head
+    with _blamed_on(path, "does not fit the network it names, as that is built now"):
+        expected = _shapes(head, allow)
+        if expected is not None:
+            _check_size(sum(kind.itemsize * prod(shape) for shape, kind in expected.values()), size)
+            _check_names(file.names, expected)
+            for name, (shape, kind) in expected.items():
+                file.check(name, shape, kind)
+        model = _build(head, allow)
+        stored = _fill(model, file)
+        history = tuple(Step.from_json(row) for row in head["history"])
+        plans = tuple(Plan(**plan) for plan in head["plans"])
+    return Artifact(model.eval(), stored, history, head["network"], plans, head["about"], file.block is not None)
+
+
+def load(path: Path | str, allow: Collection[str] = ()) -> nn.Module:
+    """The network of an artifact, ready to run. See `open_artifact`."""
+    return open_artifact(path, allow).model
+
+
+def read_tensor(path: Path | str, name: str, allow: Collection[str] = ()) -> Tensor:
+    """One parameter or buffer of an artifact, by its name in the network; no other is decoded, and no network built.
+
+    Raises:
+        ArtifactError: as `open_artifact`, or there is no such tensor.
+    """
+    size, file = _read(Path(path), allow)
+    with _blamed_on(path, IMPOSSIBLE):
+        if name not in file.names:
+            raise ValueError(f"there is no tensor '{name}'; there are: {', '.join(file.names)}")
+        settings, parts = file.record(name, file_format.memory_limit(size))
+        return parts[""] if settings is None else from_record(settings, parts).decode()
+
+
+class File:
+    """The tensors of an artifact's file, by their names in the network."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], head: Mapping[str, Any]) -> None:
+        self.head, self.tensors = head, tensors
+        encoded = set(tensors) == {PACKED} and "forms" not in head
+        self.block = Block(tensors[PACKED].numpy().tobytes()) if encoded else None
+        self.forms = {} if self.block else {name: form["settings"] for form in head["forms"] for name in form["of"]}
+        parts = {name: name.rpartition("/")[0] for name in tensors}
+        self.names = (
+            list(self.block.entries)
+            if self.block
+            else list(dict.fromkeys(parts[name] if parts[name] in self.forms else name for name in tensors))
+        )
+
+    def settings(self) -> list[Any]:
+        """Of all storage formats in the file."""
+        entries = self.block.entries.values() if self.block else ()
+        return [*self.forms.values(), *(entry.settings for entry in entries)]
+
+    def check(self, name: str, shape: tuple[int, ...], kind: torch.dtype) -> None:
+        """Refuse a tensor of another shape, or one whose parts would take far more memory than it.
+
+        Raises:
+            ValueError: it is one.
+        """
+        if self.block is None:
+            found = self.tensors[name].shape if name in self.tensors else shape
+        else:
+            entry = self.block.entries[name]
+            found = entry.parts[0].shape if entry.settings is None else shape
+            if sum(part.nbytes for part in entry.parts) > 4 * prod(shape) * kind.itemsize + 2**16:
+                raise ValueError(f"the parts of tensor '{name}' are larger than the tensor")
+        if tuple(found) != shape:
+            raise ValueError(f"tensor '{name}' is {tuple(found)} in the file and {shape} in the network")
+
+    def record(self, name: str, limit: int) -> Record:
+        """Settings and parts of one tensor, which take no more bytes than ``limit``."""
+        if self.block is not None:
+            if sum(part.nbytes for part in self.block.entries[name].parts) > limit:
+                raise ValueError(f"tensor '{name}' stands for more than {limit} bytes")
+            return self.block.read(name)
+        if name not in self.forms:
+            return None, {"": self.tensors[name]}
+        prefix = f"{name}/"
+        parts = {key.removeprefix(prefix): t for key, t in self.tensors.items() if key.startswith(prefix)}
+        return self.forms[name], parts
+
+
+def _read(path: Path, allow: Collection[str]) -> tuple[int, File]:
+    """The file's size and content, checked as far as this needs no network."""
+    tensors, head = file_format.read(path)
+    with _blamed_on(path, IMPOSSIBLE):
+        _check_head(head)
+        file = File(tensors, head)
+        for names in ([plan["hook"] for plan in head["plans"]], _texts(file.settings())):
+            _refuse_outside(names, allow)
+        return path.stat().st_size, file
+
+
+@contextmanager
+def _blamed_on(path: Path | str, fault: str) -> Iterator[None]:
+    """Whatever goes wrong with a file's content is an error of the file: builders and storage formats run on data that
+    anybody may have written, and raise what they like."""
+    try:
+        yield
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from error
+    except Exception as error:
+        why = str(error).partition("\n")[0] or type(error).__name__
+        raise ArtifactError(f"{path} {fault}: {why}") from error
+
+
+def _check_head(head: Mapping[str, Any]) -> None:
+    """Types of the plain data, as deep as this module reads it."""
+    plans: Any = head.get("plans")
+    history: Any = head.get("history")
+    fine = (
+        _is_dict(head.get("network"))
+        and isinstance(head["network"].get("name"), str)
+        and _is_dict(head.get("about"))
+        and _are_dicts(plans)
+        and all(plan.keys() == {"hook", "layers"} and isinstance(plan["hook"], str) for plan in plans)
+        and all(_is_dict(plan["layers"]) and _are_dicts(list(plan["layers"].values())) for plan in plans)
+        and _are_dicts(history)
+        and _are_dicts(head.get("forms", []))
+        and all(_is_dict(f.get("settings")) and isinstance(f.get("of"), list) for f in head.get("forms", []))
+        and all(isinstance(name, str) for f in head.get("forms", []) for name in f["of"])
+    )
+    if not fine:
+        raise ValueError("its header has other fields")
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _are_dicts(values: Any) -> bool:
+    return isinstance(values, list) and all(map(_is_dict, values))
+
+
+def _build(head: Mapping[str, Any], allow: Collection[str]) -> nn.Module:
+    model = build_network(head["network"], allow)
+    for plan in head["plans"]:
+        model = surgery.find(plan["hook"])(model, plan["layers"])
+    return model
+
+
+def _shapes(head: Mapping[str, Any], allow: Collection[str]) -> dict[str, tuple[tuple[int, ...], torch.dtype]] | None:
+    """Shapes and types of the network's tensors, found without memory; None where a builder reads values."""
+    try:
+        with torch.device("meta"), _few_parameters():
+            state = state_of(_build(head, allow))
+    except (NotImplementedError, RuntimeError) as error:
+        if "meta" in str(error):
+            return None
+        raise
+    return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in state.items()}
+
+
+@contextmanager
+def _few_parameters() -> Iterator[None]:
+    count = 0
+
+    def more(*_: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > PARAMETERS:
+            raise ValueError(f"a network of more than {PARAMETERS} parameters and modules")
+
+    register: tuple[Callable[..., Any], ...] = (
+        torch_module.register_module_parameter_registration_hook,
+        torch_module.register_module_module_registration_hook,
+    )
+    handles = [some(more) for some in register]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _check_size(needed: int, size: int) -> None:
+    if needed > (limit := file_format.memory_limit(size)):
+        raise ArtifactError(
+            f"its network takes {needed / 2**20:,.0f} MiB, "
+            f"but a file of {size:,} bytes may stand for {limit / 2**20:,.0f} MiB"
+        )
+
+
+def _check_names(found: Iterable[str], expected: Collection[str]) -> None:
+    found = set(found)
+    if differ := sorted(found ^ set(expected)):
+        where = "missing in the network" if differ[0] in found else "missing in the file"
+        raise ValueError(f"tensor '{differ[0]}' is {where}")
+
+
+@torch.no_grad()
+def _fill(model: nn.Module, file: File) -> dict[str, Stored]:
+    """Give the model's tensors their values; returns the compact forms."""
+    state = state_of(model)
+    _check_names(file.names, state)
+    stored: dict[str, Stored] = {}
+    for name, tensor in state.items():
+        file.check(name, tuple(tensor.shape), tensor.dtype)
+        settings, parts = file.record(name, 4 * tensor.nbytes + 2**16)
+        if settings is None:
+            tensor.copy_(parts[""])
+            continue
+        stored[name] = from_record(settings, parts)
+        validate(stored[name], tuple(tensor.shape))
+        tensor.copy_(_of_shape(stored[name].decode(), name, tensor))
+    return stored
+
+
+def _of_shape(values: Tensor, name: str, tensor: Tensor) -> Tensor:
+    if values.shape != tensor.shape:
+        raise ValueError(
+            f"tensor '{name}' is {tuple(values.shape)} in the file and {tuple(tensor.shape)} in the network"
+        )
+    return values
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every string in plain data."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
+
+
+def _refuse_outside(names: Iterable[str], allow: Collection[str]) -> None:
+    for name in names:
+        module, colon, _ = name.partition(":")
+        if colon and module not in allow:
+            raise ArtifactError(
+                f"the artifact needs '{name}', code from outside; "
+                f"if you trust it, pass allow=['{module}'] or --allow {module}"
+            )

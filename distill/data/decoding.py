@@ -1,0 +1,124 @@
+"""Picture files, upright and in 8 bits: decoded as a person sees them, or refused."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image
+from PIL.ImageFile import ImageFile
+
+from distill.errors import DataError
+
+ORIENTATION: Final = 0x0112
+"""The Exif tag that says how the camera was held: Exif 2.32, section 4.6.4 A."""
+UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+STILL: Final = ("MPO", "PSD")
+"""Formats whose first frame is the whole picture: phones store a depth map or a second eye after it, PSD its layers."""
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
+"""TIFF tags. Photometric 0: white is zero, sample format 2: signed. TIFF 6.0, sections 8 and 19."""
+UINT16, UINT32 = 2**16 - 1, 2**32 - 1
+
+
+def open_picture(path: str | Path) -> Image.Image:
+    """The picture in a file, in mode RGB, or L where it is grey.
+
+    It is turned upright as its Exif orientation says. Values of 16 and 32 bits are scaled by the range of their type,
+    floats by the range from 0 to 1; transparent pixels show white behind them.
+
+    Raises:
+        DataError: the file is missing, damaged, an animation, or holds values without a defined black and white.
+    """
+    try:
+        with Image.open(path) as file:
+            if file.format not in STILL and getattr(file, "is_animated", False):
+                frames = getattr(file, "n_frames", "several")
+                raise DataError(f"{shown(path)} holds {frames} frames, not one picture; keep one of them")
+            file.load()
+            picture, orientation = _opaque(file), _orientation(file)
+            return picture.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else picture
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's readers of damaged files fail in many ways
+        raise DataError(f"{shown(path)} is no readable picture ({_reason(error)}); replace or remove it") from None
+
+
+def check_header(path: str | Path) -> None:
+    """Reads the first bytes of a picture file: enough to see that it is one, and of what size.
+
+    Raises:
+        DataError: it is missing or no picture.
+    """
+    try:
+        with Image.open(path):
+            pass
+    except Exception as error:
+        raise DataError(f"{shown(path)} is no readable picture ({_reason(error)}); replace or remove it") from None
+
+
+def shown(path: str | bytes | Path) -> str:
+    """A path as text that can be printed, also where its bytes are not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _orientation(file: Image.Image) -> int | None:
+    try:
+        return file.getexif().get(ORIENTATION)
+    except Exception:  # damaged Exif data says nothing about the pixels
+        return None
+
+
+def _opaque(file: ImageFile) -> Image.Image:
+    """The picture in mode RGB or L, over white."""
+    if file.mode == "F" or file.mode.startswith("I"):
+        return _in_bytes(file)
+    grey = file.mode in ("1", "L", "La", "LA")
+    if not file.has_transparency_data:
+        return file.convert("L" if grey else "RGB")
+    layered = file.convert("LA" if grey else "RGBA")
+    picture = Image.new("L" if grey else "RGB", file.size, "white")
+    picture.paste(layered.convert(picture.mode), mask=layered.getchannel("A"))
+    return picture
+
+
+def _in_bytes(file: ImageFile) -> Image.Image:
+    """Grey values of more than 8 bits, scaled to 8."""
+    name, values, white = shown(file.filename), np.asarray(file), _white(file)
+    if white == UINT32:
+        values = values.view(np.uint32)
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= white):  # also where one of them is NaN
+        raise DataError(f"{name} holds values from {low} to {high}, but black is 0 and white {white}: scale them")
+    if white > UINT16 and 0 < high <= UINT16:
+        raise DataError(f"{name} holds values up to {high}, but white is {white}: save it with 8 or 16 bits")
+    scaled = (values * (255.0 / white)).round().astype(np.uint8)
+    tags = getattr(file, "tag_v2", {})
+    if tags.get(PHOTOMETRIC) == 0:
+        scaled = 255 - scaled
+    if (transparent := file.info.get("transparency")) is not None:
+        scaled[values == transparent] = 255
+    return Image.fromarray(scaled)
+
+
+def _white(file: ImageFile) -> int:
+    """The largest value of the type that the file stores."""
+    if file.mode == "F":
+        return 1
+    if tags := getattr(file, "tag_v2", None):
+        signed = tags.get(SAMPLE_FORMAT, (1,))[0] == 2
+        return 2 ** (tags[BITS_PER_SAMPLE][0] - signed) - 1
+    if file.mode != "I" or file.format == "PPM":  # Pillow scales every PGM of more than 8 bits to 16
+        return UINT16
+    raise DataError(f"{shown(file.filename)} holds integers of 32 bits without a defined white; save it with 8 or 16")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

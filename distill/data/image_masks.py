@@ -1,0 +1,138 @@
+"""Any folder of pictures and of masks, one class for each pixel: for segmentation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision import tv_tensors
+
+from distill.data import data
+from distill.data._sample_data import SampleData, crop_and_flip, photographs
+from distill.data._samples import Sample
+from distill.data._scan import check_once, pictures_below
+from distill.data.decoding import open_picture, shown
+from distill.data.pictures import file_identity, split_folders
+from distill.errors import DataError, RecipeError
+from distill.ranges import Count, Fraction, HeldOut, Index
+
+IGNORED = 255
+"""In a mask: pixels without a class, as in PASCAL VOC."""
+
+
+@dataclass(frozen=True)
+class MaskedPictures:
+    """Pictures, each with a mask of its size."""
+
+    root: Path
+    pairs: Sequence[tuple[Path, Path]]
+    num_classes: int
+    classes: None = None
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def read(self, position: int) -> Sample:
+        """The label is a tv_tensors.Mask (height, width) of uint8."""
+        picture, mask = self.pairs[position]
+        return _fitting(picture, open_picture(picture), mask, read_mask(mask, self.num_classes))
+
+    def identity(self, position: int) -> bytes:
+        return b"\t".join(file_identity(self.root, path) for path in self.pairs[position])
+
+    def check(self, position: int) -> None:
+        """Raises: DataError: the picture or the mask is damaged, or they do not fit each other."""
+        self.read(position)
+
+
+@data("image_masks")
+class ImageMasks(SampleData):
+    """``root/images/x.jpg`` with ``root/masks/x.png``, in sub-folders too; labels of a batch are int64 (batch, height,
+    width), 255 where a pixel has no class.
+
+    Masks hold the number of a class for each pixel, as grey values or as indices of a palette. A fraction is held out
+    as the test set, and one of the others for validation. Where ``root`` holds the folders 'train' and 'test', and
+    perhaps 'val', each of them with 'images' and 'masks', those are the splits.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        root: Path,
+        classes: list[str],
+        batch_size: Count = 16,
+        val: HeldOut = 0.1,
+        test: HeldOut = 0.1,
+        limit: Count | None = None,
+        image_size: Count = 256,
+        crop: bool = True,
+        smallest_crop: Fraction = 0.25,
+        flip: bool = True,
+        workers: Index = 4,
+    ) -> None:
+        if not 1 < len(classes) <= IGNORED or len(set(classes)) < len(classes):
+            raise RecipeError(f"data.classes={classes}: 2 to {IGNORED} different names, by the numbers in masks")
+        root = root.expanduser()
+        folders = split_folders(root)
+        parts = {part: MaskedPictures(root, _pairs(folder), len(classes)) for part, folder in folders.items()}
+        for reader in parts.values():
+            files = [path for pair in reader.pairs for path in pair]
+            check_once(f"masks of {len(classes)} classes", range(len(reader)), reader.check, files)
+        info = photographs(image_size, tuple(classes))
+        super().__init__(
+            seed,
+            dict(parts),
+            info=info,
+            augmentation=crop_and_flip(info, smallest_crop if crop else None, flip),
+            val=val,
+            test=test,
+            limit=limit,
+            batch_size=batch_size,
+            workers=workers,
+        )
+
+
+def read_mask(path: Path, num_classes: int) -> tv_tensors.Mask:
+    """The class of each pixel, uint8 (height, width); 255 where there is none.
+
+    Raises:
+        DataError: the file is damaged, in colours, or holds a number that is no class.
+    """
+    try:
+        with Image.open(path) as file:
+            mode, values = file.mode, np.array(file)
+    except Exception as error:  # Pillow's readers of damaged files fail in many ways
+        raise DataError(f"{shown(path)} is no readable mask ({error}); replace or remove it") from None
+    if values.ndim != 2 or values.dtype.kind == "f":
+        raise DataError(f"{shown(path)} is of mode {mode}: a mask holds one number a pixel, grey or by a palette")
+    if wrong := [
+        number for number in np.unique(values).tolist() if number != IGNORED and not 0 <= number < num_classes
+    ]:
+        raise DataError(f"{shown(path)}: class {wrong[0]} of {num_classes}; pixels without a class are {IGNORED}")
+    return tv_tensors.Mask(torch.from_numpy(values.astype(np.uint8)))
+
+
+def _fitting(picture_path: Path, picture: Image.Image, mask_path: Path, mask: tv_tensors.Mask) -> Sample:
+    height, width = mask.shape
+    if picture.size != (width, height):
+        size = f"{picture.width}x{picture.height}"
+        raise DataError(f"{shown(mask_path)} is of {width}x{height} pixels, but {shown(picture_path)} of {size}")
+    return Sample((picture,), mask)
+
+
+def _pairs(folder: Path) -> list[tuple[Path, Path]]:
+    """Pictures with the masks of the same name, whatever its ending."""
+    images, masks = folder / "images", folder / "masks"
+    if not images.is_dir() or not masks.is_dir():
+        raise DataError(f"{folder} should hold 'images' and 'masks', each with files of the same names")
+    by_name = {path.relative_to(masks).with_suffix(""): path for path in pictures_below(masks)}
+    pictures = pictures_below(images)
+    for path in pictures:
+        if path.relative_to(images).with_suffix("") not in by_name:
+            raise DataError(f"{shown(path)} has no mask of its name in {masks}")
+    if not pictures:
+        raise DataError(f"{images} holds no pictures")
+    return [(path, by_name[path.relative_to(images).with_suffix("")]) for path in pictures]

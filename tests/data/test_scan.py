@@ -1,0 +1,116 @@
+"""Folders of pictures as they are found on disks: links, loops, names of other encodings, damaged files."""
+
+import os
+
+import pytest
+from PIL import Image
+from torchvision.datasets import ImageFolder as Reference
+
+from distill.data import data
+from distill.data._scan import check_headers, pictures_below
+from distill.errors import DataError, RecipeError
+from tests.data import tiny
+
+folder = data.find("image_folder")
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tiny.pictures(tmp_path / "root")
+
+
+def make(root, **settings):
+    return folder(0, root=root, **{"image_size": 16, "batch_size": 4, "workers": 0, **settings})
+
+
+def test_pictures_come_in_the_order_of_torchvision(root):
+    """Splits and views depend on positions, so the order is part of what a seed means."""
+    for name in ("train/cat/b/1.jpg", "train/cat/a.b/2.jpg", "train/cat/a/B.JPG", "train/dog/x.jpeg"):
+        (root / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(root / name)
+    (root / "train/cat/notes.txt").write_text("no picture")
+    reader = make(root).train.reader
+    expected = Reference(root / "train").samples
+    assert list(zip(map(str, reader.files), reader.classes.tolist(), strict=True)) == expected
+
+
+def test_links_to_files_and_folders_are_followed(root, tmp_path):
+    tiny.plain_pictures(tmp_path / "elsewhere", 4)
+    (root / "train/cat/link.png").symlink_to(tmp_path / "elsewhere/0.png")
+    (root / "train/cat/more").symlink_to(tmp_path / "elsewhere")
+    assert len(make(root, val=0.0).train) == 10 + 1 + 4
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("nowhere.jpg", r"cat/link\.jpg is a link that cannot be followed \(No such file or directory\); remove it"),
+        ("link.jpg", r"cat/link\.jpg is a link that cannot be followed \(Too many levels of symbolic links\)"),
+        ("../../train", r"is a link back to a folder that it is in; remove it"),
+        (".", r"cat/link\.jpg is a link back to a folder that it is in"),
+    ],
+)
+def test_links_that_lead_nowhere_or_back_are_named(root, target, message):
+    (root / "train/cat/link.jpg").symlink_to(target)
+    with pytest.raises(DataError, match=message):
+        make(root)
+
+
+def test_a_class_whose_name_is_not_utf_8_is_named(root):
+    (root / "train" / os.fsdecode(b"caf\xe9")).mkdir()
+    with pytest.raises(DataError, match=r"train/caf\\xe9: the name of this folder is not UTF-8; rename it") as captured:
+        make(root)
+    str(captured.value).encode()
+
+
+def test_a_file_whose_name_is_not_utf_8_is_read_and_can_be_named(root):
+    path = (root / "train/cat/0.jpg").rename(root / "train/cat" / os.fsdecode(b"caf\xe9.jpg"))
+    module = make(root)
+    module.fingerprint()
+    path.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"cat/caf\\xe9.jpg is no readable picture") as captured:
+        make(root)
+    str(captured.value).encode()
+
+
+def test_a_single_class_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"train holds one class folder, 'cat': classification needs at least two"):
+        make(tiny.pictures(tmp_path / "one", classes=("cat",)))
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_damaged_header_is_found_before_training(root, part):
+    (root / part / "dog/3.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=rf"{root}/{part}/dog/3\.jpg is no readable picture"):
+        make(root)
+
+
+def test_headers_are_read_once_while_files_stay_as_they_are(root, monkeypatch):
+    files, read = pictures_below(root), []
+    monkeypatch.setattr("distill.data._scan.check_header", read.append)
+    check_headers(files)
+    assert sorted(read) == sorted(files)
+    check_headers(files)
+    assert len(read) == len(files)
+    Image.new("RGB", (9, 9)).save(files[0])
+    check_headers(files)
+    assert len(read) == 2 * len(files)
+
+
+def test_a_home_that_cannot_be_written_is_no_error(root, tmp_path):
+    (tmp_path / "home").write_text("a file where a folder should be")
+    assert len(make(root).test) == 10
+
+
+def test_an_unlabelled_folder_is_split_once_and_for_all(tmp_path):
+    tiny.plain_pictures(tmp_path / "plain")
+    settings = {"root": tmp_path / "plain", "image_size": 16, "workers": 0, "val": 0.25, "test": 0.2}
+    module, other = (data.find("pictures")(seed, **settings) for seed in (0, 1))
+    assert [len(source) for source in (module.train, module.val, module.test)] == [12, 4, 4]
+    assert module.fingerprint() == other.fingerprint()
+    assert [batch.labels for batch in module.train_dataloader()] == [None]
+    with pytest.raises(RecipeError, match=r"data\.test=0\.0 of 20 samples"):
+        data.find("pictures")(0, **settings | {"test": 0.0})
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty \(data.root\) holds no pictures to train with"):
+        data.find("pictures")(0, **settings | {"root": tmp_path / "empty"})

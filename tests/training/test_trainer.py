@@ -1,0 +1,83 @@
+"""What a machine lacks is said before anything is trained; batch norms share their statistics where they can."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from distill.errors import RecipeError
+from distill.training import batch_norms, trainer
+from distill.training.trainer import build_trainer, require_trainer
+from tests.nets import ConvNet
+
+CPU = {"accelerator": "cpu"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"precision": "16-mixed", **CPU}, "CPUs do not compute with precision=16-mixed: choose bf16-mixed"),
+        ({"precision": 16, **CPU}, "CPUs do not compute with precision=16"),
+        ({"precision": "float8"}, "Precision 'float8' is invalid"),
+        ({"accelerator": "abacus"}, "invalid accelerator name"),
+        ({"strategy": "fsdp", **CPU}, "requires a GPU"),
+        ({"strategy": "dpd"}, "invalid strategy name"),
+        ({"devices": 99, **CPU}, "devices=99 are that many processes, but this machine has 4 CPU cores .* at most 4"),
+        ({"devices": 0, **CPU}, "devices"),
+        ({"num_nodes": 0}, "num_nodes"),
+        ({"limit_train_batches": 7.5}, "limit_train_batches"),
+    ],
+)
+def test_what_this_machine_cannot_do_is_one_line(
+    settings: dict[str, Any], complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "cores", lambda: 4)
+    with pytest.raises(RecipeError, match=f"at trainer: .*{complaint}") as raised:
+        require_trainer(settings)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named() -> None:
+    with pytest.raises(RecipeError, match="at trainer: .*gpu"):
+        require_trainer({"accelerator": "gpu"})
+
+
+def two(device: str) -> Any:
+    """A Trainer of two processes; ``device`` stands for the one that it would compute on."""
+    made = build_trainer({"devices": 2, "strategy": "ddp", **CPU}, logger=False)
+    made.strategy.root_device = torch.device(device)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def settable_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytorch_lightning.strategies import DDPStrategy
+
+    monkeypatch.setattr(DDPStrategy, "root_device", torch.device("cpu"))
+
+
+def kinds(net: nn.Module) -> set[type]:
+    return {type(module) for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)}
+
+
+def test_on_gpus_batch_norms_are_synchronized_while_they_train_and_stay_the_same_objects() -> None:
+    net = ConvNet()
+    before = dict(net.named_modules())
+    with batch_norms.synchronized([net], two("cuda"), None):
+        assert kinds(net) == {nn.SyncBatchNorm}
+        assert dict(net.named_modules()) == before
+    assert kinds(net) == {nn.BatchNorm2d}
+    assert vars(net.stage1[1]).keys() == vars(ConvNet().stage1[1]).keys()
+
+
+@pytest.mark.parametrize(("device", "wanted", "lines"), [("cpu", None, 1), ("cpu", False, 0), ("cuda", False, 0)])
+def test_elsewhere_they_are_not_and_it_is_said(
+    device: str, wanted: bool | None, lines: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch_norms._warn_once.cache_clear()
+    net = ConvNet()
+    with batch_norms.synchronized([net], two(device), wanted):
+        assert kinds(net) == {nn.BatchNorm2d}
+    assert len([line for line in caplog.messages if "each process's own share" in line]) == lines
