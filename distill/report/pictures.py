@@ -10,7 +10,7 @@ from plotly.offline import get_plotlyjs
 from distill.report.content import Report
 from distill.report.figures import bars, matrix
 from distill.report.rows import title
-from distill.report.style import colour, styled
+from distill.report.style import LINE, colour, styled
 from distill.report.trade_off import by_latency, by_size, latency
 
 DASHES = ("solid", "dot", "dash", "dashdot", "longdash", "longdashdot")
