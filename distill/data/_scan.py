@@ -50,7 +50,9 @@ def check_headers(paths: Sequence[Path]) -> None:
     check_once("headers", paths, check_header, paths)
 
 
-def check_once(what: str, items: Sequence[T], check: Callable[[T], None], files: Iterable[Path]) -> None:
+def check_once(
+    what: str, items: Sequence[T], check: Callable[[T], None], files: Iterable[Path], threads: int = READERS
+) -> None:
     """Checks every item, in parallel; not again while the files that it was done for keep their names, sizes and times.
 
     Args:
@@ -58,6 +60,7 @@ def check_once(what: str, items: Sequence[T], check: Callable[[T], None], files:
         items: what to check.
         check: raises DataError where an item is damaged.
         files: what the items are read from.
+        threads: 1 where ``check`` cannot be called by several at once.
 
     Raises:
         DataError: an item or a file is damaged or missing.
@@ -72,7 +75,7 @@ def check_once(what: str, items: Sequence[T], check: Callable[[T], None], files:
     checked = Path.home() / ".cache" / "distill" / "checked" / listing.hexdigest()
     if checked.exists():
         return
-    with ThreadPoolExecutor(READERS) as readers:
+    with ThreadPoolExecutor(threads) as readers:
         for _ in readers.map(check, items):
             pass
     try:
