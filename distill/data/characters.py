@@ -152,7 +152,8 @@ def drawn(face: Face, character: str, size: int) -> Image.Image:
 
 @lru_cache(maxsize=128)
 def _font(face: Face, pixels: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.truetype(str(face.path), pixels, face.member) if face.path else ImageFont.load_default(pixels)
+    # Not ImageFont.truetype: in place of a damaged file it opens a font of the system that has the same name.
+    return ImageFont.FreeTypeFont(face.path, pixels, face.member) if face.path else ImageFont.load_default(pixels)
 
 
 def _faces(root: Path | None, name: Set) -> list[Face]:
@@ -180,7 +181,7 @@ def _face(path: Path, strict: bool) -> Face | None:
     try:
         for index in count() if path.suffix.lower() == ".ttc" else (0,):
             try:
-                names.append(str(ImageFont.truetype(str(path), 16, index).getname()[0]))
+                names.append(str(ImageFont.FreeTypeFont(path, 16, index).getname()[0]))
             except OSError:
                 if index == 0:
                     raise
