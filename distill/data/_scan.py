@@ -24,8 +24,8 @@ def pictures_below(folder: Path) -> list[Path]:
     Raises:
         DataError: a folder cannot be read, a link leads nowhere or back to a folder that it is in.
     """
-    found = sorted(_walk(folder, ()), key=lambda path: (str(path.parent), path.name))
-    return [path for path in found if path.name.lower().endswith(IMG_EXTENSIONS)]
+    found = sorted(_walk(folder, ()))
+    return [Path(parent, name) for parent, name in found if name.lower().endswith(IMG_EXTENSIONS)]
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -85,17 +85,17 @@ def check_once(
         return
 
 
-def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
+def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, str]]:
+    """Folder and name of every file."""
     status = folder.stat()
     this = (status.st_dev, status.st_ino)
     if this in above:
         raise DataError(f"{shown(folder)} is a link back to a folder that it is in; remove it")
     for entry in _entries(folder):
-        path = Path(entry.path)
         if _is_folder(entry):
-            yield from _walk(path, (*above, this))
+            yield from _walk(Path(entry.path), (*above, this))
         else:
-            yield path
+            yield str(folder), entry.name
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
