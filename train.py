@@ -2,7 +2,7 @@
 
 import sys
 
-from distill.cli.terminal import train
+from distill.cli.train import train
 
 if __name__ == "__main__":
     sys.exit(train(sys.argv[1:]))

@@ -23,7 +23,7 @@ import torch
 from plotly import graph_objects as go
 from torch import nn
 
-from distill.cli.terminal import quiet_libraries
+from distill.console import quiet_libraries
 from distill.data.fashion_mnist import FashionMNIST
 from distill.measure.evaluation import score
 from distill.pipeline.build import build_distiller, initial_artifact

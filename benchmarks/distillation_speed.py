@@ -25,8 +25,7 @@ import torch
 from benchmarks._memory import peak_mb
 from benchmarks._ways import Cached, Run, bare, ours, torchdistill
 from benchmarks._work import Workload
-from distill.cli.terminal import quiet_libraries
-from distill.console import console
+from distill.console import console, quiet_libraries
 
 Way = Callable[[Workload], Run]
 

@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Sequence
 
 from distill.artifact.step import Step
-from distill.cli.terminal import quiet_libraries
+from distill.console import quiet_libraries
 from distill.pipeline.run import run
 from distill.recipe.loading import load
 

@@ -3,16 +3,21 @@
 The public names are imported on first use, so that ``students`` can be used with nothing but torch installed.
 """
 
+import os
 from importlib import import_module
 from typing import Any
 
+# ONNX Runtime opens a telemetry client while it is imported, unless this is set before.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 __version__ = "0.1.0"
-__all__ = ["Artifact", "load", "load_recipe", "run"]
+__all__ = ["Artifact", "load", "load_recipe", "predict", "run"]
 
 _PUBLIC = {
     "Artifact": ("distill.artifact", "Artifact"),
     "load": ("distill.artifact", "load"),
     "load_recipe": ("distill.recipe.loading", "load"),
+    "predict": ("distill.pipeline.predict", "predict"),
     "run": ("distill.pipeline.run", "run"),
 }
 

@@ -3,13 +3,12 @@
 import logging
 import os
 import warnings
-from importlib import import_module
 
 from rich.console import Console
 from rich.logging import RichHandler
 
 console = Console(quiet=os.environ.get("LOCAL_RANK", "0") != "0", highlight=False, soft_wrap=True)
-if not console.is_terminal:
+if not console.is_terminal and "COLUMNS" not in os.environ:
     console.width = 120  # output to a file is not cut to 80 columns
 
 
@@ -17,8 +16,7 @@ def quiet_libraries(*, debug: bool = False) -> None:
     """Show our own log lines, with ``debug`` all of them; hide tips and notes of libraries."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_handler()])
     logging.getLogger("distill").setLevel(logging.DEBUG if debug else logging.INFO)
-    for name in ("pytorch_lightning", "lightning_fabric"):  # each brings its own handlers
-        import_module(name)
+    for name in ("pytorch_lightning", "lightning_fabric"):  # where they are imported already, each has its own handlers
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
     for message in (

@@ -9,6 +9,9 @@ from typing import Annotated, Any
 
 from distill.errors import RecipeError
 
+SHOWN = 24
+"""Characters of a number in a message: whole numbers of YAML have no bound."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
@@ -26,7 +29,7 @@ class Range:
             RecipeError: the number is outside; the message begins with ``place``.
         """
         if value is not None and value not in self:
-            raise RecipeError(f"{place} is {value}, but must be {self}")
+            raise RecipeError(f"{place} is {str(value)[:SHOWN]}, but must be {self}")
 
     def __contains__(self, value: float) -> bool:
         return (

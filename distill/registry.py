@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from distill import signatures, source
 from distill.errors import RecipeError
-from distill.signatures import EMPTY, Signature
+from distill.signatures import EMPTY, Setting, Signature
 
 Component = Callable[..., Any]
 C = TypeVar("C", bound=Component)
@@ -55,7 +55,7 @@ class Registry:
         self.injectable = frozenset(injectable)
         self.default = default
         self._fallback = fallback
-        self._foreign = foreign
+        self.foreign = foreign
         self._components: dict[str, Component] = {}
 
     def __call__(self, name: str) -> Callable[[C], C]:
@@ -66,10 +66,7 @@ class Registry:
             if name in self._components or (home and home not in sys.modules):
                 raise ValueError(f"{self.kind} '{name}' exists already in {home}: {component!r} needs another name")
             if unknown := set(required(component)) - self.injectable:
-                raise TypeError(
-                    f"{self.kind} '{name}' asks for {sorted(unknown)}, but may ask for {sorted(self.injectable)}; "
-                    "make a setting of the recipe keyword-only"
-                )
+                raise TypeError(f"{self.kind} '{name}' {self._cannot_inject(unknown)}")
             if "<locals>" in getattr(component, "__qualname__", ""):  # made by a factory, which does not know the name
                 component.__name__ = name
             self._components[name] = component
@@ -108,12 +105,29 @@ class Registry:
         """Check that there is a component of that name; nothing is imported but code outside of this repository.
 
         Raises:
-            RecipeError: there is none.
+            RecipeError: there is none, or it asks for what cannot be injected.
         """
         if ":" in name:
-            _outside(self.kind, name)
-        elif name not in self.names() and name not in self._foreign():
+            self._check_outside(name)
+        elif name not in self.names() and name not in self.foreign():
             raise self._unknown(name)
+
+    def _check_outside(self, name: str) -> None:
+        component = _outside(self.kind, name)
+        if not self.injectable:  # networks of other libraries are called with keywords alone
+            return
+        try:
+            unknown = set(required(component)) - self.injectable
+        except (TypeError, ValueError, NameError) as error:
+            raise RecipeError(f"{self.kind} '{name}' has no readable signature: {error}") from None
+        if unknown:
+            raise RecipeError(f"{self.kind} '{name}' {self._cannot_inject(unknown)}")
+
+    def _cannot_inject(self, unknown: Collection[str]) -> str:
+        return (
+            f"asks for {sorted(unknown)}, but may ask for {sorted(self.injectable)}; "
+            "make a setting of the recipe keyword-only"
+        )
 
     def find(self, name: str) -> Component:
         """``"at"`` is a component of this package; ``"package.module:attribute"`` is code outside this repository.
@@ -132,7 +146,7 @@ class Registry:
         raise self._unknown(name)
 
     def _unknown(self, name: str) -> RecipeError:
-        return RecipeError(f"unknown {self.kind} {did_you_mean(name, self.names(), self._foreign())}")
+        return RecipeError(f"unknown {self.kind} {did_you_mean(name, self.names(), self.foreign())}")
 
 
 MANY = 50
@@ -176,12 +190,14 @@ def schema(component: Component | Signature, base: type, inferred: Collection[st
     if clash := {s.name for s in signature.settings} & {f.name for f in fields(base)}:
         raise TypeError(f"{sorted(clash)} already belong to every {base.__name__}; rename these settings")
     columns = [
-        (s.name, s.hint | None, field(default=None))
-        if s.name in inferred
-        else (s.name, s.hint, field() if s.default is EMPTY else field(default_factory=lambda s=s: s.default))
+        (s.name, s.hint | None, field(default=None)) if s.name in inferred else (s.name, s.hint, _field(s))
         for s in signature.settings
     ]
     return make_dataclass(base.__name__, columns, bases=(base,), kw_only=True)
+
+
+def _field(setting: Setting) -> Any:
+    return field() if setting.default is EMPTY else field(default_factory=lambda: setting.default)
 
 
 def options(component: Component, spec: Any) -> dict[str, Any]:
@@ -204,15 +220,21 @@ def _sources(packages: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def _outside(kind: str, name: str) -> Component:
+    """The function or class at an address ``package.module:attribute``."""
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        component: Component = getattr(importlib.import_module(module), attribute)
     except ImportError as error:
         raise RecipeError(
             f"{kind} '{name}': cannot import '{module}' ({error}); is its folder on PYTHONPATH?"
         ) from None
     except AttributeError:
         raise RecipeError(f"{kind} '{name}': module '{module}' has no attribute '{attribute}'") from None
+    except Exception as error:  # a module of the user's may raise anything
+        raise RecipeError(f"{kind} '{name}': importing '{module}' failed: {type(error).__name__}: {error}") from error
+    if not callable(component):
+        raise RecipeError(f"{kind} '{name}' is neither a function nor a class")
+    return component
 
 
 loss = Registry(
@@ -238,6 +260,9 @@ hook = Registry(
 surgery = Registry("structural change", "surgery", ["distill.compress", "distill.losses"], {"model", "layers"})
 """``@surgery("svd")`` above ``apply(model, layers) -> nn.Module``: builds what a plan of that name describes, in the
 given model, with no particular values."""
+
+imported = Registry("imported network", "imported", ["distill.models"])
+"""Networks of other frameworks, rebuilt from an entry that holds all of their layers as plain data."""
 
 form = Registry("storage format", "form", ["distill.artifact", "distill.compress"])
 codec = Registry("codec", "codec", ["distill.codecs"])

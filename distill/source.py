@@ -1,8 +1,9 @@
 """Signatures read from source files: nothing is imported but plain types.
 
-Only what components usually are is understood: a decorated function or class, whose bases may be in other files, and
-``name = registry("name")(factory(...))``, where the factory returns a function that is defined inside it. For anything
-else `signature` returns None, and the component has to be imported.
+Only what components usually are is understood: a decorated function or class, whose bases may be in other files;
+``name = registry("name")(factory(...))``, where the factory returns a function that is defined inside it; and a second
+decorator, whose inner function hands ``**settings`` on to the function that it decorates. For anything else
+`signature` returns None, and the component has to be imported.
 """
 
 import ast
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from distill import ranges
-from distill.signatures import EMPTY, Setting, Signature, setting
+from distill.signatures import EMPTY, Setting, Signature, first_paragraph, setting
 
 Definition = ast.FunctionDef | ast.ClassDef
 
@@ -78,7 +79,7 @@ class Source:
 
     def __init__(self, module: str, tree: ast.Module) -> None:
         self.module = module
-        self.summary = (ast.get_docstring(tree) or "").partition("\n")[0]
+        self.summary = first_paragraph(ast.get_docstring(tree) or "")
         self._statements = tree.body
         self._evaluated: dict[str, Any] = {}
 
@@ -87,9 +88,7 @@ class Source:
         for statement in self._statements:
             if isinstance(statement, Definition):
                 if any(_registers(line, decorator, name) for line in statement.decorator_list):
-                    if isinstance(statement, ast.FunctionDef) and len(statement.decorator_list) > 1:
-                        raise UnreadableError(name)  # another decorator may change the signature
-                    return Defined(self, statement)
+                    return Defined(self, statement, self._wrapper(statement))
             elif (
                 isinstance(statement, ast.Assign)
                 and isinstance(statement.value, ast.Call)
@@ -143,6 +142,21 @@ class Source:
                         return statement.module, alias.name
         raise UnreadableError(name)
 
+    def _wrapper(self, decorated: Definition) -> "Defined | None":
+        """The function that a second decorator puts in place of the decorated one; None if its signature stays."""
+        for line in decorated.decorator_list:
+            called = line.func if isinstance(line, ast.Call) else line
+            if ast.unparse(called).startswith("torch.") or _registers(line, ast.unparse(called)):
+                continue
+            if not isinstance(called, ast.Name):
+                raise UnreadableError(ast.unparse(line))
+            made = self.defined(called.id)
+            for node in ast.walk(made.node):
+                if isinstance(node, ast.FunctionDef) and node.args.kwarg:
+                    return Defined(made.source, node)
+            raise UnreadableError(ast.unparse(line))
+        return None
+
     def _made(self, argument: ast.expr) -> "Defined":
         """The function inside the factory that makes a component."""
         match argument:
@@ -165,6 +179,8 @@ class Defined:
 
     source: Source
     node: Definition
+    wrapper: "Defined | None" = None
+    """Called in its place, with its own settings before those of this function."""
 
     def method(self, name: str) -> "Defined | None":
         """A method of a class or of its bases; None where only torch's base class has one."""
@@ -191,10 +207,14 @@ class Defined:
 
     def positional(self) -> tuple[str, ...]:
         """Names of the positional parameters but ``self``."""
+        if self.wrapper:
+            return self.wrapper.positional()
         return tuple(argument.arg for argument in self._arguments.args if argument.arg != "self")
 
     def settings(self) -> Iterator[Setting]:
         """The keyword-only parameters, annotations and defaults evaluated."""
+        if self.wrapper:
+            yield from self.wrapper.settings()
         for argument, default in zip(self._arguments.kwonlyargs, self._arguments.kw_defaults, strict=True):
             hint = EMPTY if argument.annotation is None else self.source.evaluate(argument.annotation)
             yield setting(argument.arg, hint, EMPTY if default is None else self.source.evaluate(default))
@@ -205,8 +225,9 @@ class Defined:
         return self.node.args
 
 
-def _registers(expression: ast.expr, decorator: str, name: str) -> bool:
+def _registers(expression: ast.expr, decorator: str, name: str | None = None) -> bool:
+    """Whether an expression is ``decorator("name")``, or with any text in place of the name."""
     match expression:
-        case ast.Call(func=ast.Name(id=called), args=[ast.Constant(value=value), *_]):
-            return called == decorator and value == name
+        case ast.Call(func=ast.Name(id=called), args=[ast.Constant(value=str(value))], keywords=[]):
+            return called == decorator and name in (None, value)
     return False

@@ -1,8 +1,8 @@
 """Compact networks, one file per family: ``from students import shufflenet_v2``.
 
-Every network is a function of keyword-only settings that answers an ``nn.Module`` whose ``stages`` names its stages,
-early to late. Names that are not ours are torchvision's networks for classification,
-segmentation and optical flow.
+Every network is a function of keyword-only settings that returns an ``nn.Module`` whose ``stages`` names its stages,
+early to late. In a recipe, names that are not here are torchvision's networks for classification, segmentation and
+optical flow.
 """
 
 import re
@@ -36,7 +36,13 @@ def _torchvision_names() -> frozenset[str]:
 student = Registry("network", "student", [__name__], fallback=_torchvision, foreign=_torchvision_names)
 
 
-def __getattr__(name: str) -> Callable[..., Any]:
+def __getattr__(name: str) -> Any:
+    if name == "__all__":
+        return student.names()
     if name.startswith("_") or name not in student.names():
         raise AttributeError(f"module 'students' has no network '{name}'; it has {', '.join(student.names())}")
     return student.find(name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *student.names()})

@@ -8,7 +8,7 @@ from students._blocks import M
 
 
 def replace_convolutions(network: M, build: Callable[[str, nn.Conv2d], nn.Module]) -> M:
-    """The same network with what ``build`` answers, from path and layer, in place of each convolution."""
+    """The same network with ``build(path, layer)`` in place of each convolution."""
     for path, module in list(network.named_modules()):
         if isinstance(module, nn.Conv2d):
             network.set_submodule(path, build(path, module))

@@ -187,7 +187,7 @@ def fe_net(
         width: multiplies every number of channels, a multiple of 1/8; the paper has 1 and 1.375.
         small_images: the first convolution has stride 1.
         channels: of the input.
-        sparsity: how strongly offsets are drawn to 0, see `SparseShift`; 0 and above. The default is ours.
+        sparsity: how strongly offsets are drawn to 0, see `SparseShift`; 0 and above. The paper gives no value.
         expands: whether a block's inner width is a multiple of its inputs, or of its outputs.
 
     Raises:

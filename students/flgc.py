@@ -74,7 +74,7 @@ class GroupedConv(nn.Module):
     Args:
         layer: whose weights, as far as they are within a group, and geometry it gets.
         inputs: the group of each input channel.
-        filters: the group of each filter. Filters of a group without inputs answer with their bias.
+        filters: the group of each filter. Filters of a group without inputs return their bias.
 
     Raises:
         ValueError: no group has both.
@@ -96,7 +96,7 @@ class GroupedConv(nn.Module):
         made = [filter for group in groups for filter in makers[group]] + silent
         gather = [channel for group in groups for channel in readers[group]]
         device = layer.weight.device
-        # They follow from the arguments, which whoever stores the network has to store.
+        # They follow from the arguments, which are stored with the network.
         self.register_buffer("gather", torch.tensor(gather, device=device), persistent=False)
         self.register_buffer("order", torch.tensor(made, device=device).argsort(), persistent=False)
         self.bias = layer.bias

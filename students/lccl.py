@@ -46,7 +46,7 @@ class Gated(nn.Module):
 
     Args:
         conv: what is gated.
-        grid: the gate sees the maxima of cells of ``grid`` x ``grid`` pixels and is interpolated between them; 1 and
+        grid: the gate reads the maxima of cells of ``grid`` x ``grid`` pixels and is interpolated between them; 1 and
             above. As in the authors' code, a convolution with a stride has a gate for each pixel all the same.
         full_width: every output channel has a gate of its own.
 

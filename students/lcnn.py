@@ -1,7 +1,7 @@
 """Bagherinezhad, Rastegari & Farhadi: LCNN: Lookup-based Convolutional Neural Network. arXiv:1611.06473 (CVPR 2017).
 
 Each position of each filter is a combination of a few rows of a small dictionary that the whole layer shares: apply the
-dictionary once to the image, then look its answers up. As in the authors' code (hessamb/lcnn), coefficients begin dense
+dictionary once to the image, then look up responses. As in the authors' code (hessamb/lcnn), coefficients begin dense
 and are pushed to zero while the network trains; one that arrives there stays.
 
 The paper's few-shot form keeps the dictionaries of a network and learns the lookups for other images: a recipe does so
@@ -28,7 +28,7 @@ ALEXNET = (((192, 5),), ((384, 3), (256, 3), (256, 3)))
 
 
 class LookupConv2d(nn.Module):
-    """A dictionary, which is a 1x1 convolution, and a sparse convolution over its answers (section 3).
+    """A dictionary, which is a 1x1 convolution, and a sparse convolution over its responses (section 3).
 
     A coefficient that is not above ``threshold`` in size counts as 0 and learns nothing. With every gradient the others
     are pushed by ``push`` x ``threshold`` towards 0.
@@ -67,9 +67,9 @@ class LookupConv2d(nn.Module):
         nn.init.uniform_(self.coefficients, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(self.answers(x), self.sparse(), self.bias, self.stride)
+        return F.conv2d(self.responses(x), self.sparse(), self.bias, self.stride)
 
-    def answers(self, x: Tensor) -> Tensor:
+    def responses(self, x: Tensor) -> Tensor:
         """What each row of the dictionary says at each pixel: (batch, words, height, width), with padding."""
         return F.conv2d(x, self.dictionary, padding=self.padding)
 
@@ -83,9 +83,9 @@ class LookupConv2d(nn.Module):
 
     def look_up(self, x: Tensor) -> Tensor:
         """The same outputs from the coefficients that are not 0 alone; not for training."""
-        answers, sparse = self.answers(x), self.sparse()
-        height, width = ((edge - sparse.shape[3]) // self.stride + 1 for edge in answers.shape[2:])
-        patches = F.unfold(answers, sparse.shape[3], stride=self.stride)  # (batch, words * size * size, pixels)
+        responses, sparse = self.responses(x), self.sparse()
+        height, width = ((edge - sparse.shape[3]) // self.stride + 1 for edge in responses.shape[2:])
+        patches = F.unfold(responses, sparse.shape[3], stride=self.stride)  # (batch, words * size * size, pixels)
         outputs = sparse.flatten(1).to_sparse() @ patches.movedim(1, 0).flatten(1)
         outputs = outputs.unflatten(1, (len(x), height, width)).movedim(0, 1)
         return outputs if self.bias is None else outputs + self.bias[:, None, None]

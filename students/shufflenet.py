@@ -76,7 +76,7 @@ class Unit(nn.Module):
     """A bottleneck: grouped 1x1, shuffle, depthwise 3x3, grouped 1x1. With stride 2 its pooled input is joined on.
 
     In the ``kd_form``, that of distillation papers, a ReLU follows the depthwise convolution, and the bottleneck is a
-    quarter of the channels that the convolutions add, not of all that the unit puts out.
+    quarter of the channels that the convolutions add, not of all outputs of the unit.
     """
 
     def __init__(

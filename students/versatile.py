@@ -2,7 +2,7 @@
 
 One stored filter, the primary, does the work of several: its nested centre crops are filters too, and so is each of
 them at other places along the input's channels. The authors' code (huawei-noah/Versatile-Filters) stores ``delta``
-channels more per primary, which no filter reads, and puts out fewer channels than asked for where they do not divide;
+channels more per primary, which no filter reads, and returns fewer channels than asked for where they do not divide;
 here neither happens.
 """
 

@@ -49,7 +49,7 @@ def run_recipe(recipe: Path, output: Path, temporary: Path, log: Path) -> None:
     from distill.cli.terminal import train
     from distill.measure import latency
 
-    latency.latency = lambda *_: {}  # takes most of such a small run's time, and is no number to compare
+    latency.latency = lambda *_, **__: {}  # takes most of such a small run's time, and is no number to compare
     sys.exit(train([f"recipe={recipe}", f"output={output}"]))
 
 

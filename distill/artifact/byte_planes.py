@@ -23,14 +23,17 @@ TYPES = {
 
 
 def compress(tensor: Tensor) -> tuple[list[int], bytes]:
-    """The number of bytes of each compressed plane, 0 where it is kept as it is, and all planes."""
+    """Lengths and data, whichever is shorter: all planes in one zstd frame, whose length is then the only one, or a
+    length for each plane, 0 where it is kept as it is."""
     planes = [plane.tobytes() for plane in raw(tensor).reshape(-1, tensor.itemsize).T]
-    compressor = zstandard.ZstdCompressor(level=LEVEL, write_content_size=False)
-    frames = [compressor.compress(plane).removeprefix(MAGIC) for plane in planes]
-    smaller = [len(frame) < len(plane) for frame, plane in zip(frames, planes, strict=True)]
-    lengths = [len(frame) if better else 0 for frame, better in zip(frames, smaller, strict=True)]
-    kept = zip(frames, planes, smaller, strict=True)
-    return lengths, b"".join(frame if better else plane for frame, plane, better in kept)
+    frames = [_zip(plane) for plane in planes]
+    lengths = [len(frame) * (len(frame) < len(plane)) for frame, plane in zip(frames, planes, strict=True)]
+    kept = zip(frames, planes, lengths, strict=True)
+    apart = b"".join(frame if length else plane for frame, plane, length in kept)
+    together = _zip(b"".join(planes))
+    if len(planes) > 1 and len(together) < len(apart):
+        return [len(together)], together
+    return lengths, apart
 
 
 def size(shape: Sequence[int], lengths: Sequence[int]) -> int:
@@ -45,17 +48,26 @@ def decompress(data: bytes, kind: str, shape: Sequence[int], lengths: Sequence[i
         ValueError: the bytes are no such tensor.
     """
     dtype, count = TYPES[kind], prod(shape)
-    if len(lengths) != dtype.itemsize:
+    if len(lengths) == dtype.itemsize:
+        planes, at = [], 0
+        for length in lengths:
+            part = data[at : at + (length or count)]
+            planes.append(unzip(part, count) if length else part)
+            at += len(part)
+        joined = b"".join(planes)
+    elif len(lengths) == 1:
+        joined = unzip(data, count * dtype.itemsize)
+    else:
         raise ValueError(f"{len(lengths)} planes of {kind}")
-    planes, at = [], 0
-    for length in lengths:
-        part = data[at : at + (length or count)]
-        planes.append(np.frombuffer(unzip(part, count) if length else part, np.uint8))
-        at += len(part)
-    values = torch.from_numpy(np.stack(planes, axis=1).ravel())
-    if dtype == torch.bool and values.numel() and values.max() > 1:
+    values = np.frombuffer(joined, np.uint8).reshape(dtype.itemsize, count).T.copy()
+    if dtype == torch.bool and count and values.max() > 1:
         raise ValueError("bool values above 1")
-    return values.view(dtype).reshape(tuple(shape))
+    return torch.from_numpy(values.ravel()).view(dtype).reshape(tuple(shape))
+
+
+def _zip(content: bytes) -> bytes:
+    compressor = zstandard.ZstdCompressor(level=LEVEL, write_content_size=False)
+    return compressor.compress(content).removeprefix(MAGIC)
 
 
 def unzip(frame: bytes, count: int) -> bytes:

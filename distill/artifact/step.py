@@ -1,7 +1,7 @@
 """One row of the report: what a network costs and how good it is after one step of a run."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 
@@ -29,4 +29,23 @@ class Step:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Step":
-        return cls(**row)
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: a field is missing, unknown or of another type.
+        """
+        if row.keys() != {field.name for field in fields(cls)}:
+            raise ValueError(f"a step of the history has other fields: {', '.join(map(str, row))}")
+        step = cls(**row)
+        numbers = (step.params, step.macs, step.bytes, step.seconds, *_values(step.metrics), *_values(step.latency_ms))
+        if not isinstance(step.step, str) or not all(_is_number(number) for number in numbers):
+            raise ValueError("a step of the history has a field of another type")
+        return step
+
+
+def _values(row: Any) -> list[Any]:
+    return list(row.values()) if isinstance(row, Mapping) else [None]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -18,7 +18,11 @@ from distill.batch import Batch, Predict
 from distill.errors import ExportError
 from distill.export import exporter, onnx_file
 from distill.export.exported import Exported, compared, to_export
+from distill.export.onnx import ABOUT, metadata
 from distill.tasks import Task
+
+METADATA = "distill"
+"""The section of a file's ``rt_info`` with what ONNX files hold in their ``metadata_props``."""
 
 
 @exporter("openvino")
@@ -49,6 +53,8 @@ def openvino(
     runtime = installed()
     model = to_export(artifact, samples, "OpenVINO")
     network = _core().read_model(onnx_file.serialize(model, samples[0].inputs, output=task.output_name))
+    for key, value in metadata(artifact).items():
+        network.set_rt_info(value, [METADATA, key])
     path, weights = folder / "student.xml", folder / "student.bin"
     with (
         TemporaryDirectory() as draft,
@@ -81,6 +87,23 @@ def runner(network: bytes, weights: bytes, *, threads: int) -> Predict:
         return torch.from_numpy(np.array(results[0]))  # a copy: the next request writes into the same memory
 
     return run
+
+
+def read(path: Path) -> tuple[Predict, dict[str, str]]:
+    """An exported file's network, and its metadata: what it says about its task and its images.
+
+    Raises:
+        ExportError: OpenVINO is not installed, or cannot read the file.
+    """
+    core = _core()
+    try:
+        network, weights = path.read_bytes(), path.with_suffix(".bin").read_bytes()
+        model = core.read_model(network, weights)
+        said = [key for key in ABOUT if model.has_rt_info([METADATA, key])]
+        about = {key: str(model.get_rt_info([METADATA, key]).value) for key in said}
+        return runner(network, weights, threads=torch.get_num_threads()), about
+    except RuntimeError as error:  # OpenVINO's errors have no other base
+        raise ExportError(f"OpenVINO cannot read '{path}': {str(error).splitlines()[-1]}") from error
 
 
 def installed() -> Any:

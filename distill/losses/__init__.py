@@ -1,8 +1,9 @@
 """Distillation losses: one file each, found by name.
 
-A loss asks by parameter name for what it is called with, ``student`` and ``teacher`` features, ``labels``, ``sample``
-(the samples' positions in the training set) and ``inputs``; a loss without ``teacher`` needs no teacher. A class asks
-in the same way for what it is built with: ``student_shape(s)`` and ``teacher_shape(s)``, which begin with the batch;
+The names of its positional parameters say what a loss is called with: ``student`` and ``teacher`` features, channels
+first; ``labels``; ``sample``, the samples' positions in the training set; and ``inputs``. A loss without ``teacher``
+needs no teacher. What a class is built with is injected in the same way: ``student_shape(s)`` and ``teacher_shape(s)``,
+which begin with the batch;
 ``teacher_model`` and ``teacher_path(s)``; ``train_labels``; ``batch_size``, samples over all processes; and
 ``student_model``, the network in training, which a loss keeps out of its own parameters, in a tuple.
 

@@ -12,7 +12,7 @@ def last_linear(model: nn.Module, loss: str) -> tuple[str, nn.Linear]:
 
     Args:
         model: a classifier network.
-        loss: who asks, as recipes call it.
+        loss: the name of the loss that needs it, for messages.
 
     Raises:
         ValueError: there is none.
@@ -31,7 +31,7 @@ def check_it_reads(model: nn.Module, shape: tuple[int, ...], loss: str) -> None:
     Args:
         model: a classifier network.
         shape: of the tap, beginning with the batch.
-        loss: who asks, as recipes call it.
+        loss: the name of the loss that needs it, for messages.
 
     Raises:
         ValueError: it reads another number of channels, or there is no ``nn.Linear``.
@@ -45,12 +45,12 @@ def check_it_reads(model: nn.Module, shape: tuple[int, ...], loss: str) -> None:
 
 
 class FrozenClassifier(nn.Module):
-    """A teacher's classifier, which no optimizer sees and no checkpoint keeps.
+    """A teacher's classifier, which is in no optimizer and no checkpoint.
 
     Args:
         teacher_model: the network.
         teacher_shape: of the tap whose features the classifier reads.
-        loss: who asks, as recipes call it.
+        loss: the name of the loss that needs it, for messages.
 
     Raises:
         ValueError: the network has no ``nn.Linear``, or its last one reads another number of channels.

@@ -1,7 +1,7 @@
 """Guo et al.: Class Attention Transfer Based Knowledge Distillation. arXiv:2304.12777, section 3.
 
 As in the authors' code: class maps are the classifier's weights times the last map, without the bias. Departs from it:
-the networks stay as they are, where theirs are rewritten with a 1x1 convolution for a classifier; each network's own
+the networks stay as they are, which the authors rewrite with a 1x1 convolution as classifier; each network's own
 ``nn.Linear`` is applied to the pooled map, which is the same because pooling and classifier are both linear.
 """
 

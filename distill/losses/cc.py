@@ -3,7 +3,7 @@
 As in torchdistill: the norm of the difference, not its square, divided by the square of the batch; and embeddings of
 any length, though the expansion is the Gaussian kernel only for those of length 1. RepDistiller's form compares
 neighbours in the batch without a kernel, and its weights are not for this one.
-Compares the images of a batch with each other; under DDP it sees only the local batch.
+Compares the images of a batch with each other; under DDP, those of the local batch only.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from distill.losses import loss
 from distill.losses._batch import refuse_a_batch_of_one
-from distill.models.feature_maps import embedding
+from distill.models.feature_maps import embedding, embedding_size
 
 
 @loss("cc")
@@ -39,8 +39,8 @@ class CorrelationCongruence(nn.Module):
         order: int = 2,
     ) -> None:
         super().__init__()
-        self.student_embedding = nn.Linear(student_shape[1], dimension)
-        self.teacher_embedding = nn.Linear(teacher_shape[1], dimension)
+        self.student_embedding = nn.Linear(embedding_size(student_shape), dimension)
+        self.teacher_embedding = nn.Linear(embedding_size(teacher_shape), dimension)
         self.gamma, self.order = gamma, order
 
     def forward(
@@ -53,9 +53,9 @@ class CorrelationCongruence(nn.Module):
         """
         refuse_a_batch_of_one("cc", student)
         with torch.autocast(student.device.type, enabled=False):
-            ours = kernel(self.student_embedding(embedding(student)), self.gamma, self.order)
-            theirs = kernel(self.teacher_embedding(embedding(teacher)), self.gamma, self.order)
-            return torch.linalg.matrix_norm(ours - theirs) / len(student) ** 2
+            of_student = kernel(self.student_embedding(embedding(student)), self.gamma, self.order)
+            of_teacher = kernel(self.teacher_embedding(embedding(teacher)), self.gamma, self.order)
+            return torch.linalg.matrix_norm(of_student - of_teacher) / len(student) ** 2
 
 
 def kernel(rows: Float[Tensor, "batch dimension"], gamma: float, order: int) -> Float[Tensor, "batch batch"]:

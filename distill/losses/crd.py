@@ -1,6 +1,6 @@
 """Tian, Krishnan & Isola: Contrastive Representation Distillation. arXiv:1910.10699, equation 18.
 
-As in the authors' code: each network's embedding is told apart from what is remembered of the other's, and the
+As in the authors' code: each network's embedding is contrasted with a memory of the other's, and the
 normalisation is fixed by the first training batch. Departs from it: log space, where the size of the training set
 cancels out; scores against the whole memory by one matrix product, from which those of the negatives are picked; and a
 ``queue``, which needs no row per training sample.
@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from distill.losses import loss
-from distill.models.feature_maps import embedding
+from distill.models.feature_maps import embedding, embedding_size
 
 Both = Float[Tensor, "2 batch dimension"]
 """What belongs to the student, and what belongs to the teacher."""
@@ -39,7 +39,7 @@ class Contrast(nn.Module):
         negatives: remembered images for each one of the batch. A bank draws them with replacement, so there may be
             more than samples; a queue keeps that many of the latest, those of the same class unused.
         temperature: divides the scores.
-        momentum: how much of a bank's old row stays when its image is seen again, from 0 to 1; a queue has none.
+        momentum: how much of a bank's old row stays when its image comes again, from 0 to 1; a queue has none.
         memory: ``bank``, a row for every training sample, or ``queue``.
 
     Raises:
@@ -64,8 +64,8 @@ class Contrast(nn.Module):
         if train_labels.dim() != 1 or train_labels.is_floating_point() or len(train_labels.unique()) < 2:
             raise ValueError("crd takes negatives from other classes: train_labels must name two classes or more")
         self.temperature = temperature
-        self.embed_student = nn.Linear(student_shape[1], dimension)
-        self.embed_teacher = nn.Linear(teacher_shape[1], dimension)
+        self.embed_student = nn.Linear(embedding_size(student_shape), dimension)
+        self.embed_teacher = nn.Linear(embedding_size(teacher_shape), dimension)
         self.memory = (
             Bank(train_labels, dimension, negatives, momentum)
             if memory == "bank"
@@ -92,7 +92,7 @@ class Contrast(nn.Module):
 
 
 class Bank(nn.Module):
-    """A row for every training sample, updated whenever it is seen."""
+    """A row for every training sample, updated whenever the sample comes."""
 
     rows: Tensor
     classes: Tensor

@@ -42,13 +42,13 @@ class FlowOfSolution(nn.Module):
     def forward(self, student: list[Tensor], teacher: list[Tensor]) -> Float[Tensor, ""]:
         student = [adapt(features) for adapt, features in zip(self.adapters, student)]
         differences = [
-            (flow(*of_student) - flow(*of_teacher)).square().mean()
+            (flow_matrix(*of_student) - flow_matrix(*of_teacher)).square().mean()
             for of_student, of_teacher in zip(pairwise(student), pairwise(teacher))
         ]
         return torch.stack(differences).sum()
 
 
-def flow(
+def flow_matrix(
     earlier: Float[Tensor, "batch channels_1 height_1 width_1"],
     later: Float[Tensor, "batch channels_2 height_2 width_2"],
 ) -> Float[Tensor, "batch channels_1 channels_2"]:

@@ -56,10 +56,10 @@ class SingularVectors(nn.Module):
 
     def forward(self, student: list[Tensor], teacher: list[Tensor]) -> Float[Tensor, ""]:
         adapted = [adapt(features) for adapt, features in zip(self.adapters, student)]
-        matched = [match(ours, theirs, self.components) for ours, theirs in zip(adapted, teacher)]
+        matched = [match(s, t, self.components) for s, t in zip(adapted, teacher)]
         changes = [
-            (radial(ours, next_ours) - radial(theirs, next_theirs)).square().sum(dim=(1, 2, 3)).mean()
-            for (ours, theirs), (next_ours, next_theirs) in pairwise(matched)
+            (radial(s, next_s) - radial(t, next_t)).square().sum(dim=(1, 2, 3)).mean()
+            for (s, t), (next_s, next_t) in pairwise(matched)
         ]
         return torch.stack(changes).sum()
 
@@ -69,13 +69,13 @@ def match(student: Tensor, teacher: Tensor, components: int) -> tuple[Directions
     if components > (most := min(teacher[0].flatten(1).shape)):
         raise ValueError(f"kdsvd: components is {components}, but a map of {tuple(teacher.shape)} has only {most}")
     with torch.autocast(student.device.type, enabled=False):
-        theirs, values = decompose(teacher, components)
-        theirs = theirs * theirs.sum(dim=1, keepdim=True).sign()
-        injectable, _ = decompose(student, components + SPARE)
-        cosines = injectable.mT @ theirs
+        teacher_directions, values = decompose(teacher, components)
+        teacher_directions = teacher_directions * teacher_directions.sum(dim=1, keepdim=True).sign()
+        student_directions, _ = decompose(student, components + SPARE)
+        cosines = student_directions.mT @ teacher_directions
         best = cosines.abs().argmax(dim=1, keepdim=True)
-        chosen = injectable.gather(2, best.expand_as(theirs)) * cosines.gather(1, best).sign()
-        return chosen * values, theirs * values
+        chosen = student_directions.gather(2, best.expand_as(teacher_directions)) * cosines.gather(1, best).sign()
+        return chosen * values, teacher_directions * values
 
 
 def radial(directions: Directions, following: Directions) -> Float[Tensor, "batch following_channels channels d"]:

@@ -59,5 +59,5 @@ class MaskedGeneration(nn.Module):
         student, teacher = pool_to_smaller(self.adapter(student), teacher)
         batch, channels, height, width = student.shape
         kept = (1, height, width) if self.mask == "pixels" else (channels, 1, 1)
-        seen = torch.rand(batch, *kept, device=student.device) >= self.mask_ratio
-        return (self.generation(student * seen).float() - teacher.float()).square().sum() / batch
+        kept_pixels = torch.rand(batch, *kept, device=student.device) >= self.mask_ratio
+        return (self.generation(student * kept_pixels).float() - teacher.float()).square().sum() / batch

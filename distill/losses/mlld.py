@@ -1,7 +1,7 @@
 """Jin, Wang & Lin: Multi-Level Logit Distillation. CVPR 2023, pages 24276 to 24285.
 
-The paper is not on arXiv; arXiv:2403.01427 measures the method again and extends it. Whatever views of an image a
-batch holds are treated alike. Compares the images of a batch with each other; under DDP it sees only the local batch.
+The paper is not on arXiv; arXiv:2403.01427 measures the method again and extends it. All views of an image in a batch
+are treated alike. Compares the images of a batch with each other; under DDP, those of the local batch only.
 
 The three levels and their sizes are those of the authors' code, from which their sum departs. That code multiplies
 each level, already a sum, by the mask of the images (or classes) of least confidence, which only makes it smaller;

@@ -3,7 +3,7 @@ arXiv:2207.02039, equations 3 to 5.
 
 As in the paper, the variance is that of the batch; the authors' code has N - 1 in place of N, which multiplies the
 value by (N - 1) / N of N pixels. Departs from both: the larger map is pooled to the smaller, and a learned 1x1
-convolution stands where channels differ (theirs agree, those of a feature pyramid).
+convolution stands where channels differ (in the paper they agree, as those of a feature pyramid).
 """
 
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from distill.models.feature_maps import as_map, pool_to_smaller
 class Pearson(nn.Module):
     """1 - r, r the correlation of a student's channel with the teacher's over the batch's pixels; mean over channels.
 
-    Blind to the scale and offset of either. Under DDP it sees only the local batch. (batch, features) vectors are
+    Blind to the scale and offset of either. Under DDP over the local batch only. (batch, features) vectors are
     compared as 1x1 maps.
     """
 

@@ -1,7 +1,7 @@
 """Passalis & Tefas: Learning Deep Representations with Probabilistic Knowledge Transfer. arXiv:1803.10837.
 
 With the cosine kernel; as in the authors' code, the mean over all pairs of images.
-Compares the images of a batch with each other; under DDP it sees only the local batch.
+Compares the images of a batch with each other; under DDP, those of the local batch only.
 """
 
 import torch
@@ -27,8 +27,8 @@ def probabilistic(
         ValueError: one image has no neighbours.
     """
     refuse_a_batch_of_one("pkt", student)
-    ours, theirs = neighbours(student), neighbours(teacher)
-    return (theirs * ((theirs + FLOOR) / (ours + FLOOR)).log()).mean()
+    of_student, of_teacher = neighbours(student), neighbours(teacher)
+    return (of_teacher * ((of_teacher + FLOOR) / (of_student + FLOOR)).log()).mean()
 
 
 def neighbours(features: Float[Tensor, "batch channels *_"]) -> Float[Tensor, "batch batch"]:

@@ -68,8 +68,8 @@ class Fusion(nn.Module):
             # The part that reads deeper maps does so before they are enlarged: fewer pixels, and nothing to join.
             mine, deep = self.attend.weight.chunk(2, dim=1)
             scores = F.conv2d(fused, mine, self.attend.bias) + F.interpolate(F.conv2d(deeper, deep), size_here)
-            own, theirs = scores.sigmoid().split(1, dim=1)
-            fused = fused * own + F.interpolate(deeper, size_here) * theirs
+            own, deeper_share = scores.sigmoid().split(1, dim=1)
+            fused = fused * own + F.interpolate(deeper, size_here) * deeper_share
         if fused.shape[2:] != size:
             fused = F.interpolate(fused, size)
         return fused, self.expand(fused)

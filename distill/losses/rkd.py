@@ -1,7 +1,7 @@
 """Park et al.: Relational Knowledge Distillation. arXiv:1904.05068, RKD-DA.
 
 Departs from the authors' code: two equal embeddings have no direction between them and send no gradient.
-Compares the images of a batch with each other; under DDP it sees only the local batch.
+Compares the images of a batch with each other; under DDP, those of the local batch only.
 """
 
 import torch
@@ -38,9 +38,9 @@ def relational(
     """
     refuse_a_batch_of_one("rkd", student)
     with torch.autocast(student.device.type, enabled=False):
-        ours, theirs = differences(student), differences(teacher)
-        distance_term = F.smooth_l1_loss(in_units_of_mean(lengths(ours)), in_units_of_mean(lengths(theirs)))
-        angle_term = F.smooth_l1_loss(cosines(ours), cosines(theirs))
+        of_student, of_teacher = differences(student), differences(teacher)
+        distance_term = F.smooth_l1_loss(in_units_of_mean(lengths(of_student)), in_units_of_mean(lengths(of_teacher)))
+        angle_term = F.smooth_l1_loss(cosines(of_student), cosines(of_teacher))
     return distance * distance_term + angle * angle_term
 
 

@@ -2,7 +2,7 @@
 
 As in the authors' code: queries and keys read rows of the batch's similarity, which ties them to a batch size. Departs
 from it: a smaller batch (the last of an epoch, a process's part) is one whose other images are like none of its own.
-Under DDP it sees only the local batch.
+Under DDP, the similarity is that of the local batch.
 """
 
 import itertools

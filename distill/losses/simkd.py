@@ -1,6 +1,6 @@
 """Chen et al.: Knowledge Distillation with the Reused Teacher Classifier. arXiv:2203.14001, section 3.2.
 
-A student that sees the teacher's last map can use the teacher's classifier: it ships with both, and the projector's
+A student that predicts the teacher's last map can use the teacher's classifier: it ships with both, and the projector's
 parameters and the classifier's count as its own. Departs from the authors' code: a student whose map is larger than
 the teacher's pools it in the network that is kept too, not only beside a teacher.
 """

@@ -1,6 +1,6 @@
 """Tung & Mori: Similarity-Preserving Knowledge Distillation. arXiv:1907.09682, equations 1 to 4.
 
-Compares the images of a batch with each other; under DDP it sees only the local batch.
+Compares the images of a batch with each other; under DDP, those of the local batch only.
 """
 
 import torch

@@ -28,11 +28,13 @@ class Auxiliary(NamedTuple):
     """The key, attribute or position in the network's output."""
     weight: float
     """Of its loss, beside the main output's 1."""
+    head: str | None = None
+    """The module that computes it, in a network that may be built without it."""
 
 
 @dataclass(frozen=True)
 class OutputAdapter:
-    """A forward hook: of what the network returns, only the main output is seen outside."""
+    """A forward hook: of all that the network returns, callers get the main output."""
 
     output: str | None = None
     """Key, attribute or position of the main output; None: one of `MAIN_FIELDS`."""
@@ -53,9 +55,16 @@ class OutputAdapter:
         )
 
     def auxiliary_outputs(self, output: Any) -> dict[str, Tensor]:
-        """The auxiliary outputs that the network returned; it may return them in training only."""
+        """All auxiliary outputs, by name; many networks return them in training mode only.
+
+        Raises:
+            RecipeError: the network did not return one of them.
+        """
         found = {name: _field(output, extra.field) for name, extra in self.auxiliary.items()}
-        return {name: tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
+        if missing := [name for name, tensor in found.items() if not isinstance(tensor, Tensor)]:
+            content = "one tensor" if isinstance(output, Tensor) else ", ".join(_outline(output))
+            raise RecipeError(f"in training, the network returns {content}, but no auxiliary output '{missing[0]}'")
+        return found
 
 
 @dataclass(frozen=True)
@@ -77,11 +86,9 @@ class SplitImages:
 TORCHVISION: Mapping[str, OutputAdapter] = {
     # Weights: Szegedy et al., arXiv:1409.4842, section 5, and torchvision's references for the others; of RAFT's flows,
     # Teed & Deng, arXiv:2003.12039, equation 7.
-    "GoogLeNet": OutputAdapter(
-        "logits", {"aux1": Auxiliary("aux_logits1", 0.3), "aux2": Auxiliary("aux_logits2", 0.3)}
-    ),
-    "Inception3": OutputAdapter("logits", {"aux1": Auxiliary("aux_logits", 0.4)}),
-    "_SimpleSegmentationModel": OutputAdapter("out", {"aux1": Auxiliary("aux", 0.5)}),
+    "GoogLeNet": OutputAdapter("logits", {f"aux{n}": Auxiliary(f"aux_logits{n}", 0.3, head=f"aux{n}") for n in (1, 2)}),
+    "Inception3": OutputAdapter("logits", {"aux1": Auxiliary("aux_logits", 0.4, head="AuxLogits")}),
+    "_SimpleSegmentationModel": OutputAdapter("out", {"aux1": Auxiliary("aux", 0.5, head="aux_classifier")}),
     "LRASPP": OutputAdapter("out"),
     "RAFT": OutputAdapter("-1", {f"aux{n}": Auxiliary(str(n - 1), 0.8 ** (12 - n)) for n in range(1, 12)}),
 }
@@ -97,10 +104,15 @@ def adapt(model: nn.Module, output: str | None = None, auxiliary: Mapping[str, f
         auxiliary: what the recipe says are its auxiliary outputs, with the weights of their losses.
     """
     known = next((TORCHVISION[kind] for kind in _torchvision_classes(model) if kind in TORCHVISION), OutputAdapter())
+    built = {
+        name: extra
+        for name, extra in known.auxiliary.items()
+        if extra.head is None or getattr(model, extra.head, None) is not None
+    }
     chosen = {name: Auxiliary(name, weight) for name, weight in (auxiliary or {}).items()}
-    for name in chosen.keys() & known.auxiliary.keys():
-        chosen[name] = known.auxiliary[name]._replace(weight=chosen[name].weight)
-    model.register_forward_hook(OutputAdapter(output or known.output, {**known.auxiliary, **chosen}))
+    for name in chosen.keys() & built.keys():
+        chosen[name] = built[name]._replace(weight=chosen[name].weight)
+    model.register_forward_hook(OutputAdapter(output or known.output, {**built, **chosen}))
     if (images := _required_arguments(model)) > 1:
         model.register_forward_pre_hook(SplitImages(images))
     return model

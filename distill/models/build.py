@@ -1,10 +1,12 @@
-"""Networks from recipe entries: ours, torchvision's, or a user's own."""
+"""Networks from recipe entries: from ``students``, from torchvision, or code of the user."""
 
 import inspect
-from collections.abc import Collection, Mapping
+import os
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from distill.errors import ArtifactError, RecipeError
@@ -12,7 +14,7 @@ from distill.models.adapter import adapt
 from distill.models.auxiliary import without_heads
 from distill.models.input_transform import INPUT_TRANSFORM, InputTransform
 from distill.recipe.schema import Network
-from distill.registry import options
+from distill.registry import imported, options
 from students import student
 
 OUTPUT, AUXILIARY = "output", "auxiliary"
@@ -55,7 +57,7 @@ def build_network(entry: Mapping[str, Any], allow: Collection[str] = ()) -> nn.M
 
     Raises:
         ArtifactError: the entry names code outside ``students`` whose module is not in ``allow``.
-        RecipeError: the network refuses its settings.
+        RecipeError: the network refuses its settings, or does not fit into this machine's memory.
     """
     name, settings = entry["name"], {key: value for key, value in entry.items() if key not in OWN_KEYS}
     module = name.partition(":")[0]
@@ -64,14 +66,40 @@ def build_network(entry: Mapping[str, Any], allow: Collection[str] = ()) -> nn.M
             f"network '{name}' is code from outside; if you trust it, pass allow=['{module}'] or --allow {module}"
         )
     try:
-        model = student.find(name)(**settings)
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"network '{name}' cannot be built: {error}") from error
+        if name in student.names():
+            _refuse_oversized(student.find(name), settings)
+        model = (imported if name in imported.names() else student).find(name)(**settings)
+    except (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError, MemoryError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise RecipeError(f"network '{name}' cannot be built: {reason}") from error
     if entry.get(INPUT_TRANSFORM):
         model.register_forward_pre_hook(InputTransform(**entry[INPUT_TRANSFORM]))
+    if name in imported.names():
+        return model
     if name not in student.names() or OUTPUT in entry or AUXILIARY in entry:
         adapt(model, entry.get(OUTPUT), entry.get(AUXILIARY))
     return without_heads(model, entry[REMOVED_HEADS]) if entry.get(REMOVED_HEADS) else model
+
+
+def _refuse_oversized(builder: Callable[..., nn.Module], settings: Mapping[str, Any]) -> None:
+    """Build on the meta device, where tensors take no memory, before any is asked for.
+
+    Raises:
+        ValueError: the parameters alone take more memory than this machine has.
+    """
+    if torch.get_default_device().type == "meta":
+        return
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            size = sum(parameter.nbytes for parameter in builder(**settings).parameters())
+    except NotImplementedError:  # a builder that reads values
+        return
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > memory:
+        raise ValueError(
+            f"its parameters take {size / 2**30:,.0f} GiB, this machine has {memory / 2**30:,.0f}; "
+            f"settings: {dict(settings)}"
+        )
 
 
 def _torchvision_settings(component: Any, spec: Network) -> dict[str, Any]:

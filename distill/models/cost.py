@@ -2,10 +2,21 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+
+class Effective(NamedTuple):
+    """What is left of a network's cost where zeros cost nothing."""
+
+    params: int
+    macs: int
 
 
 def params(model: nn.Module) -> int:
@@ -14,19 +25,36 @@ def params(model: nn.Module) -> int:
 
 
 def macs(model: nn.Module, example: Tensor) -> int:
-    """Multiply-accumulates for one image: convolutions and matrix products, nothing else.
+    """Multiply-accumulates for one image: convolutions and matrix products, those of attention included.
 
-    Normalisation, activations, pooling and additions are left out, as published counts do. ``model`` runs once, in
-    evaluation mode, and is left as it was.
+    Normalisation, activations, pooling and additions are left out, as published counts do: the result is torchvision's
+    figure for all of its classification networks. ``model`` runs once, in evaluation mode, and is left as it was.
 
     Args:
         example: (batch, channels, height, width); its first image is used.
     """
-    device = next((parameter.device for parameter in model.parameters()), example.device)
     counter = FlopCounterMode(display=False)
-    with evaluating(model), torch.no_grad(), counter:
-        model(example[:1].to(device))
+    with counter:
+        _run(model, example)
     return counter.get_total_flops() // 2
+
+
+def effective(model: nn.Module, example: Tensor) -> Effective:
+    """What is left after pruning: parameters without the zeros of weights, and MACs without products with them.
+
+    A weight is a parameter of two or more dimensions; zeros among biases and scales still count. Only a runtime with
+    sparse kernels turns such zeros into time.
+
+    Args:
+        example: as of `macs`.
+    """
+    counter = _ZeroCounter(model)
+    whole = macs(model, example)
+    with counter:
+        _run(model, example)
+    weights = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    zeros = sum(weight.numel() - int(weight.count_nonzero()) for weight in weights)
+    return Effective(params(model) - zeros, whole - round(counter.flops / 2))
 
 
 @contextmanager
@@ -39,3 +67,41 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+class _ZeroCounter(TorchDispatchMode):
+    """Counts the products of which one factor is a zero of a weight."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+        self.flops = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if (count := flop_registry.get(func.overloadpacket)) is not None:
+            factors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.dim() > 1]
+            weights = [t for t in factors if t.untyped_storage()._cdata in self.weights and not t.is_meta]
+            zeros = max((1 - int(t.count_nonzero()) / t.numel() for t in weights), default=0.0)
+            self.flops += zeros * count(*args, **kwargs, out_val=result)
+        return result
+
+
+def _run(model: nn.Module, example: Tensor) -> None:
+    """One image through the model, in evaluation mode, with every product where it can be counted."""
+    device = next((parameter.device for parameter in model.parameters()), example.device)
+    with evaluating(model), torch.no_grad(), _plain_attention():
+        model(example[:1].to(device))
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Attention as the matrix products that it is made of: fused kernels are not counted."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)

@@ -47,7 +47,7 @@ class QuantizationParams(NamedTuple):
 
 @dataclass(frozen=True)
 class QuantizeInput:
-    """A forward pre-hook: the layer sees its input on a grid."""
+    """A forward pre-hook: the layer reads its input quantized."""
 
     grid: QuantizationParams
 
@@ -57,7 +57,7 @@ class QuantizeInput:
 
 @dataclass(frozen=True)
 class QuantizeOutput:
-    """A forward hook: everybody sees the module's output on a grid."""
+    """A forward hook: every reader gets the module's output quantized."""
 
     grid: QuantizationParams
 

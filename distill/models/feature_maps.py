@@ -42,3 +42,8 @@ def embedding(features: Float[Tensor, "batch *_"]) -> Float[Tensor, "batch chann
     if features.dim() == 3:
         return features.mean(dim=1)
     return features if features.dim() == 2 else features.flatten(2).mean(dim=2)
+
+
+def embedding_size(shape: tuple[int, ...]) -> int:
+    """Length of the `embedding` of features of this shape."""
+    return shape[2] if len(shape) == 3 else shape[1]

@@ -1,7 +1,7 @@
-"""A teacher's own images, where they differ from the data's: other mean and standard deviation, size or colours.
+"""Images as a teacher was trained on them, where the data's differ: other mean and standard deviation, size or colours.
 
-The student and the data never see a difference: the teacher's network changes images for itself before it looks at
-them. That belongs to the network, so its saved, exported or copied forms do it too.
+The transform is a part of the teacher's network, before its first layer, so that saved, exported and copied forms of
+the network contain it. Data and student are not affected.
 """
 
 import logging

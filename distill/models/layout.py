@@ -69,7 +69,7 @@ def channel_axes(model: nn.Module, image: Tensor, paths: Collection[str]) -> dic
         with evaluating(model):
             run.on(model, image, layers)
     except Exception:  # whatever a network raises that cannot run on zeros
-        log.debug("the channels of %s cannot be followed", type(model).__name__, exc_info=True)
+        log.debug("the channels of %s cannot be traced", type(model).__name__, exc_info=True)
     finally:
         for hook in hooks:
             hook.remove()

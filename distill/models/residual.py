@@ -26,11 +26,11 @@ class Residual(NamedTuple):
     weights: str
     """The last of these with weights."""
     shape: tuple[int, ...]
-    """Of what the last module of the branch puts out, without the batch."""
+    """Of the output of the branch's last module, without the batch."""
     spoiled: str | None
     """A function that follows the last weights and is not proportional; without one, zero weights leave zeros."""
     removable: bool
-    """Whether the module that adds answers its input where the branch gives zeros."""
+    """Whether the module that adds returns its input where the branch gives zeros."""
 
 
 class _Side(NamedTuple):
@@ -50,21 +50,21 @@ def residual_blocks(model: nn.Module, image: Tensor) -> list[Residual]:
         model: in evaluation mode.
         image: a batch of one.
     """
-    flow = trace(model, image)
-    makers = {value: number for number, op in enumerate(flow.ops) for value in op.outputs}
-    readers, times = flow.readers(), flow.times()
-    shapes = {call.path: tuple(flow.shapes[call.output][1:]) for call in flow.calls}
+    traced = trace(model, image)
+    makers = {value: number for number, op in enumerate(traced.ops) for value in op.outputs}
+    readers, times = traced.readers(), traced.times()
+    shapes = {call.path: tuple(traced.shapes[call.output][1:]) for call in traced.calls}
     found = []
-    for op in flow.ops:
+    for op in traced.ops:
         if op.name in ("add", "iadd") and len(set(op.inputs)) == 2:
-            first, second = (_ancestors(flow, makers, value) for value in op.inputs)
+            first, second = (_ancestors(traced, makers, value) for value in op.inputs)
             own = (first - second, second - first)
-            sides = [_side(model, flow, op, *side) for side in zip(op.inputs, own, strict=True)]
+            sides = [_side(model, traced, op, *side) for side in zip(op.inputs, own, strict=True)]
             shortcut, branch = sorted(sides, key=lambda side: len(side.weighted))
             if len(shortcut.weighted) < len(branch.weighted):
                 weights = branch.weighted[-1]
-                spoiled = _unproportional(flow, first ^ second, weights)
-                passes = times[op.module] == 1 and _answers_input(flow, makers, readers, op, shortcut.value)
+                spoiled = _unproportional(traced, first ^ second, weights)
+                passes = times[op.module] == 1 and _returns_input(traced, makers, readers, op, shortcut.value)
                 shape = shapes.get(branch.modules[-1], ())
                 found.append(
                     Residual(op.module, tuple(branch.modules), weights, shape, spoiled, passes and not spoiled)
@@ -89,34 +89,34 @@ def without(model: nn.Module, blocks: Sequence[Residual]) -> Iterator[None]:
 
 
 def _nothing(x: Tensor, *_: object, shape: tuple[int, ...] | None = None) -> Tensor:
-    """Zeros for every sample: of one number per sample, as nobody looks at them, or of ``shape``."""
+    """Zeros for every sample: one per sample where no module reads them, or of ``shape``."""
     return x.new_zeros(len(x), *(shape or [1] * (x.dim() - 1)))
 
 
-def _ancestors(flow: Trace, makers: Mapping[int, int], value: int) -> set[int]:
+def _ancestors(traced: Trace, makers: Mapping[int, int], value: int) -> set[int]:
     """Which calls a value depends on, by their number."""
-    waiting, seen = [value], set()
+    waiting, found = [value], set()
     while waiting:
         number = makers.get(waiting.pop())
-        if number is not None and number not in seen:
-            seen.add(number)
-            waiting.extend(flow.ops[number].inputs)
-    return seen
+        if number is not None and number not in found:
+            found.add(number)
+            waiting.extend(traced.ops[number].inputs)
+    return found
 
 
-def _side(model: nn.Module, flow: Trace, total: Op, value: int, numbers: set[int]) -> _Side:
+def _side(model: nn.Module, traced: Trace, total: Op, value: int, numbers: set[int]) -> _Side:
     """The side of a sum that these calls lead to."""
-    elsewhere = {op.module for number, op in enumerate(flow.ops) if number not in numbers} | {total.module}
-    last = {flow.ops[number].module: number for number in sorted(numbers)}
+    elsewhere = {op.module for number, op in enumerate(traced.ops) if number not in numbers} | {total.module}
+    last = {traced.ops[number].module: number for number in sorted(numbers)}
     own = [module for module in sorted(last, key=last.__getitem__) if module not in elsewhere]
     weighted = [at for at in own if isinstance(getattr(model.get_submodule(at), "weight", None), nn.Parameter)]
     return _Side(value, own, weighted)
 
 
-def _unproportional(flow: Trace, numbers: set[int], weights: str) -> str | None:
-    """The first function among these calls that is not proportional to what the layer ``weights`` puts out."""
+def _unproportional(traced: Trace, numbers: set[int], weights: str) -> str | None:
+    """The first function among these calls that is not proportional to the output of the layer ``weights``."""
     scaled: set[int] = set()
-    for op in (flow.ops[number] for number in sorted(numbers)):
+    for op in (traced.ops[number] for number in sorted(numbers)):
         if scaled & set(op.inputs) and op.name not in PROPORTIONAL:
             return op.name
         if op.module == weights or scaled & set(op.inputs):
@@ -124,11 +124,11 @@ def _unproportional(flow: Trace, numbers: set[int], weights: str) -> str | None:
     return None
 
 
-def _answers_input(
-    flow: Trace, makers: Mapping[int, int], readers: Mapping[int, list[Op]], total: Op, shortcut: int
+def _returns_input(
+    traced: Trace, makers: Mapping[int, int], readers: Mapping[int, list[Op]], total: Op, shortcut: int
 ) -> bool:
-    """Whether the module that adds answers the shortcut's value, and was given it; a ReLU leaves another's as it is."""
-    (call,) = (call for call in flow.calls if call.path == total.module)
+    """Whether the module that adds reads the shortcut's value and returns it, up to ReLUs that change nothing."""
+    (call,) = (call for call in traced.calls if call.path == total.module)
     value = total.outputs[0]
     while value != call.output:
         following = readers.get(value, [])
@@ -136,5 +136,5 @@ def _answers_input(
             return False
         value = following[0].outputs[0]
     clipped = value != total.outputs[0]
-    positive = shortcut in makers and flow.ops[makers[shortcut]].name == "relu"
+    positive = shortcut in makers and traced.ops[makers[shortcut]].name == "relu"
     return bool(total.module) and call.input == shortcut and (positive or not clipped)

@@ -15,16 +15,16 @@ def exchange(model: nn.Module, path: str, new: nn.Module) -> None:
 
 
 def deployable(model: nn.Module) -> nn.Module:
-    """A copy in plain operators: layers that keep other factors than they compute with answer ``deploy()``."""
-    seen: dict[nn.Module, nn.Module] = {}
+    """A copy in plain operators: layers that are trained in another form have ``deploy()``, their plain form."""
+    done: dict[nn.Module, nn.Module] = {}
 
     def deployed(module: nn.Module) -> nn.Module:
-        if module not in seen:
+        if module not in done:
             deploy = getattr(module, "deploy", None)
-            seen[module] = deploy() if callable(deploy) else module
-            for name, child in seen[module]._modules.items():
+            done[module] = deploy() if callable(deploy) else module
+            for name, child in done[module]._modules.items():
                 if child is not None:
-                    setattr(seen[module], name, deployed(child))
-        return seen[module]
+                    setattr(done[module], name, deployed(child))
+        return done[module]
 
     return deployed(copy.deepcopy(model)).eval()

@@ -1,4 +1,4 @@
-"""What a network computes from what, seen by running it once: in its modules, and in the functions between them."""
+"""The dataflow of a network, recorded in one run: calls of its modules, and of the torch functions between them."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ class Op(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One call of a module that takes a value and answers one."""
+    """One call of a module that takes a tensor and returns one."""
 
     path: str
     input: int
@@ -31,17 +31,17 @@ class Call(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """All that happened, in order: a module's call is noted when it ends, so inner ones come first."""
+    """All calls in order; a module's call is recorded when it ends, so inner ones come first."""
 
     ops: list[Op]
     calls: list[Call]
     result: int
-    """The value that the network answers."""
+    """The number of the value that the network returns."""
     shapes: list[torch.Size]
     """Of the values, by their number."""
 
     def readers(self) -> dict[int, list[Op]]:
-        """Value -> who reads it."""
+        """Value -> the calls that read it."""
         readers: dict[int, list[Op]] = {}
         for op in self.ops:
             for value in dict.fromkeys(op.inputs):
@@ -55,15 +55,15 @@ class Trace(NamedTuple):
 
 @torch.no_grad()
 def trace(model: nn.Module, image: Tensor) -> Trace:
-    """Run ``model`` on ``image`` and write down what it does: whatever runs can be followed, no tracer is needed."""
-    notes = _Notes()
-    notes.number(image)
-    with notes.on_modules(model), notes:
+    """Run ``model`` on ``image`` and record its calls: works for any Python in its forward, unlike symbolic tracing."""
+    recorder = _Recorder()
+    recorder.number(image)
+    with recorder.on_modules(model), recorder:
         result = model(image)
-    return Trace(notes.ops, notes.calls, notes.values[id(result)], [tensor.shape for tensor in notes.alive])
+    return Trace(recorder.ops, recorder.calls, recorder.values[id(result)], [tensor.shape for tensor in recorder.alive])
 
 
-class _Notes(TorchFunctionMode):
+class _Recorder(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.ops: list[Op] = []

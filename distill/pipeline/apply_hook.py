@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from distill.artifact import Artifact
 from distill.batch import Batch
 from distill.compress import hook
+from distill.compress._contract import call_hook
 from distill.data import DataModule
 from distill.recipe.schema import Hook
 from distill.registry import call
@@ -47,7 +48,7 @@ def apply_hook(
         "progress": lambda: progress,
         "task_loss": lambda: _task_loss(task),
     }
-    return call(hook.find(spec.name), spec, injectable)
+    return call_hook(spec.name, lambda: call(hook.find(spec.name), spec, injectable), artifact)
 
 
 class Quality:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -90,6 +89,7 @@ def build_distiller(
     cached: Callable[[Teacher], nn.Module] = lambda teacher: teacher,
 ) -> Distiller:
     """One stage of a recipe, ready to train."""
+    labels = data.train_labels()
     # Another seed: two networks that start with equal weights would teach each other nothing.
     peer = initial_artifact(stage.peer, data, task, recipe.seed + 1).model if stage.peer else None
     return Distiller(
@@ -100,7 +100,7 @@ def build_distiller(
         optimizer=recipe.optimizer,
         schedule=recipe.schedule,
         example=data.calibration(8)[0],
-        injectable={"batch_size": data.batch_size, **_class_labels(data)},
+        injectable={"batch_size": data.batch_size, **({} if labels is None else {"train_labels": labels})},
         peer=peer,
         cached=cached,
         seed=recipe.seed,
@@ -114,8 +114,3 @@ def outside_modules(recipe: Recipe) -> list[str]:
     others = [network for stage in recipe.stages.values() for network in (stage.student, stage.peer)]
     specs = (recipe.student, *recipe.all_teachers().values(), *others)
     return [spec.name.partition(":")[0] for spec in specs if spec and ":" in spec.name]
-
-
-def _class_labels(data: DataModule) -> dict[str, Any]:
-    """``train_labels`` for the losses that ask for the class of each training sample; nothing without classes."""
-    return {"train_labels": data.train_labels()} if data.info.num_classes else {}

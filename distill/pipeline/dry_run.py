@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from distill.artifact import Artifact, open_artifact
@@ -92,7 +91,7 @@ class DryRun:
             training = step.inputs.training
             with _at("teacher" if name == "teacher" else f"teachers.{name}"):
                 self._keep(step, artifact, training.stage if training else None)
-            self.known[name] = self._without_auxiliary(artifact).model
+            self.known[name] = without_auxiliary(artifact, self.example.inputs).model
 
     def _stages(self) -> Artifact:
         """The recipe's student after its last stage."""
@@ -105,9 +104,9 @@ class DryRun:
             with _at(f"stages.{name}"):
                 own = self._fitting(f"student '{stage.student.name}'", stage.student) if stage.student else None
                 trained = self._keep(self.line.stages[name], own or artifact, stage).artifact
-            shipped = self._without_auxiliary(trained)
+            shipped = without_auxiliary(trained, self.example.inputs)
             self.known[name], artifact = shipped.model, artifact if stage.student else trained
-        return self._without_auxiliary(artifact)
+        return without_auxiliary(artifact, self.example.inputs)
 
     def _compress(self, artifact: Artifact) -> None:
         steps = iter(self.line.compress)
@@ -143,9 +142,6 @@ class DryRun:
             self.trials[step.name] = Trial(artifact, module, seconds)
         return self.trials[step.name]
 
-    def _without_auxiliary(self, artifact: Artifact) -> Artifact:
-        return without_auxiliary(artifact, self.example.inputs)
-
     def _trained(self, student: nn.Module, stage: Stage) -> tuple[Distiller, float]:
         """A stage after a few real steps, and the seconds of the last one."""
         names = {} if stage.peer or not (stage.losses or stage.blocks) else self.recipe.teachers_of(stage)
@@ -161,10 +157,7 @@ class DryRun:
             return module, self._steps(module)
 
     def _steps(self, module: Distiller) -> float:
-        try:
-            return try_steps(module, self.batches, self.recipe.trainer)[-1]
-        except MisconfigurationException as error:
-            raise RecipeError(f"trainer: {_first_line(error)}") from error
+        return try_steps(module, self.batches, self.recipe.trainer)[-1]
 
     def _without_channels_last(self, module: Distiller, error: Exception) -> None:
         """Try the same in the other memory layout, and stay with that for the whole run if it works there.

@@ -175,6 +175,7 @@ def prepared(recipe: Recipe) -> tuple[DataModule, Task, Line]:
     Raises:
         RecipeError: the cache and the data do not fit.
     """
+    require_trainer(recipe.trainer)
     data, task = data_and_task(recipe)
     set_views(data, recipe.cache.views if recipe.cache else None)
     classes, top_k = data.info.num_classes, recipe.cache and recipe.cache.top_k

@@ -100,10 +100,9 @@ def training_step(experiment: Experiment, step: StepSpec, done: Mapping[str, Fin
         curve: Curve = []
         if training:
             teachers = {name: done[source] for name, source in (step.teachers or {}).items()}
-            trained = experiment.train(artifact.copy_model(), training.stage, step.name, folder, teachers)
-            artifact = replace(artifact, model=trained.student, plans=(*artifact.plans, *trained.plans))
-            curve = trained.curve
-        return without_auxiliary(artifact, experiment.example.inputs) if step.final else artifact, curve
+            model, plans, curve = experiment.train(artifact.copy_model(), training.stage, step.name, folder, teachers)
+            artifact = replace(artifact, model=model, plans=(*artifact.plans, *plans))
+        return artifact if step.continued else without_auxiliary(artifact, experiment.example.inputs), curve
 
     return experiment.do(step.name, step.key, make)
 

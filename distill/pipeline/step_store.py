@@ -162,12 +162,8 @@ class Steps:
         log.warning("%s: the step is set aside as '%s' and done again", reason, aside.name)
 
     def _others(self, own: Path) -> Iterator[Path]:
-        """Folders under the pool with a record in them, apart from ``own``; unreadable folders are passed over."""
-        for place, folders, files in os.walk(self.pool):
-            hidden = [name for name in folders if name.startswith(".") or name.endswith((PART, COPY, DAMAGED))]
-            folders[:] = sorted(set(folders) - {*hidden, "wandb"})
-            if METRICS in files and Path(place) != own:
-                yield Path(place)
+        """Folders under the pool with a record in them, apart from ``own``."""
+        return (folder for folder in _folders(self.pool) if folder != own)
 
     @contextmanager
     def _exclusive(self, key: str) -> Iterator[None]:
@@ -176,6 +172,28 @@ class Steps:
         locks.mkdir(parents=True, exist_ok=True)
         with FileLock(locks / key) if is_first() else nullcontext():
             yield
+
+
+def finished_keys(pool: Path) -> set[str]:
+    """Keys of the finished steps under ``pool`` whose files are what their records say; nothing is written."""
+    found: set[str] = set()
+    for folder in _folders(pool):
+        try:
+            record = sealed.read(folder / METRICS)
+            if record and sealed.digest_of_file(folder / NETWORK) == record["files"][NETWORK]:
+                found.add(record["key"])
+        except (sealed.DamagedFileError, OSError, LookupError, TypeError):
+            continue
+    return found
+
+
+def _folders(pool: Path) -> Iterator[Path]:
+    """Folders under the pool with a record in them."""
+    for place, folders, files in os.walk(pool):
+        hidden = [name for name in folders if name.startswith(".") or name.endswith((PART, COPY, DAMAGED))]
+        folders[:] = sorted(set(folders) - {*hidden, "wandb"})
+        if METRICS in files:
+            yield Path(place)
 
 
 def _remove_leftovers(folder: Path, key: str) -> None:

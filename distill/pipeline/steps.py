@@ -84,13 +84,14 @@ class StepSpec:
     """The name of the step that it goes on from."""
     teachers: Mapping[str, str] | None = None
     """Names of the steps that its teachers come from, by the teachers' names; None: it has no teacher."""
-    final: bool = True
-    """Whether no later stage goes on training its network: auxiliary heads are removed then."""
+
+    continued: bool = False
+    """Whether a later stage goes on with the network, and so needs its auxiliary heads."""
 
     @cached_property
     def key(self) -> str:
         """Names all that the step's result depends on."""
-        return key(type(self.inputs).__name__, plain(self.inputs))
+        return key(type(self.inputs).__name__, plain(self.inputs), self.continued)
 
 
 class Line:
@@ -148,9 +149,9 @@ class Line:
         teachers = self._teachers_of(stage) if learns_from_teacher(stage) and not stage.peer else {}
         origin = start.key if start else _new(network)
         inputs = TrainingInputs(self.foundation, origin, self._training(stage, teachers))
-        last = [other for other, one in self.recipe.stages.items() if not one.student][-1]
-        final = bool(stage.student) or name == last
-        return StepSpec(f"student/{name}", network, inputs, start.name if start else None, _names(teachers), final)
+        continued = not stage.student and name != list(self.recipe.stages)[-1]
+        start_name = start.name if start else None
+        return StepSpec(f"student/{name}", network, inputs, start_name, _names(teachers), continued)
 
     def _compression(self) -> list[StepSpec]:
         steps: list[StepSpec] = []

@@ -67,13 +67,11 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
 
 
 def _check_devices(value: Any) -> None:
-    """A count, "auto", or a list of indices; how many there are is asked when the run begins."""
-    if isinstance(value, bool) or (
-        isinstance(value, int | float) and (value != int(value) or value < -1 or value == 0)
-    ):
-        raise RecipeError(f"at trainer.devices: devices is {value}, but is at least 1, or -1 or auto for all there are")
-    if not isinstance(value, int | str | list):
+    """A count, -1 or "auto" for all, or a list of indices; how many there are is asked when the run begins."""
+    if isinstance(value, bool) or not isinstance(value, int | str | list):
         raise RecipeError(f"at trainer.devices: {value!r} is neither a count nor a list")
+    if isinstance(value, int) and (value < -1 or value == 0):
+        raise RecipeError(f"at trainer.devices: devices is {value}, but is at least 1, or -1 for all there are")
 
 
 @cache

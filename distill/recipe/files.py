@@ -27,9 +27,14 @@ def find(name: str) -> Path:
     """
     outside = name.endswith((".yaml", ".yml"))
     path = Path(name) if outside else RECIPES / f"{name}.yaml"
-    try:
-        if path.is_file():
-            return path
-    except (OSError, ValueError):  # a name that is too long, or holds a NUL
-        pass
+    if is_file(path):
+        return path
     raise RecipeError(f"no recipe file '{name}'" if outside else f"unknown recipe {did_you_mean(name, names())}")
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have, too long or with a NUL, is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

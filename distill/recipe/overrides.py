@@ -97,7 +97,7 @@ def _index(node: list[Any], part: str, override: str) -> int:
 def _inside(hint: Any, part: str) -> Any:
     """The annotation of what stands under ``part``; Any where a component's signature decides."""
     hint = _stripped(hint)
-    if is_dataclass(hint):
+    if isinstance(hint, type) and is_dataclass(hint):
         return annotations(hint).get(part, Any)
     if get_origin(hint) is dict:
         return get_args(hint)[1]

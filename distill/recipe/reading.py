@@ -14,7 +14,7 @@ from omegaconf.errors import (
 )
 
 from distill.errors import RecipeError
-from distill.recipe.files import find
+from distill.recipe.files import find, is_file
 
 Sections = dict[str, Any]
 
@@ -45,7 +45,7 @@ def sections(path: Path) -> Sections:
     own = read(path)
     if base := own.pop("base", None):
         beside = path.parent / f"{base}.yaml"
-        inherited = read(beside if beside.is_file() else find(str(base)))
+        inherited = read(beside if is_file(beside) else find(str(base)))
         if "base" in inherited:
             raise RecipeError(f"base '{base}' has a base of its own; keep recipes at most two files deep")
         return inherited | own

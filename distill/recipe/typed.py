@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from distill.errors import RecipeError
-from distill.ranges import FINITE, Range
-from distill.registry import Registry, did_you_mean, schema
+from distill.ranges import FINITE, SHOWN, Range
+from distill.recipe.schema.components import Component
+from distill.registry import Registry, call, did_you_mean, schema
 
 FROM_THE_DATA = ("num_classes", "channels")
+LARGEST = 1e300
+"""Of a float: whole numbers of YAML have no bound."""
 
 
 def typed(value: Any, hint: Any, place: str, key: str | None = None) -> Any:
@@ -42,7 +45,7 @@ def typed(value: Any, hint: Any, place: str, key: str | None = None) -> Any:
     if origin in (list, tuple):
         return origin(typed(item, arguments[0], f"{place}[{i}]") for i, item in enumerate(_list(value, place)))
     if origin is dict:
-        return _mapping(value, *arguments, place)
+        return _mapping(value, arguments[0], arguments[1], place)
     if is_dataclass(hint):
         return section(value, hint, place)
     return _SCALARS[hint](value, place)
@@ -66,6 +69,21 @@ def section(value: Any, kind: Any, place: str) -> Any:
         return kind(**made)
     except RecipeError as error:
         raise RecipeError(f"at {place}: {error}" if place else str(error)) from None
+
+
+def built(section: Any, registry: Registry, available: Mapping[str, Callable[[], Any]]) -> Any:
+    """The component that a name, or a mapping of a name and settings, stands for.
+
+    Args:
+        section: plain data, for example what an artifact says about its task.
+        registry: where to look up the name.
+        available: what can be injected.
+
+    Raises:
+        RecipeError: an unknown name or setting.
+    """
+    spec = _named(section, Component, registry, registry.decorator, None)
+    return call(registry.find(spec.name), spec, available)
 
 
 @cache
@@ -173,8 +191,8 @@ def _float(value: Any, place: str) -> float:
         value = _number(value, float)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise RecipeError(f"at {place}: {_shown(value)} is not a number")
-    if value not in FINITE or abs(value) > 1e300:
-        raise RecipeError(f"at {place}: {place.rpartition('.')[2]} is {value}, but must be finite")
+    if value not in FINITE or abs(value) > LARGEST:
+        raise RecipeError(f"at {place}: {place.rpartition('.')[2]} is {str(value)[:SHOWN]}, but must be finite")
     return float(value)
 
 

@@ -66,7 +66,8 @@ def _table(report: Report, shown: Sequence[Column]) -> Table:
     caption = NEWLINE.join(line for line in (legend(report), sentence(report)) if line)
     drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False, caption=caption)
     for column in shown:
-        header = f"{column.name.replace(' ', NEWLINE)}{NEWLINE}{column.detail}".strip()
+        detail = column.detail.replace(", ms", f",{NEWLINE}ms")
+        header = f"{column.name.replace(' ', NEWLINE)}{NEWLINE}{detail}".strip()
         drawn.add_column(header, justify="right" if drawn.columns else "left", vertical="bottom", overflow="fold")
     for step in report.steps:
         drawn.add_row(*(one.cell(step) for one in shown), style="bold" if step is report.final else None)

@@ -23,7 +23,7 @@ COLOURS = {
 }
 INK, SOFT, LINE = "#0f172a", "#64748b", "#e2e8f0"
 DASHES = ("solid", "dot", "dash", "dashdot", "longdash", "longdashdot")
-TOUCHING = 0.07  # of the axis: markers closer than this in both directions become one
+TOUCHING = 0.09  # of the axis: markers closer than this in both directions become one
 MOST_NAMES, MOST_COUNTS = 30, 15  # classes of a matrix that can be named, and counted, legibly
 HEIGHT, ENTRY = 340, 20  # pixels: of a picture, of an entry of its legend
 TOTAL = "train/loss"
@@ -78,7 +78,7 @@ def pictures(report: Report) -> Iterator[Picture]:
         if values and isinstance(values[0], Sequence):
             note = "Of the final network on the test split."
             if name == "confusion":
-                note = "Row: true class. Column: the final network's on the test split. Shade: share of the row."
+                note = "Row: true class. Column: the final network's class on the test split. Shade: share of the row."
             yield Picture(_words(name).capitalize(), note, _matrix(report, values))
         elif values:
             yield Picture(_words(name).capitalize(), "Of the final network on the test split.", _bars(report, values))
@@ -105,7 +105,7 @@ def _by_latency(report: Report, metric: str) -> go.Figure:
         lambda step: _latency(report, step),
         lambda step: f"{milliseconds(_latency(report, step))} ms",
     )
-    return _trade_off(report, markers, float, float).update_xaxes(rangemode="tozero", ticksuffix=" ms")
+    return _trade_off(report, markers, float, float, origin=0.0).update_xaxes(rangemode="tozero", ticksuffix=" ms")
 
 
 def _markers(
@@ -127,11 +127,15 @@ def _markers(
 
 
 def _trade_off(
-    report: Report, markers: Sequence[Marker], scale: Callable[[float], float], inverse: Callable[[float], float]
+    report: Report,
+    markers: Sequence[Marker],
+    scale: Callable[[float], float],
+    inverse: Callable[[float], float],
+    origin: float | None = None,
 ) -> go.Figure:
     """Markers on an axis of ``scale``; those that would cover each other become one, in their middle."""
     path = [marker for marker in markers if marker.step.startswith(("student", "compress/"))]
-    groups = _touching(markers, scale)
+    groups = _touching(markers, scale, origin)
     labels = [_ranges([marker.number for marker in group]) for group in groups]
     figure = go.Figure()
     figure.add_scatter(
@@ -156,7 +160,7 @@ def _trade_off(
         textfont={"color": "white", "size": 11},
         hoverinfo="text",
     )
-    return _styled(figure, report.unit(report.monitor)).update_layout(showlegend=False)
+    return _styled(figure, report.unit(report.monitor), entries=0).update_layout(showlegend=False)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -169,11 +173,12 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
-def _touching(markers: Sequence[Marker], scale: Callable[[float], float]) -> list[list[Marker]]:
-    """Markers that would cover each other, together."""
+def _touching(markers: Sequence[Marker], scale: Callable[[float], float], origin: float | None) -> list[list[Marker]]:
+    """Markers that would cover each other, together; the axis begins at ``origin``, or where the markers do."""
+    begin = [] if origin is None else [origin]
     width, height = (
         max(values, default=0) - min(values, default=0) or 1
-        for values in ([scale(m.x) for m in markers], [m.y for m in markers])
+        for values in ([scale(m.x) for m in markers] + begin, [m.y for m in markers])
     )
     groups: list[list[Marker]] = []
     for marker in markers:
@@ -192,7 +197,7 @@ def _validation(report: Report, metric: str) -> go.Figure:
     for step, rows in report.curves.items():
         scale = lambda value: report.scaled(metric, value)  # noqa: E731
         _add_curve(figure, rows, name, scale, name=title(step, report), line=_line(step))
-    return _styled(figure, report.unit(metric))
+    return _styled(figure, report.unit(metric)).update_xaxes(**_epochs(figure))
 
 
 def _losses(report: Report) -> go.Figure:
@@ -211,7 +216,7 @@ def _losses(report: Report) -> go.Figure:
         {"label": name.removeprefix("train/"), "method": "restyle", "args": ["visible", [one == name for one in shown]]}
         for name in choices
     ]
-    styled = _styled(figure, "", entries=shown.count(TOTAL))
+    styled = _styled(figure, "", entries=shown.count(TOTAL)).update_xaxes(**_epochs(figure))
     if len(choices) > 1:
         menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "bgcolor": "white"}
         styled.update_layout(updatemenus=[{**menu, "bordercolor": LINE}], margin={"t": 48})
@@ -225,6 +230,12 @@ def _add_curve(
     if points:
         epochs, values = zip(*points, strict=True)
         figure.add_scatter(x=epochs, y=values, mode="lines" if len(points) > 1 else "markers", showlegend=True, **style)
+
+
+def _epochs(figure: go.Figure) -> dict[str, Any]:
+    """Whole numbers on the axis of epochs."""
+    last = max((max(line.x) for line in figure.data), default=1)
+    return {"dtick": 1 if last <= 10 else None, "tickformat": "d"}
 
 
 def _line(step: str, dash: str = "solid") -> dict[str, Any]:

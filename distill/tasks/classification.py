@@ -101,7 +101,7 @@ class Classification(Task):
 
     def draw(self, image: Image.Image, prediction: Prediction, truth: Prediction | None = None) -> Image.Image:
         """The image above its predicted class; a wrong one in red, above the true one."""
-        text = f"{prediction['class']} {100 * prediction['probability']:.0f} %"
+        text = f"{prediction['class']} ({100 * prediction['probability']:.0f} %)"
         if truth is None:
             return captioned(image, (text, NEUTRAL))
         if truth["class"] == prediction["class"]:

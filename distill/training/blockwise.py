@@ -37,7 +37,7 @@ class Blockwise(Plain):
             output, student, values = self.blocks(self.student, teacher, batch, progress)
         if output is None:  # it is not the last block's turn
             return values
-        values |= self.task_terms(output, student, batch)
+        values |= self.task_terms(self.student, output, student, batch)
         return values | self.loss_terms(student, teacher, batch, epoch)
 
     def to_compile(self) -> list[nn.Module]:

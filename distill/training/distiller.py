@@ -93,6 +93,11 @@ class Distiller(pl.LightningModule):
         return self.method.student
 
     @property
+    def networks(self) -> list[nn.Module]:
+        """Every network in training."""
+        return self.method.trained()
+
+    @property
     def teacher(self) -> nn.Module | None:
         """A `Teacher`, or a cache before one."""
         return self.method.teacher

@@ -84,7 +84,8 @@ def fit(
         callbacks=[epochs, *checkpoints] + ([LearningRateMonitor(logging_interval="epoch")] if logger else []),
         **{} if validates else {"limit_val_batches": 0},
     )
-    with synchronized(module.method.trained(), trainer, settings.get("sync_batchnorm")), naming_lost_processes(title):
+    trained = module.networks
+    with synchronized(trained, trainer, settings.get("sync_batchnorm")), naming_lost_processes(title):
         _train(trainer, module, data, resume_point(folder, module, needs_best=bool(best)))
     if best:
         state = torch.load(best[0].best_model_path, map_location="cpu", weights_only=True)["state_dict"]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from distill.batch import Batch
 from distill.models.auxiliary import auxiliary_weights
-from distill.models.taps import Features
+from distill.models.taps import Features, Taps
 from distill.recipe.schema import Loss, Stage
 from distill.tasks import Task
 from distill.training.loss_terms import unique
@@ -50,9 +50,7 @@ class Method(nn.Module, ABC):
     def __init__(self, student: nn.Module, losses: Mapping[str, Loss], setting: Setting) -> None:
         super().__init__()
         self.task, self.task_weight = setting.task, setting.stage.task_weight
-        self.auxiliary = auxiliary_weights(student) if self.task_weight else {}
-        paths = unique(loss.student for loss in losses.values())
-        self.student = PartTaps(student.eval(), paths, self.task.parts)
+        self.student = PartTaps(student.eval(), unique(loss.student for loss in losses.values()), self.task.parts)
         depth = setting.stage.depth()
         self.depth = StochasticDepth(student, setting.example.inputs, depth.survival, depth.scaling) if depth else None
 
@@ -66,13 +64,13 @@ class Method(nn.Module, ABC):
             progress: the part of the stage that is done, from 0 to 1.
         """
 
+    def trained(self) -> list[nn.Module]:
+        """The networks in training."""
+        return [self.student]
+
     @abstractmethod
     def to_compile(self) -> list[nn.Module]:
         """The networks that `torch.compile` may have."""
-
-    def trained(self) -> list[nn.Module]:
-        """The networks that learn."""
-        return [self.student]
 
     @contextmanager
     def dropping(self) -> Iterator[None]:
@@ -83,14 +81,15 @@ class Method(nn.Module, ABC):
             with self.depth.drawn():
                 yield
 
-    def task_terms(self, output: Tensor, features: Features, batch: Batch) -> dict[str, Tensor]:
-        """The task's loss of the output, and of the auxiliary heads that the network names, each with its weight."""
+    def task_terms(self, network: Taps, output: Tensor, features: Features, batch: Batch) -> dict[str, Tensor]:
+        """The task's loss of the output, and of the network's auxiliary outputs, each with its weight."""
         if not self.task_weight:
             return {}
-        values = {name: self.task_weight * value for name, value in self.task.terms(output, batch).items()}
-        for name, weight in self.auxiliary.items():
-            values[name] = self.task_weight * weight * self.task.total(features[name], batch)
-        return values
+        values = self.task.terms(output, batch)
+        for name, weight in auxiliary_weights(network.model).items():
+            if name in features:
+                values[name] = weight * self.task.total(features[name], batch)
+        return {name: self.task_weight * value for name, value in values.items()}
 
     def loss_terms(self, student: Features, teacher: Features, batch: Batch, epoch: float) -> dict[str, Tensor]:
         """The stage's losses; no gradient reaches the teacher."""

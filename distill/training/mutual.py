@@ -46,12 +46,11 @@ class Mutual(Method):
         peer_output, peer = self.peer(batch.inputs)
         with self.dropping():
             output, student = self.student(batch.inputs)
-        values = self.task_terms(output, student, batch) | self.loss_terms(student, peer, batch, epoch)
-        if self.task_weight:
-            own = self.task.terms(peer_output, batch)
-            values |= {f"peer_{name}": self.task_weight * value for name, value in own.items()}
+        values = self.task_terms(self.student, output, student, batch) | self.loss_terms(student, peer, batch, epoch)
         fixed = {path: feature.detach() for path, feature in student.items()}
-        return values | {f"peer_{key}": term(peer, fixed, batch, epoch) for key, term in self.peer_terms.items()}
+        own = self.task_terms(self.peer, peer_output, peer, batch)
+        own |= {key: term(peer, fixed, batch, epoch) for key, term in self.peer_terms.items()}
+        return values | {f"peer_{name}": value for name, value in own.items()}
 
     def trained(self) -> list[nn.Module]:
         return [self.student, self.peer]

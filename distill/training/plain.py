@@ -47,7 +47,7 @@ class Plain(Method):
         teacher = self.teacher(batch) if self.teacher else {}
         with self.dropping():
             output, student = self.student(batch.inputs)
-        return self.task_terms(output, student, batch) | self.loss_terms(student, teacher, batch, epoch)
+        return self.task_terms(self.student, output, student, batch) | self.loss_terms(student, teacher, batch, epoch)
 
     def to_compile(self) -> list[nn.Module]:
         return [self.student, *([self.teacher] if self.teacher else [])]

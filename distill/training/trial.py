@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from distill.batch import Batch
 from distill.training.distiller import Distiller
+from distill.training.trainer import build_trainer
 
 ALONE: dict[str, Any] = {
     "devices": 1,
@@ -19,13 +20,8 @@ ALONE: dict[str, Any] = {
     "max_steps": -1,
     "limit_train_batches": 1.0,
     "limit_val_batches": 0,
-    "num_sanity_val_steps": 0,
     "logger": False,
     "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "use_distributed_sampler": False,
-    "log_every_n_steps": 1_000_000,
 }
 """Of Lightning's Trainer, in place of what the recipe says about processes and length."""
 
@@ -42,8 +38,9 @@ def try_steps(module: Distiller, batches: Sequence[Batch], settings: Mapping[str
         Seconds of each step.
     """
     timer = _Timer()
+    chosen = {name: value for name, value in settings.items() if name != "plugins"}
     # Without a cluster's environment: this is one process, whatever the run will be.
-    trainer = pl.Trainer(**{**settings, **ALONE}, callbacks=[timer], plugins=[LightningEnvironment()])
+    trainer = build_trainer(chosen, **ALONE, callbacks=[timer], plugins=[LightningEnvironment()])
     try:
         trainer.fit(module, datamodule=_Batches(batches))
     except SystemExit:  # raised by Lightning after Ctrl-C

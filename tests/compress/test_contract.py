@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from distill.artifact import Artifact, open_artifact
 from distill.compress import hook
+from distill.compress._contract import call_hook
 from distill.errors import RecipeError, TrainingError
 from distill.models.surgery import deployable
 from distill.recipe.schema import Hook
@@ -36,7 +37,8 @@ def apply(name: str, artifact: Artifact, **settings: object) -> Artifact:
         "progress": 1.0,
         "task_loss": cross_entropy,
     }
-    return component(*(injectable[need] for need in injected(component)), **{**settings, **SETTINGS.get(name, {})})
+    chosen = {**settings, **SETTINGS.get(name, {})}
+    return call_hook(name, lambda: component(*(injectable[need] for need in injected(component)), **chosen), artifact)
 
 
 def prepared(name: str) -> Artifact:

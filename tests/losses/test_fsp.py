@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torchdistill.losses.mid_level import FSPLoss
 
-from distill.losses.fsp import FlowOfSolution, flow
+from distill.losses.fsp import FlowOfSolution, flow_matrix
 
 SHAPES = [(2, 3, 8, 8), (2, 4, 8, 8), (2, 5, 4, 4)]
 
@@ -55,7 +55,7 @@ def test_fsp_of_torchdistill_has_the_same_matrices_and_another_distance() -> Non
         for place, path in (("first", "0"), ("second", "1"))
     }
     theirs = FSPLoss({"pair": pair})(*taps)
-    difference = flow(*student) - flow(*teacher)
+    difference = flow_matrix(*student) - flow(*teacher)
     torch.testing.assert_close(theirs, difference.norm(dim=1).sum() / 2)
     torch.testing.assert_close(FlowOfSolution(SHAPES[:2], SHAPES[:2])(student, teacher), difference.square().mean())
 
@@ -80,7 +80,7 @@ def test_fsp_lets_the_two_networks_differ_in_size() -> None:
 def test_fsp_does_not_overflow_in_half_precision() -> None:
     features = torch.full((1, 2, 32, 32), 100.0, dtype=torch.float16)
     with torch.autocast("cpu", torch.float16):
-        assert (flow(features, features) == 1e4).all()
+        assert (flow_matrix(features, features) == 1e4).all()
 
 
 def test_fsp_refuses_a_single_tap() -> None:

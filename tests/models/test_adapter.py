@@ -132,6 +132,24 @@ def test_torchvisions_classifiers_with_auxiliary_heads(
     assert list(model.state_dict()) == list(without.state_dict())
 
 
+@pytest.mark.parametrize(
+    "entry", [{**GOOGLENET, "aux_logits": False}, {"name": "fcn_resnet50", "num_classes": 5, "weights_backbone": None}]
+)
+def test_a_network_that_is_built_without_its_heads_has_no_auxiliary_outputs(entry: dict[str, Any]) -> None:
+    model = build_network(entry)
+    assert auxiliary_weights(model) == {}
+    assert list(Taps(model.train(), [])(torch.randn(2, 3, 32, 32))[1]) == []
+
+
+def test_the_weight_of_a_known_head_is_the_recipes() -> None:
+    assert auxiliary_weights(build_network({**GOOGLENET, "auxiliary": {"aux2": 0.1}})) == {"aux1": 0.3, "aux2": 0.1}
+
+
+def test_an_auxiliary_output_that_does_not_come_is_named() -> None:
+    with pytest.raises(RecipeError, match=r"returns 'out' \(2, 3\), 'aux' \(2, 3\), but no auxiliary output 'side'"):
+        Taps(forked(auxiliary={"side": 0.3}).train(), [])(IMAGES)
+
+
 @pytest.mark.parametrize(("size", "fits"), [(80, False), (299, True)])
 def test_inceptions_head_wants_large_images(size: int, fits: bool) -> None:
     assert heads_fit(build_network(INCEPTION).eval(), torch.randn(2, 3, size, size)) is fits

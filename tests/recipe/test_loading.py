@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.faults.recipes import cases, outcome
 from distill.errors import RecipeError
 from distill.recipe.files import RECIPES, find, names, summary
 from distill.recipe.loading import load
@@ -59,6 +60,48 @@ class TestEveryRecipe:
         ("sed=3", "unknown key 'sed'. Did you mean 'seed'"),
         ("student.num_classes=7 teacher.num_classes=8", "num_classes: the teacher has 8, the student 7"),
         ("stages.distill", "'stages.distill' is not of the form key.path=value"),
+        (
+            "stages.distil.epochs=1",
+            "at stages: there is no 'distil'. Did you mean 'distill'.*To add it, write [+]s",
+        ),
+        ("compress.prune={}", "at compress: there is no 'prune'"),
+        ("stages.distill.losses.crd={}", "at stages.distill.losses: there is no 'crd'"),
+        ("export.openvino={}", "at export: there is no 'openvino'"),
+        ("teachers.big={name: resnet56, epochs: 1}", "at teachers: there is no 'big'. To add it"),
+        ("+compress.svd={}", "compress.svd is there already; leave out the '[+]'"),
+        ("student={name:shufflenet_v2}", "at student: 'name:shufflenet_v2' lacks a blank.*write name: shufflenet_v2"),
+        ("stages={distill: null, epochs: 3}", "at stages.distill: nothing stands where a section is expected; are its"),
+        ("stages={epochs: 3}", "at stages.epochs: 3 stands where a section .*'epochs' is a setting: is it indented"),
+        ("stages.distill.losses={kd: null, weight: 2}", "at stages.distill.losses.weight: 2 stands .*'weight' is a s"),
+        ("stages.distill.epochs=two", "at stages.distill.epochs: 'two' is not a whole number"),
+        ("stages.distill.epochs=", "at stages.distill.epochs: nothing is not a whole number"),
+        ("stages.distill.epochs=-1", "at stages.distill.epochs: epochs is -1, but must be at least 1"),
+        ("stages.distill.task_weight=-1", "at stages.distill.task_weight: task_weight is -1.0"),
+        ("stages.distill.task_weight=.nan", "at stages.distill.task_weight: task_weight is nan"),
+        ("stages.distill.losses.kd.weight=-2", "at stages.distill.losses.kd.weight: weight is -2.0"),
+        (
+            "stages={only: {epochs: 1, task_weight: 0, losses: {kd: {weight: 0}}}}",
+            "at stages.only: nothing to train",
+        ),
+        ("output=", "at output: nothing is not a path"),
+        ("optimizer.lr=.inf", "at optimizer.lr: lr is inf, but must be finite"),
+        ("optimizer.momentum=-3", "at optimizer.momentum: momentum is -3.0, but must be at least 0 and below 1"),
+        ("seed=99999999999999999999", "at seed: seed is 99999999999999999999, but must be at least 0 and at most"),
+        ("trainer.max_epochs=3", "at trainer.max_epochs: epochs belong to stages: write stages.NAME.epochs"),
+        ("trainer.gradient_clip_val=-1", "at trainer.gradient_clip_val: gradient_clip_val is -1, but must be"),
+        ("trainer.precision=17", "at trainer.precision: unknown precision '17'. There are: 16-true"),
+        ("trainer.devices=0", "at trainer.devices: devices is 0, but is at least 1"),
+        (
+            "output=${oc.env:NO_SUCH}",
+            "at output: the environment variable NO_SUCH is not set; .*[$]{oc.env:NO_SUCH,VAL",
+        ),
+        ("output=${nothing}", "at output: .* names a value that the recipe does not have"),
+        (
+            "optimizer.lr=[1",
+            "the value of 'optimizer.lr=.1' is not YAML: .* a bracket or brace that is not cl",
+        ),
+        ("student={name: 'math:pi'}", "at student: network 'math:pi' is neither a function nor a class"),
+        ("+export.x={name: 'shutil:copy'}", "at export.x: export format 'shutil:copy' asks for .*but may ask for"),
     ],
 )
 def test_names_the_mistake(override: str, complaint: str) -> None:
@@ -76,11 +119,83 @@ def test_a_missing_file_is_named() -> None:
         load("nowhere/mine.yaml")
 
 
-@pytest.mark.parametrize("text", ["", "- a\n- b\n", "student: [", "just words"])
-def test_a_file_that_is_no_recipe_is_named(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "is empty; the recipes that python train.py lists are examples"),
+        ("# only a comment\n", "is empty"),
+        ("- a\n- b\n", "holds list, not sections"),
+        ("just words", "holds str, not sections"),
+        ("student: [", "is not YAML: line 1, column 11: a bracket or brace that is not closed"),
+        ("seed: 1\n\tstudent: lenet5\n", "is not YAML: line 2, column 1: a tab, where YAML wants blanks"),
+        ("output: a: b\n", "line 1, column 10: a second colon; put texts with colons in quotes"),
+        ("seed: 'one\n", "a quotation mark that is not closed"),
+        ("seed: 1\nseed: 2\n", "found duplicate key seed"),
+        ("student: *network\n", "an alias .* without its anchor"),
+        ("when: 2024-99-99\n", "cannot be read as YAML: month must be in 1..12"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_named(text: str, complaint: str, tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text(text)
-    with pytest.raises(RecipeError, match="bad.yaml"):
+    with pytest.raises(RecipeError, match=f"bad.yaml.*{complaint}"):
         load(str(tmp_path / "bad.yaml"))
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_bytes(b"seed: 1 # \xff\n")
+    with pytest.raises(RecipeError, match="is not a text in UTF-8: byte 10 is 0xff"):
+        load(str(tmp_path / "bad.yaml"))
+
+
+def test_a_plus_adds(tmp_path: Path) -> None:
+    recipe = load("smoke", ["+stages.extra={epochs: 2}", "+compress.prune.sparsity=0.5", "+trainer.devices=1"])
+    assert list(recipe.stages) == ["hint", "distill", "extra"]
+    assert recipe.stages["extra"].epochs == 2
+    assert list(recipe.compress) == ["svd", "quantize", "encode", "prune"]
+    assert recipe.compress["prune"].sparsity == 0.5
+    assert recipe.trainer == {"devices": 1}
+
+
+def test_settings_that_the_recipe_does_not_write_need_no_plus() -> None:
+    recipe = load("smoke", ["trainer.precision=bf16-mixed", "stages.hint.keep=best", "task.label_smoothing=0.1"])
+    assert recipe.trainer == {"precision": "bf16-mixed"}
+    assert recipe.stages["hint"].keep == "best"
+    assert recipe.task.label_smoothing == 0.1
+
+
+def test_a_name_alone_may_get_settings() -> None:
+    recipe = load("smoke", ["student=mobilenet_v1", "student.width=0.5"])
+    assert (recipe.student.name, recipe.student.width) == ("mobilenet_v1", 0.5)
+
+
+def test_an_entry_of_a_list_can_be_set() -> None:
+    recipe = load("smoke", ["stages.hint.losses.fitnet.student.1=stage4"])
+    assert recipe.stages["hint"].losses["fitnet"].student == ["stage2", "stage4"]
+
+
+def test_the_task_is_classification_unless_a_recipe_says_otherwise(tmp_path: Path) -> None:
+    text = (RECIPES / "smoke.yaml").read_text()
+    (tmp_path / "mine.yaml").write_text("\n".join(line for line in text.splitlines() if not line.startswith("task:")))
+    assert load(str(tmp_path / "mine.yaml")).task.name == "classification"
+
+
+def test_an_environment_variable_may_hold_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPOCHS", "7")
+    assert load("smoke", ["stages.distill.epochs=${oc.env:EPOCHS}"]).stages["distill"].epochs == 7
+
+
+@pytest.mark.parametrize("override", ["stages.distill.keep=best", "compress.svd.max_drop=0.01"])
+def test_what_the_validation_split_decides_needs_one(override: str) -> None:
+    with pytest.raises(RecipeError, match="decided|measured on the validation split, but data.val is 0"):
+        load("smoke", ["data.val=0", override])
+
+
+def test_mutated_recipes_load_or_are_refused_in_one_line(tmp_path: Path) -> None:
+    """``python -m benchmarks.faults.recipes`` tries more of them."""
+    file = tmp_path / "mutated.yaml"
+    for text, overrides in cases(150, seed=14):
+        file.write_text(text, encoding="utf-8", newline="")
+        assert outcome(file, overrides) in ("loads", "RecipeError"), (text, overrides)
 
 
 def test_a_scalar_sets_and_a_mapping_replaces() -> None:

@@ -1,6 +1,7 @@
 """What every network of ours does, whatever its family."""
 
 import inspect
+import pydoc
 import subprocess
 import sys
 from pathlib import Path
@@ -134,3 +135,18 @@ def test_importing_a_network_needs_nothing_of_the_training_code() -> None:
     assert "'students.resnet_cifar'" in loaded
     for module in ("pytorch_lightning", "lightning", "omegaconf", "jaxtyping", "distill.recipe"):
         assert f"'{module}'" not in loaded
+
+
+def test_the_package_lists_its_networks_without_torch() -> None:
+    code = "import sys, students; print(*dir(students), 'torch' in sys.modules)"
+    listed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert set(student.names()) <= set(listed)
+    assert listed[-1] == "False"
+
+
+def test_the_package_gives_all_of_its_networks_and_documents_them() -> None:
+    namespace: dict[str, Any] = {}
+    exec("from students import *", namespace)
+    assert namespace.keys() - {"__builtins__"} == set(student.names())
+    page = pydoc.plain(pydoc.render_doc(students))
+    assert all(f"    {name}(" in page for name in student.names())

@@ -24,7 +24,7 @@ from distill.errors import RecipeError
 from distill.models.channels.groups import Widths
 from distill.models.channels.narrow import Channelwise, Kept, mask_channels, mask_of, narrowed, rebuilt, sizes_of
 from distill.models.channels.propagation import Channels
-from distill.models.channels.sizes import Budget, Sizes, choose, followed
+from distill.models.channels.sizes import Budget, Sizes, choose, traceable
 from distill.registry import surgery
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def prune_channels(
     budget = _budget(ratio, max_params, max_macs, round_to, min_channels)
     refuse_encoded(artifact, "prune_channels")
     refuse_broken_weights("prune_channels", artifact.model)
-    fit, unfit = followed(artifact.model)
+    fit, unfit = traceable(artifact.model)
     refuse_stored("prune_channels", artifact, fit)
     allowed = set(
         chosen(

@@ -16,7 +16,7 @@ from distill.compress._layers import refuse_broken_weights, refuse_encoded, refu
 from distill.errors import RecipeError
 from distill.models.channels.narrow import Channelwise, narrowed, rebuilt
 from distill.models.channels.nested import Nest, largest_masks, leading, removable_blocks, spare_blocks
-from distill.models.channels.sizes import Sizes, followed
+from distill.models.channels.sizes import Sizes, traceable
 from distill.models.surgery import exchange
 from distill.registry import surgery
 
@@ -42,7 +42,7 @@ def nested_level(
         raise RecipeError(f"nested_level takes a part, 0 < level < 1, not {level}")
     refuse_encoded(artifact, "nested_level")
     refuse_broken_weights("nested_level", artifact.model)
-    refuse_stored("nested_level", artifact, followed(artifact.model)[0])
+    refuse_stored("nested_level", artifact, traceable(artifact.model)[0])
     if nest == "connections":
         masks = largest_masks(artifact.model, level)
         named = [(name, weight.detach()) for name, weight in artifact.model.named_parameters() if name in masks]
@@ -55,7 +55,7 @@ def nested_level(
         plan = {block.path: {"gone": True} for block in spare_blocks(removable_blocks(model, image), level)}
         model = apply(model, plan)
     else:
-        sizes = Sizes(model, image, followed(model)[0])
+        sizes = Sizes(model, image, traceable(model)[0])
         channels, kept = leading(sizes, level)
         plan = sizes.plan(channels)
         model = narrowed(model, plan, kept)

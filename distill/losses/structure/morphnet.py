@@ -19,7 +19,7 @@ from distill.losses import loss
 from distill.models.channels.groups import Family, Widths
 from distill.models.channels.narrow import Channelwise, Transposed, costs_of, narrowed, rebuilt
 from distill.models.channels.propagation import CONSTANT, Channels
-from distill.models.channels.sizes import Budget, Sizes, choose, followed, followed_copy
+from distill.models.channels.sizes import Budget, Sizes, choose, sizes_of_copy, traceable
 from distill.models.channels.wider import widened, widest
 from distill.registry import surgery
 
@@ -65,7 +65,7 @@ class MorphNet(nn.Module):
         self, student: Float[Tensor, "batch classes"], inputs: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, ""]:
         if self.prices is None:
-            self.prices = Prices(followed_copy(self.network[0], inputs[:1]), self.settings[0])
+            self.prices = Prices(sizes_of_copy(self.network[0], inputs[:1]), self.settings[0])
         return self.prices.regulariser(self.network[0], self.settings[2])
 
     def deploy(self, student: nn.Module, path: str) -> tuple[nn.Module, Plan]:
@@ -80,7 +80,7 @@ class MorphNet(nn.Module):
         """
         assert self.prices is not None, "a stage begins with a try of its losses"
         device = next(student.parameters()).device
-        sizes = followed_copy(student, self.prices.image)
+        sizes = sizes_of_copy(student, self.prices.image)
         strengths = self.prices.strengths(sizes.model)
         of, budget, threshold, round_to = self.settings
         limit = budget * sizes.cost(sizes.whole)[of] if budget <= 1 else budget
@@ -91,7 +91,7 @@ class MorphNet(nn.Module):
         if sizes.cost(channels)[of] > limit:
             channels = choose(widths, sizes, Budget(of, budget), "global")
         narrow = narrowed(sizes.model, sizes.plan(channels), widths.kept(channels))
-        left = Sizes(narrow, self.prices.image, followed(narrow)[0])
+        left = Sizes(narrow, self.prices.image, traceable(narrow)[0])
         wider = widest(left, widths.free, lambda some: left.cost(some)[of] <= limit, round_to)
         return widened(narrow, left, wider).to(device), Plan("morphnet", sizes.plan(wider))
 

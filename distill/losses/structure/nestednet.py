@@ -26,7 +26,7 @@ from distill.models.channels.nested import (
     removable_blocks,
     spare_blocks,
 )
-from distill.models.channels.sizes import followed_copy
+from distill.models.channels.sizes import sizes_of_copy
 
 Groups = list[list[int]]
 """The classes of each coarse class."""
@@ -98,7 +98,7 @@ class NestedNet(nn.Module):
             blocks = removable_blocks(copy.deepcopy(model).eval(), inputs[:1])
             self.fixed = [block_masks(model, spare_blocks(blocks, level)) for level in self.levels]
         elif not self.fixed:
-            sizes = followed_copy(model, inputs[:1])
+            sizes = sizes_of_copy(model, inputs[:1])
             self.fixed = [leading_masks(sizes, level) for level in self.levels]
         self.fixed = [{name: mask.to(inputs.device) for name, mask in masks.items()} for masks in self.fixed]
         return self.fixed
@@ -140,7 +140,7 @@ def merged(
 
 
 def masked(model: nn.Module, masks: Masks, inputs: Tensor) -> Tensor:
-    """What the model answers with some of its weights; its running statistics stay."""
+    """The model's output with some of its weights; its running statistics stay."""
     values = {name: value.clone() for name, value in model.named_buffers()}
     values |= {name: weight * masks[name] for name, weight in model.named_parameters() if name in masks}
     output: Tensor = functional_call(model, values, (inputs,))

@@ -9,7 +9,6 @@ are of one size, or of two that differ by one, so that a split convolution is an
 import copy
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,16 +16,12 @@ from torch import Tensor, nn
 
 from distill.artifact import Plan
 from distill.losses import loss
+from distill.losses.structure._assignment import assigned_to, group_sizes, imbalance, overlap
+from distill.losses.structure._split_layers import Split, apply, copy_within_groups, masked
 from distill.models.channels.groups import positions
 from distill.models.channels.narrow import fill
 from distill.models.channels.propagation import CONSTANT
-from distill.models.channels.sizes import followed, followed_copy
-from distill.models.surgery import exchange
-from distill.registry import surgery
-
-Split = nn.Conv2d | nn.Linear
-Assigned = Float[Tensor, "groups channels"]
-"""How much of each channel, or class, is in each group; columns sum to 1."""
+from distill.models.channels.sizes import sizes_of_copy
 
 
 @loss("splitnet")
@@ -71,7 +66,7 @@ class SplitNet(nn.Module):
         self, student: Float[Tensor, "batch classes"], inputs: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, ""]:
         if not self.sides:
-            self._look(inputs[:1])
+            self._find_channels(inputs[:1])
         assigned = [logits.softmax(dim=0) for logits in self.logits]
         split = torch.stack([self._leaving(path, assigned) for path in self.sides])
         shares = split.detach() / split.detach().sum().clamp(min=1e-12)  # layers count by how far they have to go
@@ -99,30 +94,30 @@ class SplitNet(nn.Module):
             path: of its tap.
 
         Raises:
-            ValueError: the student moves its channels in a way that cannot be followed.
+            ValueError: the student moves its channels in a way that cannot be traced.
         """
         members, plan = self.members(), {}
         image = self.image.to(next(student.parameters()))
         expected = masked(student, members).eval()(image)
         tree = self._sorted(student)
         for layer, (reads, makes) in members.items():
-            plan[layer] = {"inputs": _counts(reads), "outputs": _counts(makes)}
+            plan[layer] = {"inputs": group_sizes(reads), "outputs": group_sizes(makes)}
             old = tree.get_submodule(layer)
             apply(tree, {layer: plan[layer]})
             classes = makes if self.sides[layer][1] in self.fixed else sorted(makes)
-            _cut(tree.get_submodule(layer), old, torch.tensor(classes))
+            copy_within_groups(tree.get_submodule(layer), old, torch.tensor(classes))
         if (tree.eval()(image) - expected).abs().max() > 1e-3 * expected.abs().max():
             raise ValueError(f"splitnet cannot tell how {type(student).__name__} moves its channels")
         return tree, Plan("splitnet", plan)
 
-    def _look(self, image: Tensor) -> None:
+    def _find_channels(self, image: Tensor) -> None:
         """Find the channels that the layers share."""
-        sizes = followed_copy(self.network[0], image)
+        sizes = sizes_of_copy(self.network[0], image)
         self.image, self.whole = sizes.image, sizes.whole
         finest: list[int] = []
         for path, groups in self.groups.items():
             if path not in self.whole.ends or CONSTANT in self.whole.ends[path].inputs:
-                raise ValueError(f"splitnet cannot split '{path}': its channels cannot be followed, or are the image's")
+                raise ValueError(f"splitnet cannot split '{path}': its channels cannot be traced, or are the image's")
             both = []
             for ids in self.whole.ends[path][:2]:
                 if ids not in self.families:
@@ -184,53 +179,13 @@ class SplitNet(nn.Module):
         return tree
 
 
-class SplitLinear(nn.Module):
-    """Linear layers side by side, each for its own features and classes.
-
-    Args:
-        inputs: features of each.
-        outputs: classes of each.
-        bias: whether they have one.
-    """
-
-    order: Tensor
-
-    def __init__(self, inputs: list[int], outputs: list[int], *, bias: bool) -> None:
-        super().__init__()
-        self.sizes = inputs
-        self.parts = nn.ModuleList(nn.Linear(i, o, bias) for i, o in zip(inputs, outputs, strict=True))
-        self.register_buffer("order", torch.arange(sum(outputs)))  # where each class lies among the parts' outputs
-
-    def forward(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
-        parts = zip(self.parts, features.split(self.sizes, dim=1), strict=True)
-        return torch.cat([part(own) for part, own in parts], dim=1)[:, self.order]
-
-
-@surgery("splitnet")
-def apply(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> nn.Module:
-    """Split layers into groups of so many inputs and outputs."""
-    for path, spec in layers.items():
-        old = model.get_submodule(path)
-        new: nn.Module
-        if isinstance(old, nn.Conv2d):
-            names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "padding_mode")
-            settings = {name: getattr(old, name) for name in names}
-            new = nn.Conv2d(**settings, groups=len(spec["inputs"]), bias=old.bias is not None)
-        else:
-            assert isinstance(old, nn.Linear)
-            new = SplitLinear(spec["inputs"], spec["outputs"], bias=old.bias is not None)
-        parameter = next(old.parameters())
-        exchange(model, path, new.to(parameter.device, parameter.dtype).train(old.training))
-    return model
-
-
 def chosen(model: nn.Module, groups: Mapping[str, int]) -> dict[str, int]:
     """Layers to split, into how many groups.
 
     Raises:
         ValueError: a glob matches none, or a number is below 2.
     """
-    fit = [path for path, m in followed(model)[0].items() if isinstance(m, Split) and getattr(m, "groups", 1) == 1]
+    fit = [path for path, m in traceable(model)[0].items() if isinstance(m, Split) and getattr(m, "groups", 1) == 1]
     found: dict[str, int] = {}
     for pattern, count in groups.items():
         matching = [path for path in fit if fnmatchcase(path, pattern)]
@@ -238,63 +193,3 @@ def chosen(model: nn.Module, groups: Mapping[str, int]) -> dict[str, int]:
             raise ValueError(f"splitnet: '{pattern}' in {count} groups: no such layer of {', '.join(fit)}, or below 2")
         found |= dict.fromkeys(matching, count)
     return found
-
-
-def overlap(assigned: Assigned) -> Float[Tensor, ""]:
-    """The sum of products of each two groups, relative to that of equal shares."""
-    groups, channels = assigned.shape
-    return (1 - assigned.square().sum() / channels) * groups / (groups - 1)
-
-
-def imbalance(assigned: Assigned) -> Float[Tensor, ""]:
-    """The sum of squares of the groups' sizes, relative to that of equal sizes."""
-    groups, channels = assigned.shape
-    return assigned.sum(1).square().sum() * groups / channels**2
-
-
-def assigned_to(assigned: Assigned) -> list[int]:
-    """A group for every channel, the most certain first, until a group is full."""
-    groups, channels = assigned.shape
-    room = [channels // groups + (group < channels % groups) for group in range(groups)]
-    found = [0] * channels
-    for channel in assigned.max(0).values.argsort(descending=True).tolist():
-        best = max((g for g in range(groups) if room[g]), key=lambda g: float(assigned[g, channel]))
-        room[best] -= 1
-        found[channel] = best
-    return found
-
-
-@torch.no_grad()
-def masked(model: nn.Module, members: Mapping[str, tuple[list[int], list[int]]]) -> nn.Module:
-    """A copy of the network in which no weight leads from one group to another."""
-    model = copy.deepcopy(model)
-    for path, both in members.items():
-        weight = model.get_submodule(path).weight
-        assert isinstance(weight, Tensor)
-        reads, makes = (torch.tensor(groups, device=weight.device) for groups in both)
-        weight.mul_((makes[:, None] == reads[None]).view(*weight.shape[:2], *[1] * (weight.dim() - 2)))
-    return model
-
-
-def _counts(groups: list[int]) -> list[int]:
-    return [groups.count(group) for group in range(max(groups) + 1)]
-
-
-def _cut(new: nn.Module, old: nn.Module, makes: Tensor) -> None:
-    """Give a split layer what the whole one has within groups: inputs in order, outputs as ``makes`` says."""
-    assert isinstance(old, Split)
-    groups = int(makes.max()) + 1
-    rows = [(makes == group).nonzero().flatten().to(old.weight.device) for group in range(groups)]
-    if isinstance(new, nn.Conv2d):
-        columns = old.weight.chunk(groups, dim=1)
-        new.weight.copy_(torch.cat([block[own] for block, own in zip(columns, rows, strict=True)]))
-        if old.bias is not None and new.bias is not None:
-            new.bias.copy_(old.bias)
-        return
-    assert isinstance(new, SplitLinear)
-    new.order.copy_(torch.cat(rows).argsort())
-    for part, own, block in zip(new.parts, rows, old.weight.split(new.sizes, dim=1), strict=True):
-        assert isinstance(part, nn.Linear)
-        part.weight.copy_(block[own])
-        if old.bias is not None:
-            part.bias.copy_(old.bias[own])

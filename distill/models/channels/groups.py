@@ -40,8 +40,8 @@ class Widths:
     """The widths of one network.
 
     Args:
-        trace: follows the network as if layers made other numbers of channels.
-        whole: the network as it is, followed.
+        trace: the channels of the network if its layers made other numbers of them.
+        whole: the channels of the network as it is.
         scores: saliency of the ids that may be removed.
         round_to: sizes of layers are multiples of it, or as they were.
         least: a layer keeps at least so many channels.

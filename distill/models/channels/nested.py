@@ -61,7 +61,7 @@ def largest_masks(model: nn.Module, level: float) -> Masks:
 def spare_blocks(blocks: Sequence[Residual], level: float) -> list[Residual]:
     """The blocks that a level is without: those of each stage but this part of them, the first ones.
 
-    Blocks whose branches put out maps of one shape are a stage. One that does more than to add stays in any case.
+    Blocks whose branches return maps of one shape are a stage. A block that does more than add always stays.
     """
     stages: dict[tuple[int, ...], list[Residual]] = {}
     for block in blocks:
@@ -78,7 +78,7 @@ def removable_blocks(model: nn.Module, image: Tensor) -> list[Residual]:
     blocks = residual_blocks(model, image)
     if not any(block.removable for block in blocks):
         raise RecipeError(
-            f"nest 'layers' takes residual blocks out, but {type(model).__name__} has none that answer their input "
+            f"nest 'layers' removes residual blocks, but {type(model).__name__} has none that return their input "
             "without their branch: nest 'channels' or 'connections'"
         )
     return blocks

@@ -34,13 +34,13 @@ MOVES = {"permute", "transpose", "t", "unsqueeze", "squeeze", "expand", "slice",
 MOVES |= {"unbind", "cat", "stack", "flip", "roll", "repeat", "constant_pad_nd"}
 REDUCTIONS = {"mean", "sum", "amax", "amin"}
 SPATIAL = re.compile("pool|upsample|_pad")
-"""Operations that look at each channel by itself, across the image."""
+"""Operations across the pixels of each channel on its own."""
 
 Ids = np.ndarray
 """The ids of an activation; an axis along which they are all alike has size 1."""
 
 CONSTANT = 0
-"""The id of whatever no layer made: the image, zeros of a padding, results of operations that are not known."""
+"""The id of channels that no layer makes: of the image, of padding, of results of operations without a rule here."""
 
 
 Place = tuple[str, str, int]
@@ -61,7 +61,7 @@ class Ends(NamedTuple):
 
 @dataclass(frozen=True)
 class Channels:
-    """What one run of a network tells about its channels. An id stands for all that were united with it."""
+    """The channels of a network, from one run. An id stands for all that were united with it."""
 
     ends: Mapping[str, Ends]
     """By module path, in the order in which they run."""
@@ -70,7 +70,7 @@ class Channels:
     tied: tuple[frozenset[int], ...]
     """Ids between which a split or a shuffle counts: removing some asks for removing others."""
     unknown: tuple[str, ...]
-    """What could not be followed."""
+    """Operations without a rule here, which pin the channels that they read."""
 
     def members(self) -> dict[int, tuple[Place, ...]]:
         """Where each id is, in the order of the layers."""
@@ -90,7 +90,7 @@ def trace_channels(model: nn.Module, image: Tensor, paths: Collection[str], outp
     Args:
         model: in eval mode; it is left as it was.
         image: one.
-        paths: the layers to follow; they only make zeros.
+        paths: the layers to trace; they only make zeros.
         outputs: channels that layers make instead of their own; how many they read follows.
 
     Raises:
@@ -119,7 +119,7 @@ class Propagation(TorchDispatchMode):
         self.entered: tuple[str, nn.Module] | None = None
 
     def on(self, model: nn.Module, image: Tensor, layers: Mapping[str, nn.Module]) -> Any:
-        """The model's output, these layers being followed."""
+        """The model's output, with the channels of these layers traced."""
         try:
             for path, layer in layers.items():
                 layer.__dict__["forward"] = partial(self.enter, path, layer)
@@ -176,7 +176,7 @@ class Propagation(TorchDispatchMode):
         return result
 
     def enter(self, path: str, layer: nn.Module, inputs: Tensor) -> Tensor:
-        """What runs instead of the layer: goes on in `passed`, where operations are not followed."""
+        """What runs instead of the layer: continues in `passed`, where operations are not traced."""
         self.entered = path, layer
         return torch.ops.aten.alias(inputs)
 

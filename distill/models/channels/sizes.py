@@ -26,8 +26,8 @@ class Budget(NamedTuple):
     amount: float
 
 
-def followed(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    """Layers whose channels can be told apart; and why those of other convolutions and linear layers cannot."""
+def traceable(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """Layers whose channels can be traced, and why those of other convolutions and linear layers cannot."""
     users: Counter[Tensor] = Counter(p for module in model.modules() for p in module.parameters(recurse=False))
     fit: dict[str, nn.Module] = {}
     unfit = {}
@@ -51,7 +51,7 @@ class Sizes:
     Args:
         model: one of its own, in eval mode.
         image: one.
-        paths: the layers whose channels are followed.
+        paths: the layers whose channels are traced.
     """
 
     def __init__(self, model: nn.Module, image: Tensor, paths: Collection[str]) -> None:
@@ -86,7 +86,7 @@ class Sizes:
         return {of: count + self.rest[of] for of, count in self._counted(channels).items()}
 
     def _counted(self, channels: Channels) -> dict[str, int]:
-        """Of the layers that are followed."""
+        """Of the layers that are traced."""
         params = macs = 0
         for path, ends in channels.ends.items():
             weights, others = costs_of(self.model.get_submodule(path), len(ends.inputs), len(ends.outputs))
@@ -94,10 +94,10 @@ class Sizes:
         return {"params": params, "macs": macs}
 
 
-def followed_copy(model: nn.Module, image: Tensor) -> Sizes:
-    """Of a copy that evaluates on the CPU."""
+def sizes_of_copy(model: nn.Module, image: Tensor) -> Sizes:
+    """Of a copy of the model on the CPU, in evaluation mode."""
     model = copy.deepcopy(model).cpu().eval()
-    return Sizes(model, image.detach().cpu().contiguous(), followed(model)[0])
+    return Sizes(model, image.detach().cpu().contiguous(), traceable(model)[0])
 
 
 def choose(widths: Widths, sizes: Sizes, budget: Budget, scope: str) -> Channels:

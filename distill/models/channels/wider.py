@@ -59,13 +59,13 @@ def widened(narrow: nn.Module, sizes: Sizes, channels: Channels) -> nn.Module:
     Args:
         narrow: stays as it is.
         sizes: of the same network.
-        channels: what `widest` answers.
+        channels: what `widest` returns.
     """
     new = {i for ends in channels.ends.values() for i in ends.outputs} - channels.pinned - {CONSTANT}
     kept = Widths(sizes.trace, channels, dict.fromkeys(new, 0.0), 1, 1).kept(sizes.whole)
     wide = rebuilt(copy.deepcopy(narrow), sizes.plan(channels))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # every call answers the same network, whatever was drawn before
+        torch.manual_seed(0)  # every call returns the same network, whatever random numbers were drawn before
         for path, (inputs, outputs) in kept.items():
             layer = wide.get_submodule(path)
             if sizes_of(layer) != sizes_of(narrow.get_submodule(path)):

@@ -28,6 +28,18 @@ class Hook(Component):
 
 
 @dataclass
+class Compression:
+    """The part of a recipe that needs no data set, no teacher and no training."""
+
+    compress: dict[str, Annotated[Hook, registry.hook]] = field(default_factory=dict)
+    export: dict[str, Annotated[Component, registry.exporter]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.compress:
+            raise RecipeError("no hooks: a recipe that compresses has a section 'compress'")
+
+
+@dataclass
 class Tracking:
     """Weights & Biases. ``offline`` needs neither an account nor a network."""
 

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.artifact import Artifact, open_artifact
-from distill.losses.structure.splitnet import SplitLinear, SplitNet, assigned_to, imbalance, masked, overlap
+from distill.losses.structure._assignment import assigned_to, imbalance, overlap
+from distill.losses.structure._split_layers import SplitLinear, masked
+from distill.losses.structure.splitnet import SplitNet
 from distill.models import cost
 from students import student
 from students._blocks import Network, head, residual_stages

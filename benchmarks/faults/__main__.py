@@ -1,0 +1,60 @@
+"""Damage what this program reads, and count what becomes of it.
+
+    python -m benchmarks.faults [artifacts ...] [--count N] [--seed 0] [--jobs 2] [--seconds 900]
+
+Each case ends in a right result, in an error that names the fault, or in anything else, which is a fault of the
+program: the exit code is then 1. So it is if a case takes more than 10 seconds, or twice the memory of the whole valid
+run. ``--case 123`` runs one case in this process and shows its traceback.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.faults._faults import MEMORY, SECONDS, faults_of, kind_of, run, say, subjects, table, work
+
+
+def main() -> int:
+    """Run cases of the subjects and print what became of them."""
+    if sys.argv[1:2] == ["--work"]:
+        subject, folder, first, last, seed = sys.argv[2:]
+        work(subject, Path(folder), int(first), int(last), int(seed))
+        return 0
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("subjects", nargs="*", choices=[*subjects(), []])
+    parser.add_argument("--count", type=int, help="cases of each subject")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=900, help="for each subject; cases not run by then are not")
+    parser.add_argument("--case", type=int)
+    options = parser.parse_args()
+    chosen = options.subjects or subjects()
+    if options.case is not None:
+        for subject in chosen:
+            faults = faults_of(subject)
+            kind, random = kind_of(faults, options.case, options.seed)
+            with tempfile.TemporaryDirectory() as folder:
+                faults.attempt(faults.prepare(Path(folder)), kind, random)
+        return 0
+    results = {}
+    for subject in chosen:
+        count = options.count or faults_of(subject).count
+        results[subject] = run(subject, count, options.seed, options.jobs, options.seconds)
+    for line in table(results):
+        say(line)
+    failed = False
+    for subject, result in results.items():
+        high = result.peak_mb > MEMORY * result.valid_mb
+        say(
+            f"{subject}: slowest case {result.slowest:.1f} s; at most {result.peak_mb:.0f} MB, "
+            f"the valid run {result.valid_mb:.0f} MB{': too much' if high else ''}"
+        )
+        for line in result.wrong[:50]:
+            say(f"  {line}")
+        failed |= bool(result.wrong) or high or result.slowest > SECONDS
+    return int(failed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

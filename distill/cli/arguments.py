@@ -1,0 +1,24 @@
+"""Words of the command line that name a recipe and change it."""
+
+from collections.abc import Sequence
+
+from distill.errors import RecipeError
+
+
+def recipe_arguments(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """``recipe=NAME key=value ...`` in any order -> the name and the overrides.
+
+    Raises:
+        RecipeError: no recipe, two of them, or a key that is set twice.
+    """
+    from distill.recipe.overrides import check_unique
+
+    recipes = [a.removeprefix("recipe=") for a in arguments if a.startswith("recipe=")]
+    if len(recipes) != 1:
+        given = " ".join(arguments)
+        raise RecipeError(
+            f"'{given}' names {len(recipes)} recipes: write recipe=NAME, once; python train.py lists them"
+        )
+    overrides = [a for a in arguments if not a.startswith("recipe=")]
+    check_unique(overrides)
+    return recipes[0], overrides

@@ -1,0 +1,78 @@
+"""Run a recipe's compression hooks on a finished network: images calibrate them, labels are not needed."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from distill.artifact.step import Step
+
+METRICS = {
+    "change": "change of output, %",
+    "same class": "same class, %",
+    "accuracy": "accuracy, %",
+    "detections": "detections kept, %",
+}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The network, the recipe and the images."""
+    parser.add_argument("model", metavar="MODEL", help="a .safetensors file of a run or of import-caffe")
+    parser.add_argument("--recipe", required=True, metavar="NAME|FILE", help="its sections compress and export count")
+    parser.add_argument("--images", required=True, metavar="FOLDER", help="pictures such as the network is to read")
+    help_ = "without FILE, folders of pictures are classes; FILE has lines 'PATH CLASS'"
+    parser.add_argument("--labels", nargs="?", const="folders", metavar="FILE", help=help_)
+    parser.add_argument("--output", metavar="FILE", help="default: MODEL.small.safetensors")
+    parser.add_argument("--limit", type=int, default=512, metavar="N", help="pictures that are read; default: 512")
+    parser.add_argument("--allow", action="append", default=[], metavar="MODULE", help="module of your own network")
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="for example compress.quantize.bits=6")
+
+
+def run(options: Namespace) -> None:
+    """Apply the hooks, export, and print what each of them saved and changed."""
+    from distill.artifact import open_artifact
+    from distill.console import console
+    from distill.data.image_inputs import read_inputs
+    from distill.data.info import DataInfo
+    from distill.errors import ArtifactError
+    from distill.pipeline.compress_network import compress_network
+    from distill.recipe.loading import load_compression
+
+    compression = load_compression(options.recipe, options.overrides)
+    artifact = open_artifact(Path(options.model), allow=options.allow)
+    if "info" not in artifact.about:
+        raise ArtifactError(f"'{options.model}' does not say what images it reads")
+    info, order = DataInfo.from_json(artifact.about["info"]), artifact.about.get("order", "rgb")
+    inputs = read_inputs(Path(options.images), info, order=order, labels=options.labels, limit=options.limit)
+    path = Path(options.output or Path(options.model).with_suffix(".small.safetensors"))
+    result = compress_network(artifact, compression, inputs, info, path.parent, on_step=_announce)
+    console.print(table(result.steps))
+    kept = "; hooks have not seen them" if result.measured < len(inputs.images) else ", the ones that hooks have seen"
+    console.print(f"measured on {result.measured} of {len(inputs.images)} images{kept}")
+    for made in result.exported.values():
+        console.print(f"{made.path}: {made.nbytes:,} bytes, differs by {made.difference:.1e}", soft_wrap=True)
+    console.print(f"{path}: {result.artifact.save(path):,} bytes", soft_wrap=True)
+
+
+def table(steps: "Sequence[Step]") -> "Table":
+    """What each hook saved, and what it changed."""
+    from rich.table import Table
+
+    shown = [name for name in METRICS if any(name in step.metrics for step in steps)]
+    columns = ("step", "params", "MACs", "bytes", "smaller", *(METRICS[name] for name in shown))
+    made = Table(*columns, box=None, pad_edge=False)
+    for column in made.columns[1:]:
+        column.justify = "right"
+    for step in steps:
+        figures = (f"{step.params:,}", f"{step.macs:,}", f"{step.bytes:,}", f"{steps[0].bytes / step.bytes:.2f}x")
+        made.add_row(step.step, *figures, *(f"{100 * step.metrics[name]:.2f}" for name in shown))
+    return made
+
+
+def _announce(step: "Step") -> None:
+    from distill.console import console
+
+    console.print(f"[green]{step.step:<22}[/green] {step.bytes:,} bytes, {step.seconds:.0f} s")

@@ -1,0 +1,169 @@
+"""Boxes in the format of COCO: its own files, or any JSON file of that form with a folder of pictures.
+
+Lin et al., Microsoft COCO: Common Objects in Context, arXiv:1405.0312; format at cocodataset.org/#format-data.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill.data import data
+from distill.data._boxes import Box, Invalid, box_augmentation, boxes_label, checked, detection_info
+from distill.data._sample_data import Part, SampleData
+from distill.data._samples import Sample
+from distill.data._scan import check_headers
+from distill.data.decoding import open_picture, shown
+from distill.data.pictures import file_identity
+from distill.errors import DataError
+from distill.ranges import Count, HeldOut, Index
+
+
+@dataclass(frozen=True)
+class BoxedPictures:
+    """Pictures, and the boxes of the objects in each of them."""
+
+    root: Path
+    files: Sequence[Path]
+    sizes: Sequence[tuple[int, int]]
+    """(height, width) that boxes are given for."""
+    boxes: Sequence[tuple[Box, ...]]
+    classes: None = None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, position: int) -> Sample:
+        picture, (height, width) = open_picture(self.files[position]), self.sizes[position]
+        if picture.size != (width, height):
+            size = f"{picture.width}x{picture.height}"
+            raise DataError(
+                f"{shown(self.files[position])} is of {size} pixels, but its boxes are for {width}x{height}"
+            )
+        return Sample((picture,), boxes_label(self.boxes[position], height, width))
+
+    def identity(self, position: int) -> bytes:
+        return file_identity(self.root, self.files[position]) + repr(self.boxes[position]).encode()
+
+
+@data("coco")
+class COCO(SampleData):
+    """``root/annotations/instances_train2017.json`` with ``root/train2017/*.jpg``, or files of your own.
+
+    Labels of a batch are a list with one dict of tensors for each image: "boxes" (n, 4) as left, top, right and bottom
+    in pixels, "labels" (n,) by position in ``info.class_names``, "iscrowd" (n,). Pictures without objects have n = 0.
+
+    ``annotations`` and the others are relative to ``root``. Pictures are looked for by their ``file_name`` in ``root``,
+    beside the JSON file, in ``root/images`` and in the folder that the JSON file is called after. Without a file for
+    the test set or for validation, fractions of the training set are held out.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        root: Path,
+        annotations: str = "annotations/instances_train2017.json",
+        val_annotations: str | None = None,
+        test_annotations: str | None = None,
+        invalid: Invalid = "refuse",
+        batch_size: Count = 16,
+        val: HeldOut = 0.1,
+        test: HeldOut = 0.1,
+        limit: Count | None = None,
+        image_size: Count = 320,
+        crop: bool = True,
+        flip: bool = True,
+        workers: Index = 4,
+    ) -> None:
+        root = root.expanduser()
+        names: dict[Part, str | None] = {"train": annotations, "val": val_annotations, "test": test_annotations}
+        read = {part: _read(root, root / name, invalid) for part, name in names.items() if name}
+        class_names = read["train"][1]
+        for part, (_, others) in read.items():
+            if others != class_names:
+                raise DataError(f"{root / str(names[part])} and {root / annotations} have other categories")
+        check_headers([path for reader, _ in read.values() for path in reader.files])
+        info = detection_info(image_size, class_names)
+        super().__init__(
+            seed,
+            {part: reader for part, (reader, _) in read.items()},
+            info=info,
+            augmentation=box_augmentation(info, crop, flip),
+            val=val,
+            test=test,
+            limit=limit,
+            batch_size=batch_size,
+            workers=workers,
+        )
+
+
+def _read(root: Path, path: Path, invalid: Invalid) -> tuple[BoxedPictures, tuple[str, ...]]:
+    """All pictures of one JSON file by id, and the names of its categories by id."""
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{shown(path)}: {error.strerror}; name the file with data.annotations") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{shown(path)} is no JSON file ({error})") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{shown(path)} is not of COCO's form: a mapping of images, annotations and categories")
+    categories = _by_id(path, content, "categories", {"name": str})
+    images = _by_id(path, content, "images", {"file_name": str, "height": int, "width": int})
+    if not images or not categories:
+        raise DataError(f"{shown(path)} lists {len(images)} images and {len(categories)} categories")
+    labels = {number: label for label, number in enumerate(categories)}
+    boxes: defaultdict[int, list[Box]] = defaultdict(list)
+    for number, entry in _by_id(path, content, "annotations", {"image_id": int, "category_id": int}).items():
+        image = images.get(entry["image_id"])
+        if image is None or entry["category_id"] not in labels:
+            missing = f"image {entry['image_id']}" if image is None else f"category {entry['category_id']}"
+            raise DataError(f"{shown(path)}: annotation {number} is of {missing}, which the file does not list")
+        box = _box(path, number, entry, labels[entry["category_id"]])
+        if kept := checked(box, image["height"], image["width"], invalid, path, f"annotation {number}"):
+            boxes[entry["image_id"]].append(kept)
+    if not boxes:
+        raise DataError(f"{shown(path)} holds no boxes")
+    folder = _folder(root, path, next(iter(images.values()))["file_name"])
+    reader = BoxedPictures(
+        root,
+        [folder / image["file_name"] for image in images.values()],
+        [(image["height"], image["width"]) for image in images.values()],
+        [tuple(boxes[number]) for number in images],
+    )
+    return reader, tuple(entry["name"] for entry in categories.values())
+
+
+def _box(path: Path, number: int, entry: Mapping[str, Any], label: int) -> Box:
+    box = entry.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(type(value) in (int, float) for value in box):
+        raise DataError(f"{shown(path)}: annotation {number} has no 'bbox' of left, top, width and height")
+    left, top, width, height = box
+    return Box(left, top, left + width, top + height, label, bool(entry.get("iscrowd")))
+
+
+def _by_id(path: Path, content: Mapping[str, Any], section: str, needed: Mapping[str, type]) -> dict[int, Any]:
+    """The entries of a section, by ascending id, each with what is needed of it."""
+    entries = content.get(section)
+    if not isinstance(entries, list):
+        raise DataError(f"{shown(path)} has no list '{section}'")
+    found: dict[int, Any] = {}
+    for position, entry in enumerate(entries):
+        for key, kind in {"id": int, **needed}.items():
+            if not isinstance(entry, dict) or type(entry.get(key)) is not kind or entry[key] == "":
+                raise DataError(f"{shown(path)}: entry {position} of '{section}' has no '{key}' ({kind.__name__})")
+        if entry["id"] in found:
+            raise DataError(f"{shown(path)}: two entries of '{section}' have the id {entry['id']}")
+        found[entry["id"]] = entry
+    return dict(sorted(found.items()))
+
+
+def _folder(root: Path, path: Path, name: str) -> Path:
+    """Where pictures are, found by the first one of them."""
+    places = [root, path.parent, root / "images", root / path.stem.rpartition("_")[2]]
+    for place in places:
+        if (place / name).is_file():
+            return place
+    raise DataError(f"{shown(path)}: its picture '{name}' is in none of {', '.join(map(shown, places))}")

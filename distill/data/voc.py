@@ -1,0 +1,110 @@
+"""Boxes in the format of PASCAL VOC: an XML file for each picture.
+
+Everingham et al., The PASCAL Visual Object Classes (VOC) Challenge, IJCV 88(2), 2010.
+"""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from distill.data import data
+from distill.data._boxes import Box, Invalid, box_augmentation, checked, detection_info
+from distill.data._sample_data import SampleData
+from distill.data._scan import check_headers
+from distill.data.coco import BoxedPictures
+from distill.data.decoding import shown
+from distill.errors import DataError, RecipeError
+from distill.ranges import Count, HeldOut, Index
+
+CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
+    *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+
+
+@data("voc")
+class VOC(SampleData):
+    """``root/JPEGImages/*.jpg`` with ``root/Annotations/*.xml`` and lists of names in ``root/ImageSets/Main``.
+
+    Labels of a batch are as those of `coco`; difficult objects have "iscrowd" 1. ``train_list`` names the pictures to
+    train on, of which fractions are held out where there is no ``val_list`` or ``test_list``.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        root: Path,
+        train_list: str = "train",
+        val_list: str | None = None,
+        test_list: str | None = "val",
+        classes: list[str] | None = None,
+        invalid: Invalid = "refuse",
+        batch_size: Count = 16,
+        val: HeldOut = 0.1,
+        test: HeldOut = 0.1,
+        limit: Count | None = None,
+        image_size: Count = 320,
+        crop: bool = True,
+        flip: bool = True,
+        workers: Index = 4,
+    ) -> None:
+        root, names = root.expanduser(), tuple(classes or CLASSES)
+        if len(set(names)) < len(names):
+            raise RecipeError(f"data.classes={classes}: a name is there twice")
+        lists = {"train": train_list, "val": val_list, "test": test_list}
+        parts = {part: _read(root, name, names, invalid) for part, name in lists.items() if name}
+        check_headers([path for reader in parts.values() for path in reader.files])
+        info = detection_info(image_size, names)
+        super().__init__(
+            seed,
+            dict(parts),  # type: ignore[arg-type]  # its keys are parts
+            info=info,
+            augmentation=box_augmentation(info, crop, flip),
+            val=val,
+            test=test,
+            limit=limit,
+            batch_size=batch_size,
+            workers=workers,
+        )
+
+
+def _read(root: Path, name: str, classes: tuple[str, ...], invalid: Invalid) -> BoxedPictures:
+    """The pictures of one list."""
+    listing = root / "ImageSets" / "Main" / f"{name}.txt"
+    try:
+        pictures = listing.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{shown(listing)} cannot be read ({error}); name the list with data.train_list") from None
+    if not pictures:
+        raise DataError(f"{shown(listing)} names no pictures")
+    entries = [_entry(root / "Annotations" / f"{picture}.xml", classes, invalid) for picture in pictures]
+    files = [root / "JPEGImages" / f"{picture}.jpg" for picture in pictures]
+    return BoxedPictures(root, files, [size for size, _ in entries], [boxes for _, boxes in entries])
+
+
+def _entry(path: Path, classes: tuple[str, ...], invalid: Invalid) -> tuple[tuple[int, int], tuple[Box, ...]]:
+    """(height, width) and boxes of one picture."""
+    try:
+        tree = ElementTree.parse(path)
+        height, width = (int(tree.findtext(f"size/{side}", "")) for side in ("height", "width"))
+        found = [(thing.findtext("name", ""), _box(thing, classes)) for thing in tree.iterfind("object")]
+    except OSError as error:
+        raise DataError(f"{shown(path)}: {error.strerror}") from None
+    except (ElementTree.ParseError, ValueError) as error:
+        raise DataError(f"{shown(path)} is not of VOC's form ({error})") from None
+    kept = []
+    for position, (name, box) in enumerate(found):
+        if name not in classes:
+            raise DataError(f"{shown(path)}: object {position} is a '{name}', which is none of data.classes")
+        kept.append(checked(box, height, width, invalid, path, f"object {position}"))
+    return (height, width), tuple(box for box in kept if box)
+
+
+def _box(thing: ElementTree.Element, classes: tuple[str, ...]) -> Box:
+    """VOC counts pixels from 1, and the right and bottom ones belong to the object."""
+    left, top, right, bottom = (
+        float(thing.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")
+    )
+    name = thing.findtext("name", "")
+    label = classes.index(name) if name in classes else -1
+    return Box(left - 1, top - 1, right, bottom, label, thing.findtext("difficult") == "1")

@@ -1,0 +1,140 @@
+"""Predictions for pictures, by an artifact or an exported file: what it says about itself is all that is needed."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from distill.artifact import Artifact, open_artifact
+from distill.batch import Predict
+from distill.data.info import DataInfo
+from distill.data.pictures import open_picture
+from distill.errors import ArtifactError, DataError
+from distill.export import onnx_file
+from distill.measure.evaluation import to_accelerator
+from distill.models.surgery import deployable
+from distill.pipeline.picture_inputs import Picture, batched_inputs, picture_files
+from distill.recipe.typed import built
+from distill.registry import task
+from distill.tasks import Task
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A network with what it says about itself."""
+
+    network: Predict
+    """From inputs to outputs."""
+    info: DataInfo
+    task: Task
+
+    @classmethod
+    def open(cls, path: Path | str, allow: Collection[str] = ()) -> "Predictor":
+        """From an artifact (``.safetensors``), an ONNX file or OpenVINO's ``.xml``.
+
+        Raises:
+            ArtifactError: the file is damaged, or says nothing about its images and its task.
+        """
+        path = Path(path)
+        match path.suffix:
+            case ".onnx":
+                session = onnx_file.session(path)
+                about = _parsed(session.get_modelmeta().custom_metadata_map, path)
+                return cls.described(lambda inputs: onnx_file.answer(session, inputs), about, path)
+            case ".xml":
+                from distill.export import openvino
+
+                network, metadata = openvino.read(path)
+                return cls.described(network, _parsed(metadata, path), path)
+        return cls.of(open_artifact(path, allow), path)
+
+    @classmethod
+    def of(cls, artifact: Artifact, name: object = "the artifact") -> "Predictor":
+        """From an open artifact."""
+        return cls.described(to_accelerator(deployable(artifact.model)), artifact.about, name)
+
+    @classmethod
+    def described(cls, network: Predict, about: Mapping[str, Any], name: object) -> "Predictor":
+        """From a network and what is said about it: its "task" and the "info" of its data."""
+        if missing := {"task", "info"} - about.keys():
+            raise ArtifactError(f"{name} does not say its {' and '.join(sorted(missing))}: it was not made by a recipe")
+        info = DataInfo.from_json(about["info"])
+        return cls(network, info, built(about["task"], task, {"info": lambda: info}))
+
+    @torch.inference_mode()
+    def predict(self, pictures: Sequence[Picture]) -> list[dict[str, Any]]:
+        """One prediction per sample, as the task says it.
+
+        Raises:
+            DataError: a file is no readable picture.
+        """
+        predictions: list[dict[str, Any]] = []
+        for inputs in batched_inputs(pictures, self.info):
+            predictions += self.task.predict(self.network(inputs).cpu())
+        return predictions
+
+    def draw(self, picture: Picture, prediction: Mapping[str, Any]) -> Image.Image:
+        """The picture with its prediction."""
+        opened = picture if isinstance(picture, Image.Image) else open_picture(picture)
+        return self.task.draw(opened.convert("RGB"), dict(prediction))
+
+
+def predict(
+    model: Artifact | Predictor | Path | str,
+    images: Picture | Sequence[Picture],
+    *,
+    allow: Collection[str] = (),
+) -> list[dict[str, Any]]:
+    """Predict for pictures; they are resized and normalised as the model says.
+
+    Args:
+        model: an artifact, or the path of one, of an ONNX file or of OpenVINO's ``.xml``.
+        images: pictures, files, folders or globs.
+        allow: modules of networks from outside whose code may be imported.
+
+    Returns:
+        For each picture ``{"file": path, ...}`` with what its task predicts: class and probability, for example.
+
+    Raises:
+        ArtifactError: the model is damaged, or says nothing about its images.
+        DataError: there is no picture, or one is damaged.
+    """
+    match model:
+        case Predictor():
+            predictor = model
+        case Artifact():
+            predictor = Predictor.of(model)
+        case _:
+            predictor = Predictor.open(model, allow)
+    pictures = expanded([images] if isinstance(images, str | Path | Image.Image) else images)
+    names = [None if isinstance(first, Image.Image) else str(first) for first in pictures[:: predictor.info.images]]
+    return [
+        {**({"file": name} if name else {}), **prediction}
+        for name, prediction in zip(names, predictor.predict(pictures), strict=True)
+    ]
+
+
+def expanded(images: Sequence[Picture]) -> list[Picture]:
+    """Pictures, with files in place of folders and globs.
+
+    Raises:
+        DataError: there are none.
+    """
+    found: list[Picture] = []
+    for image in images:
+        found += [image] if isinstance(image, Image.Image) else picture_files([image])
+    if not found:
+        raise DataError("there are no pictures to predict for")
+    return found
+
+
+def _parsed(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """The JSON texts in an exported file's metadata."""
+    try:
+        return {key: json.loads(metadata[key]) for key in ("task", "info") if key in metadata}
+    except ValueError:
+        raise ArtifactError(f"{path}: its metadata is not JSON; export it again") from None

@@ -1,0 +1,70 @@
+"""What ends a command: one line that says what went wrong and what helps, and the right exit code."""
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from distill.cli.guard import guarded
+from distill.errors import ArtifactError, TrainingError
+
+
+def failing(error: BaseException) -> Callable[[], None]:
+    def work() -> None:
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "shown"),
+    [
+        (TrainingError("diverged"), 1, "error: diverged\n"),
+        (ArtifactError("cut\nshort"), 2, "error: cut short\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/tmp/x", None, "runs/x"),
+            1,
+            "error: No space left on device: runs/x; make room, or choose another folder with output=FOLDER; "
+            "finished steps are kept\n",
+        ),
+        (KeyboardInterrupt(), 130, "error: stopped; the same command goes on from the last checkpoint\n"),
+        (ZeroDivisionError("by 0"), 1, "error: unexpected ZeroDivisionError: by 0 (--debug shows where)\n"),
+    ],
+)
+def test_what_ends_a_run(error: BaseException, code: int, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(failing(error), debug=False) == code
+    assert capsys.readouterr().err == shown
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    guarded(failing(TrainingError("diverged")), debug=True)
+    assert "Traceback" in capsys.readouterr().err
+
+
+def opening(path: Path) -> Callable[[], None]:
+    return lambda: path.read_bytes() and None
+
+
+def test_a_dangling_link_is_named_with_its_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").symlink_to("gone")
+    assert guarded(opening(tmp_path / "data"), debug=False) == 1
+    assert "data; it is a link to 'gone', which is not there" in capsys.readouterr().err
+
+
+def test_links_in_a_circle_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    assert guarded(opening(tmp_path / "a"), debug=False) == 1
+    assert "its links lead in a circle" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO, errno.ENOENT])
+def test_room_is_asked_for_only_where_it_helps(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    guarded(failing(OSError(number, "it failed", "file")), debug=False)
+    assert capsys.readouterr().err == "error: it failed: file\n"
+
+
+def test_too_little_memory_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(failing(MemoryError()), debug=False) == 1
+    assert "out of memory: choose a smaller batch" in capsys.readouterr().err

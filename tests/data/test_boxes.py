@@ -1,0 +1,203 @@
+"""COCO and VOC: boxes as they are written, augmented with their pictures, and named where they are impossible."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import VOCDetection
+
+from distill.data import data
+from distill.errors import DataError, RecipeError
+from tests.data.objects import COLOURS, NAMES, picture, things, write_coco, write_voc
+
+
+def coco(root, seed=0, **settings):
+    usual = {"annotations": "annotations/things_pictures.json", "image_size": 48, "batch_size": 4, "workers": 0}
+    return data.find("coco")(seed, root=root, **usual | settings)
+
+
+def voc(root, seed=0, **settings):
+    usual = {"classes": NAMES, "image_size": 48, "batch_size": 4, "workers": 0}
+    return data.find("voc")(seed, root=root, **usual | settings)
+
+
+def hits(module, batch) -> list[float]:
+    """For each box, the share of its inside that has the colour of its class."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (module.info.mean, module.info.std))
+    shares = []
+    for inputs, target in zip(batch.inputs, batch.labels, strict=True):
+        pixels = inputs * std + mean
+        for box, name in zip(target["boxes"], target["labels"], strict=True):
+            left, top, right, bottom = (box + torch.tensor([1, 1, -1, -1])).round().int().tolist()
+            inside = pixels[:, top : max(bottom, top + 1), left : max(right, left + 1)]
+            colour = torch.tensor(COLOURS[NAMES.index(module.info.class_names[name])])[:, None, None] / 255
+            shares.append(((inside - colour).abs().amax(0) < 0.25).float().mean().item())
+    return shares
+
+
+@pytest.mark.parametrize(("write", "make"), [(write_coco, coco), (write_voc, voc)])
+def test_boxes_go_along_with_their_pictures(tmp_path, write, make):
+    module = make(write(tmp_path), val=0.1)
+    train = module.train_dataloader()
+    shares = []
+    for epoch in range(4):
+        train.sampler.set_epoch(epoch)
+        for batch in train:
+            assert len(batch.labels) == len(batch.inputs) == 4
+            shares += hits(module, batch)
+    for batch in module.test_dataloader():
+        shares += hits(module, batch)
+    assert len(shares) > 60
+    assert np.mean(np.array(shares) > 0.8) > 0.95
+
+
+def test_coco_is_read_as_written(tmp_path):
+    module = coco(write_coco(tmp_path), val=0.0, test=0.05)
+    names, reader = module.info.class_names, module.train.reader
+    assert names == ("square", "disc")  # by id, whatever their order in the file
+    for number in range(20):
+        sample = reader.read(number)
+        assert np.array_equal(sample.pictures[0], picture(number))
+        written = [(*map(int, box), NAMES.index(names[label])) for box, label, _ in zip(*sample.label.values())]
+        assert written == things(number)
+
+
+def test_voc_is_read_as_torchvision_reads_it(tmp_path):
+    root = write_voc(tmp_path / "VOCdevkit/VOC2012")
+    reference = VOCDetection(tmp_path, "2012", "train")
+    reader = voc(root).train.reader
+    for position, (image, target) in enumerate(reference):
+        sample = reader.read(position)
+        assert np.array_equal(sample.pictures[0], image)
+        for box, label, crowd, thing in zip(
+            *sample.label.values(), target["annotation"].get("object", []), strict=True
+        ):
+            corners = [int(thing["bndbox"][side]) for side in ("xmin", "ymin", "xmax", "ymax")]
+            assert (box + torch.tensor([1, 1, 0, 0])).tolist() == corners
+            assert NAMES[label] == thing["name"]
+            assert int(crowd) == int(thing["difficult"])
+
+
+def test_pictures_without_objects_have_empty_boxes(tmp_path):
+    module = coco(write_coco(tmp_path))
+    label = module.train.reader.read(4).label
+    assert label["boxes"].shape == (0, 4)
+    counts = {len(target["boxes"]) for batch in module.train_dataloader() for target in batch.labels}
+    assert counts >= {0, 2} or counts >= {0, 1}
+
+
+def test_coco_s_own_layout_needs_no_names(tmp_path):
+    root = write_coco(tmp_path, folder="train2017")
+    (root / "annotations/things_train2017.json").rename(root / "annotations/instances_train2017.json")
+    assert len(data.find("coco")(0, root=root, workers=0).train.reader) == 20
+
+
+def test_files_for_validation_and_test_are_used(tmp_path):
+    root = write_coco(tmp_path, folder="images")
+    written = (root / "annotations/things_images.json").read_text()
+    for name in ("val", "test"):
+        (root / f"annotations/{name}.json").write_text(written)
+    settings = {"val_annotations": "annotations/val.json", "test_annotations": "annotations/test.json"}
+    settings["annotations"] = "annotations/things_images.json"
+    module = coco(root, **settings)
+    assert [len(source) for source in (module.train, module.val, module.test)] == [20, 20, 20]
+    (root / "annotations/val.json").write_text(written.replace('"disc"', '"circle"'))
+    with pytest.raises(DataError, match=r"val.json and .*things_images.json have other categories"):
+        coco(root, **settings)
+
+
+def set_in(section, position, **values):
+    return lambda content: content[section][position].update(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            set_in("annotations", 3, bbox=[70, 10, 20, 10]),
+            r"annotation 3: box \(70, 10, 90, 20\) leaves its image of 80x60",
+        ),
+        (set_in("annotations", 3, bbox=[-9, 10, 20, 10]), r"annotation 3: box \(-9, 10, 11, 20\) leaves its image"),
+        (
+            set_in("annotations", 3, bbox=[9, 10, 0, 10]),
+            r"annotation 3: box .* is empty; correct it or set data.invalid",
+        ),
+        (set_in("annotations", 3, bbox=[9, 10, float("nan"), 10]), "annotation 3: box .* leaves its image"),
+        (set_in("annotations", 3, bbox=[9, 10]), "annotation 3 has no 'bbox' of left, top, width and height"),
+        (set_in("annotations", 3, bbox="9"), "annotation 3 has no 'bbox'"),
+        (set_in("annotations", 3, category_id=5), "annotation 3 is of category 5, which the file does not list"),
+        (set_in("annotations", 3, image_id=5), "annotation 3 is of image 5, which the file does not list"),
+        (set_in("annotations", 3, id=2), "two entries of 'annotations' have the id 2"),
+        (set_in("categories", 0, name=None), "entry 0 of 'categories' has no 'name'"),
+        (set_in("categories", 0, name=""), "entry 0 of 'categories' has no 'name'"),
+        (set_in("images", 0, file_name=3), "entry 0 of 'images' has no 'file_name'"),
+        (set_in("images", 0, width="80"), "entry 0 of 'images' has no 'width'"),
+        (lambda content: content.pop("images"), "has no list 'images'"),
+        (lambda content: content.update(annotations=[]), "holds no boxes"),
+        (lambda content: content.update(images=[]), "lists 0 images"),
+        (lambda content: content["images"].append([]), "entry 20 of 'images' has no 'id'"),
+        (set_in("images", 0, file_name="missing.png"), "missing.png.*: No such file|'missing.png' is in none of"),
+        (set_in("images", 3, file_name="missing.png"), "missing.png: No such file"),
+    ],
+)
+def test_impossible_annotations_are_named_before_training(tmp_path, change, message):
+    with pytest.raises(DataError, match=message):
+        coco(write_coco(tmp_path, change=change))
+
+
+def test_boxes_that_leave_their_image_can_be_skipped_and_rounding_is_clipped(tmp_path):
+    def change(content):
+        content["annotations"][0]["bbox"] = [70, 10, 20, 10]
+        content["annotations"][1]["bbox"] = [40, 20, 40.5, 40.25]
+
+    root = write_coco(tmp_path, change=change)
+    with pytest.raises(DataError, match="annotation 0"):
+        coco(root)
+    label = coco(root, invalid="skip").train.reader.read(0).label
+    assert label["boxes"].tolist() == [[40, 20, 80, 60]]
+
+
+def test_a_picture_of_another_size_is_named(tmp_path):
+    root = write_coco(tmp_path)
+    Image.new("RGB", (40, 30)).save(root / "pictures/3.png")
+    reader = coco(root).train.reader
+    with pytest.raises(DataError, match=r"3\.png is of 40x30 pixels, but its boxes are for 80x60"):
+        reader.read(3)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b"[" * 100_000])
+def test_what_is_no_coco_file_is_named(tmp_path, content):
+    path = write_coco(tmp_path) / "annotations/things_pictures.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"{path} is (no JSON file|not of COCO's form)"):
+        coco(tmp_path)
+    path.unlink()
+    with pytest.raises(DataError, match=f"{path}: No such file or directory; name the file with data.annotations"):
+        coco(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("<name>square</name>", "<name>cube</name>", r"object \d is a 'cube', which is none of data\.classes"),
+        ("<xmax>", "<xmax>9", r"object 0: box \(.*, 9\d+, .*\) leaves its image of 80x60"),
+        ("<width>80</width>", "", "is not of VOC's form"),
+        ("<xmin>", "<xmin>x", "is not of VOC's form"),
+        ("</annotation>", "", "is not of VOC's form"),
+    ],
+)
+def test_impossible_voc_files_are_named(tmp_path, old, new, message):
+    path = write_voc(tmp_path) / "Annotations/000001.xml"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(DataError, match=f"{path}.*{message}"):
+        voc(tmp_path)
+
+
+def test_missing_voc_files_are_named(tmp_path):
+    with pytest.raises(DataError, match="ImageSets/Main/other.txt cannot be read"):
+        voc(write_voc(tmp_path), train_list="other")
+    with pytest.raises(RecipeError, match="a name is there twice"):
+        voc(tmp_path, classes=["disc", "disc"])
+    (tmp_path / "Annotations/000001.xml").unlink()
+    with pytest.raises(DataError, match=r"Annotations/000001.xml: No such file"):
+        voc(tmp_path)
