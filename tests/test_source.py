@@ -19,7 +19,8 @@ def test_every_component_is_read_as_it_is(kind: Registry, name: str) -> None:
 
 
 def test_torchvisions_networks_are_known_without_it() -> None:
-    assert set(student.foreign()) == set(torchvision.models.list_models(module=torchvision.models))
+    kinds = (torchvision.models, torchvision.models.segmentation, torchvision.models.optical_flow)
+    assert set(student.foreign()) == {name for kind in kinds for name in torchvision.models.list_models(module=kind)}
 
 
 def test_lightnings_settings_are_known_without_it() -> None:
