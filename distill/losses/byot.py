@@ -14,7 +14,7 @@ from distill.losses import loss
 from distill.losses._adapters import bottleneck
 from distill.losses._divergence import kl
 from distill.models.feature_maps import embedding
-from distill.ranges import NonNegative, Temperature
+from distill.ranges import NonNegative, Probability, Temperature
 
 Shape = tuple[int, ...]
 
@@ -42,7 +42,7 @@ class SelfDistillation(nn.Module):
         student_shapes: list[Shape],
         *,
         temperature: Temperature = 3.0,
-        alpha: NonNegative = 0.3,
+        alpha: Probability = 0.3,
         beta: NonNegative = 0.03,
     ) -> None:
         super().__init__()

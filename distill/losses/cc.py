@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from distill.losses import loss
 from distill.losses._batch import refuse_a_batch_of_one
 from distill.models.feature_maps import embedding, embedding_size
-from distill.ranges import Count, NonNegative
+from distill.ranges import Count, Positive
 
 
 @loss("cc")
@@ -36,7 +36,7 @@ class CorrelationCongruence(nn.Module):
         teacher_shape: tuple[int, ...],
         *,
         dimension: Count = 128,
-        gamma: NonNegative = 0.4,
+        gamma: Positive = 0.4,
         order: Count = 2,
     ) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from distill.losses import loss
 from distill.models.feature_maps import embedding, embedding_size
-from distill.ranges import BelowOne, Count, Temperature
+from distill.ranges import Count, Probability, Temperature
 
 Both = Float[Tensor, "2 batch dimension"]
 """What belongs to the student, and what belongs to the teacher."""
@@ -58,7 +58,7 @@ class Contrast(nn.Module):
         dimension: Count = 128,
         negatives: Count = 16384,
         temperature: Temperature = 0.07,
-        momentum: BelowOne = 0.5,
+        momentum: Probability = 0.5,
         memory: Literal["bank", "queue"] = "bank",
     ) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from distill.losses import loss
 from distill.models.feature_maps import pool_to_smaller
-from distill.ranges import Index, Positive
+from distill.ranges import Count, Positive
 
 
 @loss("ft")
@@ -45,7 +45,7 @@ class FactorTransfer(nn.Module):
         *,
         rate: Positive = 0.5,
         pooled: bool = True,
-        paraphraser_epochs: Index = 30,
+        paraphraser_epochs: Count = 30,
         paraphraser_lr: Positive = 0.001,
     ) -> None:
         super().__init__()

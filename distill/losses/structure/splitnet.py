@@ -21,7 +21,7 @@ from distill.losses.structure._split_layers import Split, apply, copy_within_gro
 from distill.models.channels.groups import positions
 from distill.models.channels.narrow import fill
 from distill.models.channels.propagation import CONSTANT
-from distill.models.channels.sizes import sizes_of_copy
+from distill.models.channels.sizes import sizes_of_copy, traceable
 from distill.ranges import NonNegative
 
 

@@ -159,10 +159,10 @@ def test_sizes_of_pooling_follow_caffes_rule(
 
 def test_names_that_no_module_may_have(tmp_path: Path) -> None:
     conv = "convolution_param { num_output: 3 kernel_size: 1 }"
-    names = ["a.b", "forward", "inputs", "type", "a_b"]
+    names = ["a.b", "forward", "inputs", "type", "class", "a_b"]
     layers = [Written(name, "Convolution", conv, [random(3, 3, 1, 1), random(3)]) for name in names]
-    net = read(*write(tmp_path, layers[:4], SHAPE))
-    assert [name for name, _ in net.named_children()] == ["a_b", "forward_2", "inputs_2", "type_2"]
+    net = read(*write(tmp_path, layers[:5], SHAPE))
+    assert [name for name, _ in net.named_children()] == ["a_b", "forward_2", "inputs_2", "type_2", "class_2"]
     with pytest.raises(ArtifactError, match="name of another layer"):
         read(*write(tmp_path, layers, SHAPE))
 
