@@ -15,6 +15,7 @@ from distill.artifact.storage import need
 from distill.compress import hook
 from distill.compress._weights import adopt, weights_of
 from distill.errors import RecipeError
+from distill.ranges import Seed
 from distill.registry import form
 
 Bits = Literal[1, 2, 3, 4, 5, 6, 7, 8]
@@ -31,7 +32,7 @@ def cluster(
     bits: Bits = 4,
     initialisation: Initialisation = "optimal",
     shared: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
     layers: list[str] | None = None,
 ) -> Artifact:
     """A table of 2**bits values per weight, and a code for each position; `finetune` trains the tables.
