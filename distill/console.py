@@ -1,4 +1,4 @@
-"""Where everything that a user reads is written."""
+"""The console that all output for users goes to."""
 
 import logging
 import os
@@ -9,14 +9,14 @@ from rich.logging import RichHandler
 
 console = Console(quiet=os.environ.get("LOCAL_RANK", "0") != "0", highlight=False, soft_wrap=True)
 if not console.is_terminal and "COLUMNS" not in os.environ:
-    console.width = 120  # what is written to a file is not cut to 80 columns
+    console.width = 120  # output to a file is not cut to 80 columns
 
 
 def quiet_libraries(*, debug: bool = False) -> None:
-    """Our own log lines are shown, with ``debug`` all of them; tips and notes of the libraries below us are not."""
+    """Show our own log lines, with ``debug`` all of them; hide tips and notes of libraries."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_handler()])
     logging.getLogger("distill").setLevel(logging.DEBUG if debug else logging.INFO)
-    for name in ("pytorch_lightning", "lightning_fabric"):  # imported before, they have handlers of their own
+    for name in ("pytorch_lightning", "lightning_fabric"):  # where they are imported already, each has its own handlers
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
     for message in (
@@ -35,6 +35,6 @@ def quiet_libraries(*, debug: bool = False) -> None:
 
 def _handler() -> RichHandler:
     handler = RichHandler(console=console, show_time=False, show_path=False, show_level=False)
-    # Lightning sets its own level when it is imported, so its notes can only be held back here.
+    # Lightning sets its own level when it is imported, so its notes are filtered here.
     handler.addFilter(lambda record: record.name.startswith("distill") or record.levelno >= logging.ERROR)
     return handler

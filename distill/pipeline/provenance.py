@@ -1,4 +1,4 @@
-"""Where a result comes from: enough to run it again on another machine."""
+"""Provenance of a result: enough to run it again on another machine."""
 
 import platform
 import subprocess
@@ -36,18 +36,18 @@ def provenance() -> dict[str, Any]:
 def _commit() -> tuple[str | None, bool | None]:
     """The commit of this project and whether tracked files differ from it.
 
-    An installed copy has none, even if the environment it lies in belongs to somebody else's repository.
+    An installed copy has none, even where its environment is inside another project's repository.
     """
     if not (ROOT / ".git").exists():
         return None, None
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        answer = subprocess.run(
+        described = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):  # no git here, or no commit yet
         return None, None
-    return answer.removesuffix("-dirty"), answer.endswith("-dirty")
+    return described.removesuffix("-dirty"), described.endswith("-dirty")
 
 
 def _version(package: str) -> str | None:

@@ -1,4 +1,4 @@
-"""One sweep file, two engines: W&B agents run it as it is; here the same file drives Optuna on this machine."""
+"""A sweep file in W&B's format, run by Optuna on this machine; W&B agents run the same file."""
 
 import multiprocessing
 import os
@@ -68,7 +68,7 @@ def sweep(
 ) -> SweepResult:
     """Run a sweep file in W&B's format on this machine; the same call goes on with a sweep that was stopped.
 
-    Trials that need several processes each (``trainer.strategy=ddp``) belong under W&B agents.
+    Trials that need several processes each (``trainer.strategy=ddp``) are for W&B agents.
 
     Args:
         file: the sweep file.

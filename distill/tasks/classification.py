@@ -13,6 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 from distill.batch import Batch
 from distill.data.info import DataInfo
 from distill.errors import RecipeError
+from distill.ranges import BelowOne
 from distill.tasks import Prediction, Task, task
 from distill.tasks._captions import BAD, GOOD, NEUTRAL, captioned
 
@@ -41,7 +42,7 @@ class Classification(Task):
     agreement_name = "top-1 agreement"
     batch_sizes = (1, 32)
 
-    def __init__(self, info: DataInfo, *, label_smoothing: float = 0.0) -> None:
+    def __init__(self, info: DataInfo, *, label_smoothing: BelowOne = 0.0) -> None:
         super().__init__(info)
         if not info.num_classes:
             raise RecipeError("classification needs a data set with class_names, but this one has none")

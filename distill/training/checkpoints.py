@@ -78,8 +78,8 @@ def _damage(path: Path, module: nn.Module) -> str | None:
                 return "damaged"
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         state = checkpoint["state_dict"]
-        own = {name: value for name, value in module.state_dict().items() if name.startswith("student.")}
-        if any(name not in state or state[name].shape != value.shape for name, value in own.items()):
+        trained = {name: value for name, value in module.named_parameters() if value.requires_grad}
+        if any(name not in state or state[name].shape != value.shape for name, value in trained.items()):
             return "another network's"
     except Exception as error:  # whatever zipfile, pickle and torch raise on bytes that are no checkpoint
         return f"damaged ({type(error).__name__})"

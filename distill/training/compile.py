@@ -1,4 +1,4 @@
-"""Networks as compiled code, for `torch.compile`'s speed: a switch of the recipe, because it costs a start-up."""
+"""Networks compiled by `torch.compile`: a setting of the recipe, because compiling takes seconds to minutes."""
 
 import time
 from collections.abc import Iterable
@@ -13,13 +13,13 @@ from distill.models.taps import Taps
 
 
 def compile_networks(modules: Iterable[nn.Module]) -> None:
-    """Let every tapped network in ``modules`` run as compiled code; the networks themselves stay as they are.
+    """Compile every tapped network in ``modules``; the networks themselves are not changed.
 
     Raises:
         RecipeError: this machine cannot compile.
     """
     require_compiler()
-    torch.compiler.reset()  # code of earlier stages is never run again, yet counts towards a limit of eight
+    torch.compiler.reset()  # code of earlier stages never runs again, but counts towards PyTorch's limit of eight
     for part in chain.from_iterable(module.modules() for module in modules):
         if isinstance(part, Taps):
             part.compile(dynamic=False)  # every batch has the same shape: training drops an incomplete last one
@@ -27,13 +27,13 @@ def compile_networks(modules: Iterable[nn.Module]) -> None:
 
 @cache
 def require_compiler() -> None:
-    """See that something small compiles, before anything is trained.
+    """Compile something small, before anything is trained.
 
     Raises:
-        RecipeError: it does not, for lack of a compiler, as a rule.
+        RecipeError: this machine cannot compile; most often it lacks a C++ compiler.
     """
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    number = time.time_ns()  # code that was never compiled before, or it would be read from a cache
+    number = time.time_ns()  # a constant that no cache of compiled code has
     try:
         torch.compile(lambda x: x + number)(torch.zeros(1, device=device))
     except Exception as error:

@@ -26,7 +26,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter] | list[dict[str, Any]], s
 def parameter_groups(
     named: Mapping[str, nn.Parameter], others: Iterable[nn.Parameter], spec: Optimizer
 ) -> list[dict[str, Any]]:
-    """Parameters in groups of one learning rate each; ``others`` learn at ``lr``.
+    """Parameter groups of one learning rate each; ``others`` get ``lr``.
 
     Raises:
         RecipeError: no parameter matches a glob of ``lr_factors``, or an earlier one matches all that do.
@@ -38,7 +38,9 @@ def parameter_groups(
         (usual if pattern is None else chosen[pattern]).append(parameter)
     for pattern, some in chosen.items():
         if not some:
-            raise RecipeError(f"optimizer.lr_factors: '{pattern}' is left no parameter that is trained")
+            raise RecipeError(
+                f"optimizer.lr_factors: '{pattern}' matches no trainable parameter that an earlier pattern leaves"
+            )
     groups = [{"params": some, "lr": spec.lr_factors[pattern] * spec.lr} for pattern, some in chosen.items()]
     return [{"params": usual, "lr": spec.lr}, *groups] if usual else groups
 
@@ -49,9 +51,9 @@ def build_schedule(optimizer: TorchOptimizer, spec: Schedule, *, steps: int, epo
 
 
 def factor(spec: Schedule, epoch: float, epochs: int) -> float:
-    """What the learning rate is multiplied by at a (fractional) epoch."""
+    """The factor of the learning rate at a (fractional) epoch."""
     if epoch < spec.warmup_epochs:
-        # Half a thousandth of an epoch in place of 0: a first step of no length would be wasted.
+        # Half a thousandth of an epoch in place of 0: a first step at learning rate 0 would be wasted.
         return max(epoch, 5e-4) / spec.warmup_epochs
     match spec.name:
         case "cosine":

@@ -1,7 +1,7 @@
 """Huang et al.: Deep Networks with Stochastic Depth. arXiv:1603.09382, section 3: training without some of the blocks.
 
 For every batch each residual block survives with a probability that falls linearly from the first block to the last;
-of one that does not, only the shortcut is left. After training all blocks compute, their branches times that
+a block that does not survive is its shortcut alone. After training all blocks are computed, their branches times that
 probability (equation 5), which is folded into the last weights of each branch: the network keeps its usual structure.
 With inverted scaling, that of torchvision's ``stochastic_depth``, branches are divided by it in training instead.
 """
@@ -20,18 +20,18 @@ from distill.recipe.schema.stage import Scaling
 
 
 class StochasticDepth:
-    """Leaves residual blocks of a network out, at random, while it trains.
+    """Drops residual blocks of a network at random while it trains.
 
     Args:
-        model: any network whose blocks add a branch to a shortcut; stays as it is.
+        model: any network whose blocks add a branch to a shortcut; not changed.
         example: a batch of inputs.
-        survival: the last block's probability p of being there, above 0 and up to 1. Block l of L has
+        survival: the last block's survival probability p, above 0 and up to 1. Block l of L has
             1 - l / L * (1 - p).
         scaling: ``paper``: branches are multiplied by their probability in the network to keep; ``inverted``: they are
             divided by it in training, and kept as they are.
 
     Raises:
-        RecipeError: the network has no such blocks, or does something else with their branches.
+        RecipeError: the network has no such blocks, or does more with their branches than to add them.
     """
 
     def __init__(self, model: nn.Module, example: Tensor, survival: float, scaling: Scaling = "paper") -> None:
@@ -59,7 +59,7 @@ class StochasticDepth:
 
     @contextmanager
     def drawn(self) -> Iterator[list[Residual]]:
-        """For as long as it lasts, the model runs without the blocks that it yields, and leaves no gradients there."""
+        """While it lasts, the model runs without the blocks that it yields, and they get no gradients."""
         dropped = self.draw()
         with without(self.model, dropped), self._divided(set(self.blocks) - set(dropped)):
             yield dropped
@@ -76,7 +76,7 @@ class StochasticDepth:
 
     @contextmanager
     def _divided(self, kept: Collection[Residual]) -> Iterator[None]:
-        """With inverted scaling, what comes out of these branches is divided by their blocks' probabilities."""
+        """With inverted scaling, the outputs of these branches are divided by their blocks' probabilities."""
         handles = [
             self.model.get_submodule(block.branch[-1]).register_forward_hook(partial(_quotient, probability))
             for block, probability in zip(self.blocks, self.survival.tolist(), strict=True)
@@ -90,7 +90,7 @@ class StochasticDepth:
 
     @torch.no_grad()
     def _check(self, example: Tensor) -> None:
-        """That a network without its blocks runs, and computes what it does with branches times 0."""
+        """Check that the network runs without its blocks, and then computes the same as with branches times 0."""
         refusal = f"stochastic_depth cannot leave out the blocks of {type(self.model).__name__}"
         try:
             with without(self.model, self.blocks):

@@ -25,17 +25,17 @@ def build_trainer(settings: Mapping[str, Any], *, plugins: Sequence[Any] = (), *
 
     Args:
         settings: the recipe's ``trainer`` section.
-        plugins: of ours, beside those of ``settings``.
+        plugins: Lightning plugins, beside those of ``settings``.
         fixed: arguments that ``settings`` cannot change.
 
     Raises:
         RecipeError: an accelerator, precision, strategy or number of devices that this machine does not have.
     """
     chosen = {name: value for name, value in settings.items() if name not in HANDLED}
-    theirs = settings.get("plugins") or []
-    both = [*plugins, *([theirs] if isinstance(theirs, str) else theirs)]
+    named = settings.get("plugins") or []
+    every = [*plugins, *([named] if isinstance(named, str) else named)]
     try:
-        trainer = pl.Trainer(**{**QUIET, **chosen, **fixed}, plugins=both or None)
+        trainer = pl.Trainer(**{**QUIET, **chosen, **fixed}, plugins=every or None)
     except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as error:
         raise RecipeError(f"at trainer: {' '.join(str(error).split())}") from error
     if isinstance(trainer.accelerator, CPUAccelerator):

@@ -60,7 +60,7 @@ def train(folder: Path, *, keep: Any = "best", killed_in: int = 0, net: nn.Modul
     module = Distiller(
         net or Net(),
         None,
-        Classification(10),
+        Classification(data.info),
         Stage(epochs=EPOCHS, keep=keep),
         optimizer=Optimizer(),
         schedule=Schedule(),
@@ -119,7 +119,9 @@ def empty(file: Path) -> None:
 def flip(file: Path) -> None:
     """One bit of a tensor: torch itself would load it."""
     content = bytearray(file.read_bytes())
-    content[content.index(torch.load(file)["state_dict"]["student.model.head.weight"].numpy().tobytes())] ^= 4
+    state = torch.load(file, weights_only=True)["state_dict"]
+    (weight,) = [value for name, value in state.items() if name.endswith("head.weight")]
+    content[content.index(weight.numpy().tobytes())] ^= 4
     file.write_bytes(content)
 
 

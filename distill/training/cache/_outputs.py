@@ -13,8 +13,10 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from distill import sealed
+from distill.errors import DistillError
 from distill.training.cache._coding import Coding, Rows, coding
 
+TAP = "tap"
 Positions = Int64[np.ndarray, " batch"]
 
 
@@ -30,10 +32,10 @@ class Outputs:
     """
 
     def __init__(self, path: Path, rows: int) -> None:
-        header = sealed.read(_header(path))
-        if header is None:
-            raise sealed.DamagedFileError(f"{_header(path)} is no header of a cache's file")
-        self.coding = coding(header)
+        header = sealed.read(_header(path)) or {}
+        if header.get(TAP) != path.name:
+            raise sealed.DamagedFileError(f"{_header(path)} is not the header of these outputs")
+        self.coding = coding(header["coding"])
         _check_size(_data(path), rows * self.coding.nbytes)
         _check_size(_checks(path), rows * np.dtype(np.uint32).itemsize)
         self.data = np.memmap(_data(path), np.uint8, "r+", shape=(rows, self.coding.nbytes))
@@ -78,7 +80,7 @@ def reserve(path: Path, coding: Coding, rows: int) -> None:
     except OSError:
         discard(path)
         raise
-    sealed.write(_header(path), coding.to_json())
+    sealed.write(_header(path), {TAP: path.name, "coding": coding.to_json()})
 
 
 def discard(path: Path) -> None:
@@ -88,6 +90,8 @@ def discard(path: Path) -> None:
 
 
 def _check_size(path: Path, size: int) -> None:
+    if path.is_dir():
+        raise DistillError(f"{path} is a folder where a cache has a file: remove it, or name another cache.folder")
     found = path.stat().st_size if path.is_file() else None
     if found != size:
         raise sealed.DamagedFileError(f"{path} is {'missing' if found is None else f'{found} bytes and not {size}'}")

@@ -31,7 +31,7 @@ def trained(folder: Path, recipe: Recipe | None) -> torch.nn.Module:
     module = Distiller(
         network(),
         network(1),
-        Classification(10),
+        Classification(data.info),
         Stage(epochs=3, losses=HINTS),
         optimizer=Optimizer(),
         schedule=Schedule(),
