@@ -174,9 +174,9 @@ class Clipped(Deep):
 
 @pytest.mark.parametrize("model", [ConvNet(), Sigmoid(), Clipped()], ids=lambda model: type(model).__name__)
 def test_a_network_whose_blocks_cannot_go_is_refused(model: nn.Module) -> None:
-    with pytest.raises(RecipeError, match=f"{type(model).__name__} has none that answer their input"):
+    with pytest.raises(RecipeError, match=f"{type(model).__name__} has none that return their input"):
         nested_level(Artifact(model.eval()), [batch(1)], nest="layers")
-    with pytest.raises(RecipeError, match=f"{type(model).__name__} has none that answer their input"):
+    with pytest.raises(RecipeError, match=f"{type(model).__name__} has none that return their input"):
         NestedNet(model, nest="layers").masks(batch(1).inputs)
 
 
