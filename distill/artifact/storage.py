@@ -83,7 +83,7 @@ class Encoded:
         need(self.data.dtype == torch.uint8 and self.data.dim() == 1, "a coded stream is no list of bytes")
         inner: Any = self.inner
         need(hasattr(inner, "codes") and inner.codes.numel() == 0, "a coded stream beside codes")
-        if ":" not in self.codec:  # what a codec of somebody else's claims is not known
+        if ":" not in self.codec:  # the stream of a codec from outside cannot be read
             kind, claimed = claims(self.data.numpy().tobytes())
             codes = torch.empty(claimed, dtype=getattr(torch, kind), device="meta")
             validate(replace(inner, codes=codes), shape)

@@ -1,6 +1,6 @@
 """The compiled kernels: built by the machine's own C++ compiler when first used, and kept for this kind of machine.
 
-Without a compiler nothing fails: `library` answers None, and layers compute the same with PyTorch.
+Without a compiler nothing fails: `library` returns None, and layers compute the same with PyTorch.
 """
 
 import ctypes
