@@ -64,6 +64,13 @@ Fraction = Annotated[float, Range(above=0, at_most=1)]
 """A part of something, above nothing and up to all of it."""
 HeldOut = Annotated[float, Range(at_least=0, below=1)]
 """A part of a training set that is not trained on: perhaps nothing, never all."""
+Share = Annotated[float, Range(above=0, below=1)]
+"""A part of something, neither nothing nor all of it."""
+BelowOne = Annotated[float, Range(at_least=0, below=1)]
+"""A part of something that leaves some of it."""
+Percentile = Annotated[float, Range(above=0, at_most=100)]
+Width = Annotated[float, Range(above=0, at_most=64)]
+"""A factor of a network's numbers of channels."""
 Temperature = Annotated[float, Range(at_least=1e-3, at_most=1e6)]
 """Logits are divided by it; outside of these bounds softmax is one-hot or uniform in float32."""
 Count = Annotated[int, Range(at_least=1)]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torchvision.ops import Conv2dNormActivation
 
+from distill.ranges import Count, NonNegative, Width
 from students import student
 from students._blocks import Network, head, initialised, require
 from students.shiftnet import grid, one_hot
@@ -173,11 +174,11 @@ class FeatureBlock(nn.Module):
 @student("fe_net")
 def fe_net(
     *,
-    num_classes: int = 1000,
-    width: float = 1.0,
+    num_classes: Count = 1000,
+    width: Width = 1.0,
     small_images: bool = False,
-    channels: int = 3,
-    sparsity: float = 5e-4,
+    channels: Count = 3,
+    sparsity: NonNegative = 5e-4,
     expands: Expands = "inputs",
 ) -> nn.Module:
     """1x1 convolutions and a few shifts that are learned.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 from torchvision.models.mobilenetv2 import InvertedResidual
 
+from distill.ranges import Count, Width
 from students import student
 from students.mobilenet import mobilenet_v2
 
@@ -135,7 +136,7 @@ def _part(layer: nn.Conv2d | LearnedGroupConv, inputs: list[int], filters: list[
 
 @student("flgc_mobilenet_v2")
 def flgc_mobilenet_v2(
-    *, num_classes: int = 1000, groups: int = 8, width: float = 1.0, small_images: bool = False, channels: int = 3
+    *, num_classes: Count = 1000, groups: Count = 8, width: Width = 1.0, small_images: bool = False, channels: Count = 3
 ) -> nn.Module:
     """MobileNetV2 whose 1x1 convolutions that project, the last of each block, learn groups.
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
+from distill.ranges import Count
 from students import student
 from students._blocks import Network, head, initialised, require, residual_stages
 from students.shufflenet import ChannelShuffle, shuffled
@@ -65,12 +66,12 @@ class Residual(nn.Module):
 @student("igcnet")
 def igcnet(
     *,
-    num_classes: int = 10,
-    primary: int = 24,
-    secondary: int = 2,
-    depth: int = 20,
+    num_classes: Count = 10,
+    primary: Count = 24,
+    secondary: Count = 2,
+    depth: Count = 20,
     residual: bool = False,
-    channels: int = 3,
+    channels: Count = 3,
 ) -> nn.Module:
     """Three stages of interleaved group convolutions for images of about 32x32: IGC-L24M2 with 20 layers.
 
@@ -99,12 +100,12 @@ def igcnet(
 @student("igcnet18")
 def igcnet18(
     *,
-    num_classes: int = 1000,
-    primary: int = 4,
-    secondary: int = 32,
+    num_classes: Count = 1000,
+    primary: Count = 4,
+    secondary: Count = 32,
     doubles: Literal["primary", "secondary"] = "secondary",
     small_images: bool = False,
-    channels: int = 3,
+    channels: Count = 3,
 ) -> nn.Module:
     """ResNet-18 of interleaved group convolutions: IGC-L4M32; with 16 and 16 groups, IGC-L16M16.
 
@@ -140,12 +141,12 @@ def igcnet18(
 @student("igcv2")
 def igcv2(
     *,
-    num_classes: int = 10,
-    width: int = 144,
-    partition: int = 8,
-    factors: int = 2,
-    depth: int = 20,
-    channels: int = 3,
+    num_classes: Count = 10,
+    width: Count = 144,
+    partition: Count = 8,
+    factors: Count = 2,
+    depth: Count = 20,
+    channels: Count = 3,
 ) -> nn.Module:
     """Three stages of structured sparse convolutions for images of about 32x32; IGCV2-C416 has ``width=416``.
 

@@ -7,6 +7,7 @@ Distillation. arXiv:1910.10699, table 2; HobbitLong/RepDistiller, models/).
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
+from distill.ranges import Count
 from students import student
 from students._blocks import Network, head, initialised
 from students.mobilenet import V2_STAGES
@@ -14,7 +15,7 @@ from students.shufflenet import STAGES, UNITS, V2_CHANNELS, ShuffleNetV2, v1_sta
 
 
 @student("kd_shufflenet_v1")
-def kd_shufflenet_v1(*, num_classes: int = 100, channels: int = 3) -> nn.Module:
+def kd_shufflenet_v1(*, num_classes: Count = 100, channels: Count = 3) -> nn.Module:
     """ShuffleNet V1 of 3 groups: 1x1 first convolution, narrower first units, one more ReLU in every unit."""
     layers = {
         "stem": Conv2dNormActivation(channels, 24, 1, inplace=False),
@@ -25,7 +26,7 @@ def kd_shufflenet_v1(*, num_classes: int = 100, channels: int = 3) -> nn.Module:
 
 
 @student("kd_shufflenet_v2")
-def kd_shufflenet_v2(*, num_classes: int = 100, channels: int = 3) -> nn.Module:
+def kd_shufflenet_v2(*, num_classes: Count = 100, channels: Count = 3) -> nn.Module:
     """ShuffleNet V2 of width 1: 1x1 first convolution, no pooling behind it."""
     network = ShuffleNetV2(list(UNITS), V2_CHANNELS[1.0], num_classes)
     network.conv1[0] = nn.Conv2d(channels, 24, 1, bias=False)
@@ -34,7 +35,7 @@ def kd_shufflenet_v2(*, num_classes: int = 100, channels: int = 3) -> nn.Module:
 
 
 @student("kd_mobilenet_v2")
-def kd_mobilenet_v2(*, num_classes: int = 100, channels: int = 3) -> nn.Module:
+def kd_mobilenet_v2(*, num_classes: Count = 100, channels: Count = 3) -> nn.Module:
     """MobileNetV2 of half width: second stage with stride 1, expansion in every block, ReLU, no dropout."""
     strides = (1, 1, 2, 2, 1, 2, 1)
     inputs = 16

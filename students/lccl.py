@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill.ranges import Count
 from students import student
 from students.wide_resnet import Block, preactivated
 
@@ -54,7 +55,7 @@ class Gated(nn.Module):
         ValueError: a convolution with groups, dilation or padding that is not of zeros, or a grid below 1.
     """
 
-    def __init__(self, conv: nn.Conv2d, *, grid: int = 1, full_width: bool = False) -> None:
+    def __init__(self, conv: nn.Conv2d, *, grid: Count = 1, full_width: bool = False) -> None:
         super().__init__()
         if conv.groups != 1 or conv.dilation != (1, 1) or conv.padding_mode != "zeros" or isinstance(conv.padding, str):
             raise ValueError("only a convolution without groups and dilation, padded with a number of zeros, is gated")
@@ -173,14 +174,16 @@ def _note(gates: dict[nn.Module, Tensor], gate: nn.Module, _: tuple[Tensor, ...]
 class GatedBlock(Block):
     """A pre-activation block, both of its 3x3 convolutions gated."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, *, grid: int = 1, full_width: bool = False) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, *, grid: Count = 1, full_width: bool = False) -> None:
         super().__init__(inputs, outputs, stride)
         self.set_submodule("conv1", Gated(self.conv1, grid=grid, full_width=full_width))
         self.set_submodule("conv2", Gated(self.conv2, grid=grid, full_width=full_width))
 
 
 @student("lccl_resnet20")
-def lccl_resnet20(*, num_classes: int = 10, grid: int = 1, full_width: bool = False, channels: int = 3) -> nn.Module:
+def lccl_resnet20(
+    *, num_classes: Count = 10, grid: Count = 1, full_width: bool = False, channels: Count = 3
+) -> nn.Module:
     """A pre-activation ResNet-20 for images of about 32x32 whose blocks compute nothing where a gate is zero.
 
     Args:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill.ranges import Count, NonNegative
 from students import student
 from students._blocks import Network
 from students._replace import replace_convolutions
@@ -54,7 +55,7 @@ class LookupConv2d(nn.Module):
         stride: int = 1,
         padding: int = 0,
         bias: bool = False,
-        push: float = 0.1,
+        push: NonNegative = 0.1,
     ) -> None:
         super().__init__()
         self.stride, self.padding, self.push = stride, padding, push
@@ -110,7 +111,7 @@ class LookupConv2d(nn.Module):
 
 
 def lookup(
-    inputs: int, outputs: int, size: int, words: int, *, stride: int = 1, padding: int = 0, push: float = 0.1
+    inputs: int, outputs: int, size: int, words: int, *, stride: int = 1, padding: int = 0, push: NonNegative = 0.1
 ) -> nn.Module:
     """A `LookupConv2d` without bias, or a plain convolution if the dictionary is no smaller than what it describes.
 
@@ -129,13 +130,13 @@ def lookup(
 @student("lcnn_alexnet")
 def lcnn_alexnet(
     *,
-    num_classes: int = 1000,
-    first: int = 3,
-    words: int = 100,
-    linear: int = 1024,
-    push: float = 0.1,
+    num_classes: Count = 1000,
+    first: Count = 3,
+    words: Count = 100,
+    linear: Count = 1024,
+    push: NonNegative = 0.1,
     small_images: bool = False,
-    channels: int = 3,
+    channels: Count = 3,
 ) -> nn.Module:
     """AlexNet in its form of one column, with batch normalisation; all layers but the last look up.
 
@@ -182,7 +183,7 @@ def _layer(convolution: nn.Module, outputs: int) -> nn.Sequential:
 
 @student("lcnn_resnet20")
 def lcnn_resnet20(
-    *, num_classes: int = 10, first: int = 3, words: int = 16, push: float = 0.1, channels: int = 3
+    *, num_classes: Count = 10, first: Count = 3, words: Count = 16, push: NonNegative = 0.1, channels: Count = 3
 ) -> nn.Module:
     """`resnet20`, for images of about 32x32; all layers look up but the shortcuts and the last.
 

@@ -6,12 +6,13 @@ tables 2 and 3. This LeNet-5 is Caffe's: wider than the original, and without a 
 
 from torch import nn
 
+from distill.ranges import Count
 from students import student
 from students._blocks import Network
 
 
 @student("lenet_300_100")
-def lenet_300_100(*, num_classes: int = 10, channels: int = 1) -> nn.Module:
+def lenet_300_100(*, num_classes: Count = 10, channels: Count = 1) -> nn.Module:
     """Two hidden layers, of 300 and 100 units, on 28x28 images."""
     layers = {
         "flatten": nn.Flatten(),
@@ -25,7 +26,7 @@ def lenet_300_100(*, num_classes: int = 10, channels: int = 1) -> nn.Module:
 
 
 @student("lenet5")
-def lenet5(*, num_classes: int = 10, channels: int = 1) -> nn.Module:
+def lenet5(*, num_classes: Count = 10, channels: Count = 1) -> nn.Module:
     """Two convolutions and two linear layers, on 28x28 images."""
     layers = {
         "conv1": nn.Conv2d(channels, 20, 5),

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from distill.ranges import Count, NonNegative, Width
 from students import student
 from students._blocks import Network, initialised, require
 
@@ -61,11 +62,11 @@ def low_rank(count: int, size: int) -> dict[tuple[int, int], int]:
 @student("vgg11_low_rank")
 def vgg11_low_rank(
     *,
-    num_classes: int = 1000,
+    num_classes: Count = 1000,
     variant: Variant = "gmp-lr-join",
-    full: float = 0.25,
+    full: NonNegative = 0.25,
     small_images: bool = False,
-    channels: int = 3,
+    channels: Count = 3,
 ) -> nn.Module:
     """VGG-11 with a global max pooling in front of its linear layers, and low-rank filters in all layers but one.
 
@@ -129,7 +130,7 @@ def _classifier(inputs: int, num_classes: int) -> nn.Sequential:
 
 
 @student("nin")
-def nin(*, num_classes: int = 10, width: float = 1.0, batch_norm: bool = False, channels: int = 3) -> nn.Module:
+def nin(*, num_classes: Count = 10, width: Width = 1.0, batch_norm: bool = False, channels: Count = 3) -> nn.Module:
     """Network in Network (Lin et al., arXiv:1312.4400) for images of about 32x32: each 5x5 or 3x3 layer, two 1x1 ones.
 
     Args:
@@ -146,7 +147,7 @@ def nin(*, num_classes: int = 10, width: float = 1.0, batch_norm: bool = False, 
 
 @student("nin_low_rank")
 def nin_low_rank(
-    *, num_classes: int = 10, width: float = 1.0, batch_norm: bool = False, channels: int = 3
+    *, num_classes: Count = 10, width: Width = 1.0, batch_norm: bool = False, channels: Count = 3
 ) -> nn.Module:
     """`nin` with 1x5 and 5x1, 1x3 and 3x1 filters in its second and third stage. Same settings."""
     return _nin(num_classes, width, batch_norm, channels, square=False)

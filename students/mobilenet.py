@@ -9,6 +9,7 @@ from torch import nn
 from torchvision.models import MobileNetV2 as TorchvisionMobileNetV2
 from torchvision.ops import Conv2dNormActivation
 
+from distill.ranges import Count, Width
 from students import student
 from students._blocks import Network, head, initialised, stem
 
@@ -21,7 +22,7 @@ V2_STAGES = ((1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160
 
 @student("mobilenet_v1")
 def mobilenet_v1(
-    *, num_classes: int = 1000, width: float = 1.0, small_images: bool = False, channels: int = 3
+    *, num_classes: Count = 1000, width: Width = 1.0, small_images: bool = False, channels: Count = 3
 ) -> nn.Module:
     """Depthwise-separable convolutions, one after the other.
 
@@ -55,7 +56,7 @@ def _separable(inputs: int, outputs: int, *, stride: int) -> nn.Module:
 
 @student("mobilenet_v2")
 def mobilenet_v2(
-    *, num_classes: int = 1000, width: float = 1.0, small_images: bool = False, channels: int = 3
+    *, num_classes: Count = 1000, width: Width = 1.0, small_images: bool = False, channels: Count = 3
 ) -> nn.Module:
     """Inverted residuals: expand, filter each channel, project linearly; shortcuts join the narrow ends.
 

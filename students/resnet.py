@@ -4,6 +4,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.resnet import ResNet as TorchvisionResNet
 
+from distill.ranges import Count
 from students import student
 from students._blocks import stem
 
@@ -24,18 +25,18 @@ class ResNet(TorchvisionResNet):
 
 
 @student("resnet18")
-def resnet18(*, num_classes: int = 1000, small_images: bool = False, channels: int = 3) -> nn.Module:
+def resnet18(*, num_classes: Count = 1000, small_images: bool = False, channels: Count = 3) -> nn.Module:
     """Eight blocks of two 3x3 convolutions."""
     return ResNet(BasicBlock, [2, 2, 2, 2], num_classes, small_images, channels)
 
 
 @student("resnet34")
-def resnet34(*, num_classes: int = 1000, small_images: bool = False, channels: int = 3) -> nn.Module:
+def resnet34(*, num_classes: Count = 1000, small_images: bool = False, channels: Count = 3) -> nn.Module:
     """Sixteen blocks of two 3x3 convolutions."""
     return ResNet(BasicBlock, [3, 4, 6, 3], num_classes, small_images, channels)
 
 
 @student("resnet50")
-def resnet50(*, num_classes: int = 1000, small_images: bool = False, channels: int = 3) -> nn.Module:
+def resnet50(*, num_classes: Count = 1000, small_images: bool = False, channels: Count = 3) -> nn.Module:
     """Sixteen bottleneck blocks. With ``small_images`` and 100 classes: a teacher of the CIFAR-100 tables."""
     return ResNet(Bottleneck, [3, 4, 6, 3], num_classes, small_images, channels)

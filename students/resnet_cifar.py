@@ -11,6 +11,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill.ranges import Count
 from students import student
 from students._blocks import Network, head, initialised, require, residual_stages
 
@@ -56,7 +57,7 @@ def _downsample(inputs: int, outputs: int, stride: int, shortcut: Shortcut) -> n
 
 
 def _network(depth: int, widths: tuple[int, int, int, int] = (16, 16, 32, 64)) -> Callable[..., nn.Module]:
-    def build(*, num_classes: int = 10, channels: int = 3, shortcut: Shortcut = "B") -> nn.Module:
+    def build(*, num_classes: Count = 10, channels: Count = 3, shortcut: Shortcut = "B") -> nn.Module:
         require("shortcut", shortcut, ("A", "B"))
         stages = residual_stages(partial(Block, shortcut=shortcut), blocks=(depth - 2) // 6, widths=widths)
         layers = {

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
+from distill.ranges import Count, Positive
 from students import student
 from students._blocks import Network, head, initialised, residual_stages, stem
 
@@ -116,7 +117,7 @@ class Block(nn.Module):
 
 
 def _resnet(depth: int) -> Callable[..., nn.Module]:
-    def build(*, num_classes: int = 10, expansion: float = 3.0, channels: int = 3) -> nn.Module:
+    def build(*, num_classes: Count = 10, expansion: Positive = 3.0, channels: Count = 3) -> nn.Module:
         if not 1 / 16 <= expansion < float("inf"):
             raise ValueError(f"expansion is {expansion}, but must be at least 1/16; the paper has 1, 3, 6 and 9")
         block = partial(Block, expansion=expansion)
@@ -148,7 +149,7 @@ EXPANSIONS = ((4, 4), (4, 3), (3, 2), (2, 1))
 def _shiftnet(
     about: str, *, first: int, blocks: Sequence[int], kernel_sizes: Sequence[int]
 ) -> Callable[..., nn.Module]:
-    def build(*, num_classes: int = 1000, small_images: bool = False, channels: int = 3) -> nn.Module:
+    def build(*, num_classes: Count = 1000, small_images: bool = False, channels: Count = 3) -> nn.Module:
         original = nn.Conv2d(3, first, 7, stride=2, padding=3, bias=False)
         layers: dict[str, nn.Module] = {
             "conv1": stem(original, channels=channels, small_images=small_images),

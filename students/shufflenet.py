@@ -10,6 +10,7 @@ from torchvision.models import ShuffleNetV2 as TorchvisionShuffleNetV2
 from torchvision.models.shufflenetv2 import InvertedResidual, channel_shuffle
 from torchvision.ops import Conv2dNormActivation
 
+from distill.ranges import Count, Width
 from students import student
 from students._blocks import Network, head, require, stem
 
@@ -33,7 +34,7 @@ V2_CHANNELS = {
 
 @student("shufflenet_v1")
 def shufflenet_v1(
-    *, num_classes: int = 1000, groups: int = 3, width: float = 1.0, small_images: bool = False, channels: int = 3
+    *, num_classes: Count = 1000, groups: Count = 3, width: Width = 1.0, small_images: bool = False, channels: Count = 3
 ) -> nn.Module:
     """Bottlenecks with grouped 1x1 convolutions; a channel shuffle lets the groups see each other.
 
@@ -110,7 +111,7 @@ def _round_up(channels: int, groups: int) -> int:
 
 @student("shufflenet_v2")
 def shufflenet_v2(
-    *, num_classes: int = 1000, width: float = 1.0, small_images: bool = False, channels: int = 3
+    *, num_classes: Count = 1000, width: Width = 1.0, small_images: bool = False, channels: Count = 3
 ) -> nn.Module:
     """Units that compute on one half of the channels and pass the other half on.
 

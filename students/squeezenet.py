@@ -6,6 +6,7 @@ With ``small_images`` the poolings stay: only the first convolution changes.
 from torch import nn
 from torchvision.models import SqueezeNet as TorchvisionSqueezeNet
 
+from distill.ranges import Count
 from students import student
 from students._blocks import stem
 
@@ -25,14 +26,14 @@ class SqueezeNet(TorchvisionSqueezeNet):
 
 
 @student("squeezenet1_0")
-def squeezenet1_0(*, num_classes: int = 1000, small_images: bool = False, channels: int = 3) -> nn.Module:
+def squeezenet1_0(*, num_classes: Count = 1000, small_images: bool = False, channels: Count = 3) -> nn.Module:
     """AlexNet's accuracy with a fiftieth of its parameters."""
     stages = ("features.5", "features.10", "features.12")
     return SqueezeNet("1_0", stages, num_classes, small_images, channels)
 
 
 @student("squeezenet1_1")
-def squeezenet1_1(*, num_classes: int = 1000, small_images: bool = False, channels: int = 3) -> nn.Module:
+def squeezenet1_1(*, num_classes: Count = 1000, small_images: bool = False, channels: Count = 3) -> nn.Module:
     """Version 1.0's accuracy with 2.4 times fewer MACs: it pools earlier."""
     stages = ("features.4", "features.7", "features.12")
     return SqueezeNet("1_1", stages, num_classes, small_images, channels)

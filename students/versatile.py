@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
 
+from distill.ranges import Count, Index
 from students import student
 from students._blocks import M, Network, initialised, stem
 from students._replace import replace_convolutions
@@ -49,8 +50,8 @@ class VersatileConv2d(nn.Module):
         stride: int = 1,
         padding: int = 0,
         bias: bool = True,
-        delta: int = 0,
-        step: int = 1,
+        delta: Index = 0,
+        step: Count = 1,
     ) -> None:
         super().__init__()
         if not 0 <= delta < inputs:
@@ -93,12 +94,12 @@ class VersatileConv2d(nn.Module):
 @student("versatile_resnet50")
 def versatile_resnet50(
     *,
-    num_classes: int = 1000,
-    delta: int = 0,
-    step: int = 1,
+    num_classes: Count = 1000,
+    delta: Index = 0,
+    step: Count = 1,
     versatile_stem: bool = False,
     small_images: bool = False,
-    channels: int = 3,
+    channels: Count = 3,
 ) -> nn.Module:
     """ResNet-50 with versatile convolutions: the paper's v1 shares in space only, its v2 has a ``delta`` too.
 
@@ -118,7 +119,7 @@ def versatile_resnet50(
 
 
 @student("versatile_resnet20")
-def versatile_resnet20(*, num_classes: int = 10, delta: int = 0, step: int = 1, channels: int = 3) -> nn.Module:
+def versatile_resnet20(*, num_classes: Count = 10, delta: Index = 0, step: Count = 1, channels: Count = 3) -> nn.Module:
     """`resnet20`, for images of about 32x32, with versatile convolutions after the first.
 
     Args:
@@ -136,7 +137,7 @@ def versatile_resnet20(*, num_classes: int = 10, delta: int = 0, step: int = 1, 
 
 @student("versatile_vgg16")
 def versatile_vgg16(
-    *, num_classes: int = 1000, delta: int = 0, step: int = 1, small_images: bool = False, channels: int = 3
+    *, num_classes: Count = 1000, delta: Index = 0, step: Count = 1, small_images: bool = False, channels: Count = 3
 ) -> nn.Module:
     """VGG-16 with versatile convolutions, the first linear layer (7x7) among them, as in the authors' code.
 

@@ -7,6 +7,7 @@ For 32x32 images, with batch normalisation: one linear layer instead of three, a
 from torch import nn
 from torchvision.ops import Conv2dNormActivation
 
+from distill.ranges import Count, Width
 from students import student
 from students._blocks import Network, head, initialised
 
@@ -14,13 +15,13 @@ WIDTHS = (64, 128, 256, 512, 512)
 
 
 @student("vgg8")
-def vgg8(*, num_classes: int = 10, channels: int = 3, width: float = 1.0) -> nn.Module:
+def vgg8(*, num_classes: Count = 10, channels: Count = 3, width: Width = 1.0) -> nn.Module:
     """Five blocks of one convolution; ``width`` multiplies the channels of all."""
     return _vgg(1, num_classes, channels, width)
 
 
 @student("vgg13")
-def vgg13(*, num_classes: int = 10, channels: int = 3, width: float = 1.0) -> nn.Module:
+def vgg13(*, num_classes: Count = 10, channels: Count = 3, width: Width = 1.0) -> nn.Module:
     """Five blocks of two convolutions; ``width`` multiplies the channels of all."""
     return _vgg(2, num_classes, channels, width)
 

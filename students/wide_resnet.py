@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from distill.ranges import Count
 from students import student
 from students._blocks import Network, head, initialised, residual_stages
 
@@ -46,7 +47,7 @@ def preactivated(
 
 
 def _network(*, depth: int, width: int) -> Callable[..., nn.Module]:
-    def build(*, num_classes: int = 10, channels: int = 3) -> nn.Module:
+    def build(*, num_classes: Count = 10, channels: Count = 3) -> nn.Module:
         return preactivated(Block, (depth - 4) // 6, width, num_classes, channels)
 
     build.__doc__ = f"{depth} layers for images of about 32x32, {width} times as wide as a ResNet."

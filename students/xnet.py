@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 from torchvision.models import DenseNet as TorchvisionDenseNet
 
+from distill.ranges import Count, Width
 from students import student
 from students._blocks import initialised
 from students.mobilenet import mobilenet_v1
@@ -48,7 +49,7 @@ class XConv2d(nn.Module):
         kernel_size: int = 1,
         stride: int = 1,
         *,
-        expander: int = 2,
+        expander: Count = 2,
         gathered: bool = False,
     ) -> None:
         super().__init__()
@@ -102,12 +103,12 @@ class XConv2d(nn.Module):
 @student("x_densenet")
 def x_densenet(
     *,
-    num_classes: int = 10,
-    growth: int = 12,
-    depth: int = 40,
-    expander: int = 2,
+    num_classes: Count = 10,
+    growth: Count = 12,
+    depth: Count = 40,
+    expander: Count = 2,
     gathered: bool = False,
-    channels: int = 3,
+    channels: Count = 3,
 ) -> nn.Module:
     """X-DenseNet-BC-40-12-2 for images of about 32x32: all but the first convolution and the classifier are sparse.
 
@@ -149,12 +150,12 @@ class DenseNet(TorchvisionDenseNet):
 @student("x_mobilenet")
 def x_mobilenet(
     *,
-    num_classes: int = 1000,
-    width: float = 0.5,
-    expander: int = 2,
+    num_classes: Count = 1000,
+    width: Width = 0.5,
+    expander: Count = 2,
     gathered: bool = False,
     small_images: bool = False,
-    channels: int = 3,
+    channels: Count = 3,
 ) -> nn.Module:
     """X-MobileNet0.5-2: MobileNetV1 whose 1x1 convolutions, but for the first, are sparse.
 

@@ -14,6 +14,7 @@ from distill.batch import Batch, Predict
 from distill.errors import ExportError
 from distill.export import exporter, onnx_file
 from distill.export.exported import Exported, compared, to_export
+from distill.ranges import Count, NonNegative
 from distill.tasks import Task
 
 ABOUT = ("task", "info")  # what a program needs to feed the file and to read its output
@@ -26,8 +27,8 @@ def onnx(
     samples: list[Batch],
     task: Task,
     *,
-    opset: int | None = None,
-    tolerance: float | None = None,
+    opset: Count | None = None,
+    tolerance: NonNegative | None = None,
 ) -> Exported:
     """Write ``folder/student.onnx``: input "input" (batch, channels, height, width), any batch size; the task names
     the output ("logits" for classification).

@@ -19,6 +19,7 @@ from distill.errors import ExportError
 from distill.export import exporter, onnx_file
 from distill.export.exported import Exported, compared, to_export
 from distill.export.onnx import ABOUT, metadata
+from distill.ranges import NonNegative
 from distill.tasks import Task
 
 METADATA = "distill"
@@ -33,7 +34,7 @@ def openvino(
     task: Task,
     *,
     half: bool = False,
-    tolerance: float | None = None,
+    tolerance: NonNegative | None = None,
 ) -> Exported:
     """Write ``folder/student.xml``, the network, and ``folder/student.bin``, its weights: in int8 after `int8`.
 

@@ -14,6 +14,7 @@ from distill.losses import loss
 from distill.losses._adapters import connector
 from distill.losses._pairs import paired, sum_of_halved
 from distill.models.feature_maps import as_map, pool_to_smaller
+from distill.ranges import Positive
 
 SCALE = 3 / 1000
 
@@ -39,7 +40,7 @@ class ActivationBoundaries(nn.Module):
         student_shapes: list[tuple[int, ...]],
         teacher_shapes: list[tuple[int, ...]],
         *,
-        margin: float = 1.0,
+        margin: Positive = 1.0,
     ) -> None:
         super().__init__()
         self.margin = margin

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from distill.losses import loss
 from distill.models.feature_maps import pool_to_smaller
+from distill.ranges import Positive
 
 
 @loss("at")
@@ -17,7 +18,7 @@ def attention_transfer(
     student: Float[Tensor, "batch channels_s height_s width_s"],
     teacher: Float[Tensor, "batch channels_t height_t width_t"],
     *,
-    power: float = 2.0,
+    power: Positive = 2.0,
 ) -> Float[Tensor, ""]:
     """Mean squared difference of the two attention maps; the larger map is pooled to the smaller first."""
     student, teacher = pool_to_smaller(student, teacher)

@@ -14,6 +14,7 @@ from distill.losses import loss
 from distill.losses._adapters import bottleneck
 from distill.losses._divergence import kl
 from distill.models.feature_maps import embedding
+from distill.ranges import NonNegative, Probability, Temperature
 
 Shape = tuple[int, ...]
 
@@ -37,7 +38,12 @@ class SelfDistillation(nn.Module):
     """
 
     def __init__(
-        self, student_shapes: list[Shape], *, temperature: float = 3.0, alpha: float = 0.3, beta: float = 0.03
+        self,
+        student_shapes: list[Shape],
+        *,
+        temperature: Temperature = 3.0,
+        alpha: Probability = 0.3,
+        beta: NonNegative = 0.03,
     ) -> None:
         super().__init__()
         *maps, output = student_shapes

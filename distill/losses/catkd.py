@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from distill.losses import loss
 from distill.losses._classifier import FrozenClassifier, check_it_reads, last_linear
+from distill.ranges import Count
 
 
 @loss("catkd")
@@ -40,7 +41,7 @@ class ClassAttention(nn.Module):
         student_model: nn.Module,
         teacher_model: nn.Module,
         *,
-        resolution: int = 2,
+        resolution: Count = 2,
         normalize: bool = True,
     ) -> None:
         super().__init__()

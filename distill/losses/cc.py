@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from distill.losses import loss
 from distill.losses._batch import refuse_a_batch_of_one
 from distill.models.feature_maps import embedding, embedding_size
+from distill.ranges import Count, Positive
 
 
 @loss("cc")
@@ -34,9 +35,9 @@ class CorrelationCongruence(nn.Module):
         student_shape: tuple[int, ...],
         teacher_shape: tuple[int, ...],
         *,
-        dimension: int = 128,
-        gamma: float = 0.4,
-        order: int = 2,
+        dimension: Count = 128,
+        gamma: Positive = 0.4,
+        order: Count = 2,
     ) -> None:
         super().__init__()
         self.student_embedding = nn.Linear(embedding_size(student_shape), dimension)

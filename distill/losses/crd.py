@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from distill.losses import loss
 from distill.models.feature_maps import embedding, embedding_size
+from distill.ranges import Count, Probability, Temperature
 
 Both = Float[Tensor, "2 batch dimension"]
 """What belongs to the student, and what belongs to the teacher."""
@@ -54,10 +55,10 @@ class Contrast(nn.Module):
         teacher_shape: tuple[int, ...],
         train_labels: Tensor,
         *,
-        dimension: int = 128,
-        negatives: int = 16384,
-        temperature: float = 0.07,
-        momentum: float = 0.5,
+        dimension: Count = 128,
+        negatives: Count = 16384,
+        temperature: Temperature = 0.07,
+        momentum: Probability = 0.5,
         memory: Literal["bank", "queue"] = "bank",
     ) -> None:
         super().__init__()

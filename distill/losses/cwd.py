@@ -7,6 +7,7 @@ from distill.losses import loss
 from distill.losses._adapters import adapter
 from distill.losses._divergence import kl
 from distill.models.feature_maps import pool_to_smaller
+from distill.ranges import Temperature
 
 
 @loss("cwd")
@@ -23,7 +24,7 @@ class ChannelWise(nn.Module):
     """
 
     def __init__(
-        self, student_shape: tuple[int, ...], teacher_shape: tuple[int, ...], *, temperature: float = 4.0
+        self, student_shape: tuple[int, ...], teacher_shape: tuple[int, ...], *, temperature: Temperature = 4.0
     ) -> None:
         super().__init__()
         self.temperature = temperature

@@ -14,6 +14,7 @@ from torch import Tensor
 from distill.losses import loss
 from distill.losses._batch import refuse_a_batch_of_one
 from distill.losses._divergence import as_rows, softened
+from distill.ranges import NonNegative, Temperature
 
 
 @loss("dist")
@@ -21,9 +22,9 @@ def stronger_teacher(
     student: Float[Tensor, "batch classes *positions"],
     teacher: Float[Tensor, "batch classes *positions"],
     *,
-    beta: float = 1.0,
-    gamma: float = 1.0,
-    temperature: float = 1.0,
+    beta: NonNegative = 1.0,
+    gamma: NonNegative = 1.0,
+    temperature: Temperature = 1.0,
 ) -> Float[Tensor, ""]:
     """The student's probabilities correlate with the teacher's, as they need not be equal to be as good.
 

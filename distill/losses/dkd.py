@@ -10,6 +10,7 @@ from torch import Tensor
 
 from distill.losses import loss
 from distill.losses._divergence import as_rows, kl, softened
+from distill.ranges import NonNegative, Temperature
 
 
 @loss("dkd")
@@ -18,9 +19,9 @@ def decoupled(
     teacher: Float[Tensor, "batch classes *positions"],
     labels: Int[Tensor, "batch *positions"],
     *,
-    alpha: float = 1.0,
-    beta: float = 8.0,
-    temperature: float = 4.0,
+    alpha: NonNegative = 1.0,
+    beta: NonNegative = 8.0,
+    temperature: Temperature = 4.0,
 ) -> Float[Tensor, ""]:
     """Knowledge about the labelled class (weight ``alpha``) apart from that about all others (weight ``beta``).
 

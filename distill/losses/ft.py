@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from distill.losses import loss
 from distill.models.feature_maps import pool_to_smaller
+from distill.ranges import Count, Positive
 
 
 @loss("ft")
@@ -42,10 +43,10 @@ class FactorTransfer(nn.Module):
         student_shape: tuple[int, ...],
         teacher_shape: tuple[int, ...],
         *,
-        rate: float = 0.5,
+        rate: Positive = 0.5,
         pooled: bool = True,
-        paraphraser_epochs: int = 30,
-        paraphraser_lr: float = 0.001,
+        paraphraser_epochs: Count = 30,
+        paraphraser_lr: Positive = 0.001,
     ) -> None:
         super().__init__()
         channels, factors = teacher_shape[1], int(rate * teacher_shape[1])

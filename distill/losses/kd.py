@@ -5,6 +5,7 @@ from torch import Tensor
 
 from distill.losses import loss
 from distill.losses._divergence import kl
+from distill.ranges import Temperature
 
 
 @loss("kd")
@@ -12,7 +13,7 @@ def soft_targets(
     student: Float[Tensor, "batch classes *positions"],
     teacher: Float[Tensor, "batch classes *positions"],
     *,
-    temperature: float = 4.0,
+    temperature: Temperature = 4.0,
 ) -> Float[Tensor, ""]:
     """Divergence of the student's softened class probabilities from the teacher's, mean over the batch.
 

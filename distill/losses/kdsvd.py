@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from distill.losses import loss
 from distill.losses._adapters import adapter
 from distill.losses._pairs import paired
+from distill.ranges import Count
 
 Directions = Float[Tensor, "batch _ directions"]
 
@@ -45,7 +46,7 @@ class SingularVectors(nn.Module):
         student_shapes: list[tuple[int, ...]],
         teacher_shapes: list[tuple[int, ...]],
         *,
-        components: int = 1,
+        components: Count = 1,
     ) -> None:
         super().__init__()
         pairs = paired("kdsvd", student_shapes, teacher_shapes)

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from distill.losses import loss
 from distill.losses._divergence import kl, softened
+from distill.ranges import Temperature
 
 
 @loss("lskd")
@@ -12,7 +13,7 @@ def standardized_soft_targets(
     student: Float[Tensor, "batch classes *positions"],
     teacher: Float[Tensor, "batch classes *positions"],
     *,
-    temperature: float = 2.0,
+    temperature: Temperature = 2.0,
 ) -> Float[Tensor, ""]:
     """As kd, but what the student learns is how the teacher ranks the classes, whatever the size of its logits.
 

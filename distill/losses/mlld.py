@@ -14,6 +14,7 @@ from torch import Tensor
 
 from distill.losses import loss
 from distill.losses._divergence import kl, softened
+from distill.ranges import Temperature
 
 
 @loss("mlld")
@@ -21,7 +22,7 @@ def multi_level(
     student: Float[Tensor, "batch classes *positions"],
     teacher: Float[Tensor, "batch classes *positions"],
     *,
-    temperatures: tuple[float, ...] = (2.0, 3.0, 4.0, 5.0, 6.0),
+    temperatures: tuple[Temperature, ...] = (2.0, 3.0, 4.0, 5.0, 6.0),
 ) -> Float[Tensor, ""]:
     """Predictions of each image, likeness of images and likeness of classes, summed over several temperatures.
 

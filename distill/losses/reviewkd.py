@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from distill.losses import loss
 from distill.losses._pairs import paired
 from distill.models.feature_maps import as_map
+from distill.ranges import Count
 
 Shape = tuple[int, ...]
 Map = Float[Tensor, "batch _ _ _"]
@@ -35,7 +36,7 @@ class KnowledgeReview(nn.Module):
         ValueError: the networks have different numbers of taps.
     """
 
-    def __init__(self, student_shapes: list[Shape], teacher_shapes: list[Shape], *, channels: int = 512) -> None:
+    def __init__(self, student_shapes: list[Shape], teacher_shapes: list[Shape], *, channels: Count = 512) -> None:
         super().__init__()
         inner = min(channels, student_shapes[-1][1])
         pairs = paired("reviewkd", student_shapes, teacher_shapes)

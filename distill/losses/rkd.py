@@ -12,6 +12,7 @@ from torch import Tensor
 from distill.losses import loss
 from distill.losses._batch import refuse_a_batch_of_one
 from distill.models.feature_maps import embedding
+from distill.ranges import NonNegative
 
 Differences = Float[Tensor, "batch batch channels"]
 Distances = Float[Tensor, "batch batch"]
@@ -22,8 +23,8 @@ def relational(
     student: Float[Tensor, "batch channels_s *_s"],
     teacher: Float[Tensor, "batch channels_t *_t"],
     *,
-    distance: float = 25.0,
-    angle: float = 50.0,
+    distance: NonNegative = 25.0,
+    angle: NonNegative = 50.0,
 ) -> Float[Tensor, ""]:
     """Images lie to each other as they do for the teacher, up to scale; a map is averaged over its pixels first.
 

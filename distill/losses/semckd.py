@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from distill.losses import loss
 from distill.losses._adapters import bottleneck
 from distill.models.feature_maps import as_map, pool_to_smaller
+from distill.ranges import Count
 
 Shape = tuple[int, ...]
 
@@ -34,7 +35,7 @@ class SemanticCalibration(nn.Module):
     """
 
     def __init__(
-        self, student_shapes: list[Shape], teacher_shapes: list[Shape], batch_size: int, *, dimension: int = 16
+        self, student_shapes: list[Shape], teacher_shapes: list[Shape], batch_size: int, *, dimension: Count = 16
     ) -> None:
         super().__init__()
         self.batch_size = batch_size

@@ -20,6 +20,7 @@ from distill.losses._classifier import FrozenClassifier, check_it_reads, last_li
 from distill.models.feature_maps import embedding, pooled
 from distill.models.state import load_state
 from distill.models.taps import Taps
+from distill.ranges import Count
 from distill.registry import surgery
 
 
@@ -48,7 +49,7 @@ class ReusedClassifier(nn.Module):
         student_model: nn.Module,
         teacher_model: nn.Module,
         *,
-        reduction: int = 2,
+        reduction: Count = 2,
     ) -> None:
         super().__init__()
         for shape in (student_shape, teacher_shape):

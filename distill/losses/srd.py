@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from distill.losses import loss
 from distill.losses._batch import refuse_a_batch_of_one
 from distill.models.feature_maps import embedding, embedding_size
+from distill.ranges import Positive
 
 FLOOR = 1e-6
 """Added before the logarithm, which has no value for a perfect student."""
@@ -33,7 +34,9 @@ class ProjectedLogSum(nn.Module):
         ValueError: a batch of one has no statistics.
     """
 
-    def __init__(self, student_shape: tuple[int, ...], teacher_shape: tuple[int, ...], *, power: float = 4.0) -> None:
+    def __init__(
+        self, student_shape: tuple[int, ...], teacher_shape: tuple[int, ...], *, power: Positive = 4.0
+    ) -> None:
         super().__init__()
         features = embedding_size(teacher_shape)
         self.projector = nn.Linear(embedding_size(student_shape), features)

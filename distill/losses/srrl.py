@@ -14,6 +14,7 @@ from distill.losses import loss
 from distill.losses._adapters import connector
 from distill.losses._classifier import FrozenClassifier
 from distill.models.feature_maps import as_map, embedding
+from distill.ranges import NonNegative
 
 
 @loss("srrl")
@@ -39,8 +40,8 @@ class SoftmaxRegression(nn.Module):
         teacher_shape: tuple[int, ...],
         teacher_model: nn.Module,
         *,
-        alpha: float = 1.0,
-        beta: float = 1.0,
+        alpha: NonNegative = 1.0,
+        beta: NonNegative = 1.0,
     ) -> None:
         super().__init__()
         self.alpha, self.beta = alpha, beta

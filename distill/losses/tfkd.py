@@ -15,6 +15,7 @@ from torch import Tensor
 
 from distill.losses import loss
 from distill.losses._divergence import as_rows, kl, softened
+from distill.ranges import Probability, Temperature
 
 
 @loss("tfkd")
@@ -22,8 +23,8 @@ def teacher_free(
     student: Float[Tensor, "batch classes *positions"],
     labels: Int[Tensor, "batch *positions"],
     *,
-    confidence: float = 0.99,
-    temperature: float = 20.0,
+    confidence: Probability = 0.99,
+    temperature: Temperature = 20.0,
 ) -> Float[Tensor, ""]:
     """Divergence of the student's softened class probabilities from those of a teacher that is always right.
 

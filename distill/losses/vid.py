@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from distill.losses import loss
 from distill.models.feature_maps import as_map, pool_to_smaller
+from distill.ranges import Positive
 
 SMALLEST_VARIANCE = 1e-5
 
@@ -35,7 +36,7 @@ class VariationalInformation(nn.Module):
     """
 
     def __init__(
-        self, student_shape: tuple[int, ...], teacher_shape: tuple[int, ...], *, initial_variance: float = 5.0
+        self, student_shape: tuple[int, ...], teacher_shape: tuple[int, ...], *, initial_variance: Positive = 5.0
     ) -> None:
         super().__init__()
         if initial_variance <= SMALLEST_VARIANCE:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from distill.losses import loss
 from distill.losses._adapters import connector
 from distill.models.feature_maps import as_map
+from distill.ranges import Count, NonNegative
 
 Moments = Float[Tensor, "batch channels grid grid"]
 
@@ -36,8 +37,8 @@ class WassersteinDistance(nn.Module):
         student_shape: tuple[int, ...],
         teacher_shape: tuple[int, ...],
         *,
-        grid: int = 1,
-        mean_weight: float = 1.0,
+        grid: Count = 1,
+        mean_weight: NonNegative = 1.0,
     ) -> None:
         super().__init__()
         self.connector = connector(student_shape[1], teacher_shape[1])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from distill.losses import loss
 from distill.losses._divergence import softened
+from distill.ranges import Temperature
 
 
 @loss("wttm")
@@ -18,7 +19,7 @@ def transformed_teacher(
     student: Float[Tensor, "batch classes *positions"],
     teacher: Float[Tensor, "batch classes *positions"],
     *,
-    temperature: float = 4.0,
+    temperature: Temperature = 4.0,
 ) -> Float[Tensor, ""]:
     """Divergence of the student's probabilities, at temperature 1, from powers of the teacher's; weighted mean.
 

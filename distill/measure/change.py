@@ -27,6 +27,8 @@ def kept_detections(before: Sequence[Tensor], after: Sequence[Tensor], overlap: 
     """
     kept, total = 0, 0
     for old, new in zip(before, after, strict=True):
-        over = (box_iou(old[:, 3:], new[:, 3:]) >= overlap) & (old[:, None, 1] == new[None, :, 1])
+        same = (old[:, None, 3:] == new[None, :, 3:]).all(2)  # boxes without area overlap nothing
+        over = (box_iou(old[:, 3:], new[:, 3:]) >= overlap) | same
+        over &= old[:, None, 1] == new[None, :, 1]
         kept, total = kept + int(over.any(1).sum()), total + len(old)
     return kept / total if total else 1.0

@@ -12,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from distill.batch import Batch
+from distill.data._scan import pictures_below
+from distill.data.decoding import open_picture
 from distill.data.info import DataInfo
-from distill.data.pictures import open_picture
 from distill.data.preprocessing import Preprocessing, normalised
 from distill.errors import DataError
 
@@ -32,8 +33,7 @@ def picture_files(names: Iterable[str | Path]) -> list[Path]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            endings = Image.registered_extensions()
-            here = sorted(file for file in path.rglob("*") if file.suffix.lower() in endings and file.is_file())
+            here = pictures_below(path)
         elif path.is_file():
             here = [path]
         else:

@@ -11,8 +11,8 @@ from PIL import Image
 
 from distill.artifact import Artifact, open_artifact
 from distill.batch import Predict
+from distill.data.decoding import open_picture
 from distill.data.info import DataInfo
-from distill.data.pictures import open_picture
 from distill.errors import ArtifactError, DataError
 from distill.export import onnx_file
 from distill.measure.evaluation import to_accelerator

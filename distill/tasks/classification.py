@@ -13,6 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 from distill.batch import Batch
 from distill.data.info import DataInfo
 from distill.errors import RecipeError
+from distill.ranges import BelowOne
 from distill.tasks import Prediction, Task, task
 from distill.tasks._captions import BAD, GOOD, NEUTRAL, captioned
 
@@ -27,7 +28,7 @@ class Classification(Task):
     """Cross-entropy of logits, measured by top-1 accuracy, and by top-5 accuracy from 21 classes on.
 
     Args:
-        info: of the data set; its classes are what is told apart.
+        info: of the data set, which has classes.
         label_smoothing: the part of the target spread over all classes, from 0 to 1. Szegedy et al.,
             arXiv:1512.00567, section 7.
 
@@ -41,7 +42,7 @@ class Classification(Task):
     agreement_name = "top-1 agreement"
     batch_sizes = (1, 32)
 
-    def __init__(self, info: DataInfo, *, label_smoothing: float = 0.0) -> None:
+    def __init__(self, info: DataInfo, *, label_smoothing: BelowOne = 0.0) -> None:
         super().__init__(info)
         if not info.num_classes:
             raise RecipeError("classification needs a data set with class_names, but this one has none")
@@ -52,7 +53,7 @@ class Classification(Task):
     def network_arguments(self) -> dict[str, Any]:
         return {"num_classes": self.info.num_classes}
 
-    def check(self, output: Tensor, batch: Batch) -> None:
+    def check(self, output: Any, batch: Batch) -> None:
         super().check(output, batch)
         found, needed = tuple(output.shape[1:]), self.info.num_classes
         if found != (needed,):

@@ -55,7 +55,7 @@ def test_fsp_of_torchdistill_has_the_same_matrices_and_another_distance() -> Non
         for place, path in (("first", "0"), ("second", "1"))
     }
     theirs = FSPLoss({"pair": pair})(*taps)
-    difference = flow_matrix(*student) - flow(*teacher)
+    difference = flow_matrix(*student) - flow_matrix(*teacher)
     torch.testing.assert_close(theirs, difference.norm(dim=1).sum() / 2)
     torch.testing.assert_close(FlowOfSolution(SHAPES[:2], SHAPES[:2])(student, teacher), difference.square().mean())
 

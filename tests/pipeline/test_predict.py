@@ -11,7 +11,7 @@ import distill
 from distill.__main__ import main
 from distill.artifact import Artifact
 from distill.data import DataInfo
-from distill.data.pictures import open_picture
+from distill.data.decoding import open_picture
 from distill.data.preprocessing import Preprocessing, normalised
 from distill.errors import ArtifactError, DataError, ExportError
 from distill.models.build import build_network

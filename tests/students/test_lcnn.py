@@ -157,7 +157,7 @@ def test_few_shots_change_the_lookups_and_no_bit_of_a_dictionary(tmp_path: Path)
     network = initial_artifact(recipe.student, data, Classification(data.info), seed=1).model
     assert all(torch.equal(value, earlier.state_dict()[name]) for name, value in network.state_dict().items())
     common = {"optimizer": recipe.optimizer, "schedule": recipe.schedule, "example": data.calibration(8)[0]}
-    module = Distiller(network, None, Classification(10), stage, injectable={}, **common)
+    module = Distiller(network, None, Classification(data.info), stage, injectable={}, **common)
     learns = build_optimizer([p for p in module.parameters() if p.requires_grad], recipe.optimizer)
     for batch in data.train_dataloader():
         learns.zero_grad()

@@ -18,6 +18,7 @@ from distill.compress.low_rank._error_weighting import TracedLayer, Weighting, e
 from distill.errors import RecipeError
 from distill.models import cost
 from distill.models.surgery import deployable, exchange
+from distill.ranges import NonNegative, Positive, Share
 
 Evaluate = Callable[[nn.Module], float]
 """The task's monitor of a network on the validation split, higher is better."""
@@ -71,10 +72,10 @@ def factorisation(build: Build) -> Callable[[FactorsOf], Callable[..., Artifact]
             evaluate: Evaluate,
             calibration: Sequence[Batch],
             *,
-            max_error: float | None = None,
-            max_params: float | None = None,
-            max_macs: float | None = None,
-            max_drop: float | None = None,
+            max_error: Share | None = None,
+            max_params: Positive | None = None,
+            max_macs: Positive | None = None,
+            max_drop: NonNegative | None = None,
             aim: Aim = "size",
             weighting: Weighting = "outputs",
             layers: list[str] | None = None,

@@ -24,6 +24,7 @@ from distill.compress._weights import weights_of
 from distill.compress.pruning._saliency import TaskLoss, saliencies
 from distill.errors import RecipeError
 from distill.kernels.performance import Machine, works
+from distill.ranges import BelowOne, Positive
 from distill.registry import form
 
 log = logging.getLogger(__name__)
@@ -58,13 +59,13 @@ def guided_sparsity(
     task_loss: TaskLoss,
     progress: float = 1.0,
     *,
-    sparsity: float = 0.8,
-    k: float = 10.0,
+    sparsity: BelowOne = 0.8,
+    k: Positive = 10.0,
     splice: bool = False,
-    alpha: float = 2.0,
-    beta: float = 2.0,
-    flops: float = 100e9,
-    bandwidth: float = 20e9,
+    alpha: Positive = 2.0,
+    beta: Positive = 2.0,
+    flops: Positive = 100e9,
+    bandwidth: Positive = 20e9,
     layers: list[str] | None = None,
 ) -> Artifact:
     """Zeros in convolutions that ``distill.kernels.sparse`` then runs faster; all others stay dense.

@@ -24,6 +24,7 @@ from distill.compress._weights import weights_of
 from distill.compress.pruning._saliency import Saliency, TaskLoss, saliencies
 from distill.errors import RecipeError
 from distill.models.channels.narrow import Transposed
+from distill.ranges import BelowOne
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +39,11 @@ def prune(
     task_loss: TaskLoss | None = None,
     progress: float = 1.0,
     *,
-    sparsity: float = 0.8,
+    sparsity: BelowOne = 0.8,
     pattern: str | None = None,
     saliency: Saliency = "lamp",
     scope: Literal["global", "layer"] = "global",
-    floor: float = 0.01,
+    floor: BelowOne = 0.01,
     splice: bool = False,
     layers: list[str] | None = None,
 ) -> Artifact:

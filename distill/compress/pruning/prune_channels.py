@@ -25,6 +25,7 @@ from distill.models.channels.groups import Widths
 from distill.models.channels.narrow import Channelwise, Kept, mask_channels, mask_of, narrowed, rebuilt, sizes_of
 from distill.models.channels.propagation import Channels
 from distill.models.channels.sizes import Budget, Sizes, choose, traceable
+from distill.ranges import BelowOne, Count, Positive
 from distill.registry import surgery
 
 log = logging.getLogger(__name__)
@@ -36,13 +37,13 @@ def prune_channels(
     calibration: Sequence[Batch],
     task_loss: Callable[[Any, Any], Tensor],
     *,
-    ratio: float = 0.5,
-    max_params: float | None = None,
-    max_macs: float | None = None,
+    ratio: BelowOne = 0.5,
+    max_params: Positive | None = None,
+    max_macs: Positive | None = None,
     saliency: Saliency = "taylor",
     scope: Literal["layer", "global"] = "layer",
-    round_to: int = 8,
-    min_channels: int = 8,
+    round_to: Count = 8,
+    min_channels: Count = 8,
     layers: list[str] | None = None,
 ) -> Artifact:
     """Fewer channels; those of the images and of the network's output stay.

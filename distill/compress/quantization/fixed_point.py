@@ -1,7 +1,7 @@
 """Gupta et al.: Deep Learning with Limited Numerical Precision. arXiv:1502.02551, section 3: fixed-point numbers."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from distill.artifact.storage import need
 from distill.compress import hook
 from distill.compress._weights import adopt, weights_of
 from distill.errors import RecipeError
+from distill.ranges import Range, Seed
 from distill.registry import form
 
 Rounding = Literal["nearest", "stochastic"]
@@ -22,9 +23,9 @@ NEARBY = range(-1, 4)
 def fixed_point(
     artifact: Artifact,
     *,
-    bits: int = 8,
+    bits: Annotated[int, Range(at_least=2, at_most=16)] = 8,
     rounding: Rounding = "nearest",
-    seed: int = 0,
+    seed: Seed = 0,
     layers: list[str] | None = None,
 ) -> Artifact:
     """Every weight as a whole number of 2**-fraction, with one fraction length per layer: no multiplication to decode.

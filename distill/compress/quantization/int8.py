@@ -28,6 +28,7 @@ from distill.compress.quantization._ranges import Method, histograms
 from distill.errors import RecipeError
 from distill.models.fake_quantize import QuantizationParams, QuantizeInput, QuantizeOutput, mark
 from distill.models.tracing import trace
+from distill.ranges import NonNegative, Percentile
 from distill.registry import form, surgery
 
 log = logging.getLogger(__name__)
@@ -43,10 +44,10 @@ def int8(
     *,
     bits: Bits = 7,
     ranges: Method = "mse",
-    percentile: float = 99.99,
+    percentile: Percentile = 99.99,
     equalize: bool = False,
     bias_correction: bool = False,
-    max_drop: float | None = None,
+    max_drop: NonNegative | None = None,
     layers: list[str] | None = None,
 ) -> Artifact:
     """Convolutions and linear layers that run on integers; whatever else there is stays in float32.

@@ -3,7 +3,7 @@ in few bits, with learned rounding by Nagel et al.: Up or Down? arXiv:2004.10568
 """
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from distill.artifact import Artifact
 from distill.batch import Batch
@@ -13,8 +13,10 @@ from distill.compress.quantization._adaround import adaround
 from distill.compress.quantization._mixed import choose_bits
 from distill.compress.quantization._quantized import Quantized, Scale
 from distill.errors import RecipeError
+from distill.ranges import Count, Range
 
 Bits = Literal[2, 3, 4, 5, 6, 7, 8]
+MeanBits = Annotated[float, Range(at_least=2, at_most=8)]
 Granularity = Literal["tensor", "channel", "group"]
 Rounding = Literal["nearest", "adaround"]
 LEARNED_BELOW = 6
@@ -27,9 +29,9 @@ def quantize(
     calibration: Sequence[Batch] = (),
     *,
     bits: Bits = 8,
-    mean_bits: float | None = None,
+    mean_bits: MeanBits | None = None,
     granularity: Granularity = "channel",
-    group_size: int = 64,
+    group_size: Count = 64,
     symmetric: bool = False,
     scale: Scale | None = None,
     rounding: Rounding | None = None,

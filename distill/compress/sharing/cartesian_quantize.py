@@ -17,6 +17,7 @@ from distill.compress._decompositions import svd
 from distill.compress._weights import adopt, channels_of, slice_count, slices, unsliced, weights_of
 from distill.compress.sharing._codebooks import block_of, centred, entries, k_means, nearest, validate_codebooks
 from distill.errors import RecipeError
+from distill.ranges import Count, Seed
 from distill.registry import form
 
 ITERATIONS = 30
@@ -26,10 +27,10 @@ ITERATIONS = 30
 def cartesian_quantize(
     artifact: Artifact,
     *,
-    block: int = 4,
-    parts: int = 2,
-    codebook_size: int = 256,
-    seed: int = 0,
+    block: Count = 4,
+    parts: Count = 2,
+    codebook_size: Count = 256,
+    seed: Seed = 0,
     layers: list[str] | None = None,
 ) -> Artifact:
     """A code for each block of rotated inputs; `finetune` trains the codebooks, the rotation stays.

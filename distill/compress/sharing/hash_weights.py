@@ -14,6 +14,7 @@ from distill.artifact.storage import need
 from distill.compress import hook
 from distill.compress._weights import adopt, weights_of
 from distill.errors import RecipeError
+from distill.ranges import Fraction, Seed
 from distill.registry import form
 
 MASK = 2**32 - 1
@@ -21,7 +22,7 @@ MASK = 2**32 - 1
 
 @hook("hash_weights")
 def hash_weights(
-    artifact: Artifact, *, ratio: float = 0.25, seed: int = 0, layers: list[str] | None = None
+    artifact: Artifact, *, ratio: Fraction = 0.25, seed: Seed = 0, layers: list[str] | None = None
 ) -> Artifact:
     """Few values per weight, shared at random; they begin as good as they can be, and `finetune` has to train them.
 

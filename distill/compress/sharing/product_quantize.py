@@ -16,6 +16,7 @@ from distill.compress import hook
 from distill.compress._weights import adopt, channels_of, slice_count, slices, unsliced, weights_of
 from distill.compress.sharing._codebooks import block_of, entries, k_means, nearest, validate_codebooks
 from distill.errors import RecipeError
+from distill.ranges import Count, Index, Seed
 from distill.registry import form
 
 
@@ -23,10 +24,10 @@ from distill.registry import form
 def product_quantize(
     artifact: Artifact,
     *,
-    block: int = 4,
-    codebook_size: int = 256,
-    residual: int = 0,
-    seed: int = 0,
+    block: Count = 4,
+    codebook_size: Count = 256,
+    residual: Index = 0,
+    seed: Seed = 0,
     layers: list[str] | None = None,
 ) -> Artifact:
     """A code for each block of neighbouring inputs of a channel, into a codebook; `finetune` trains the codebooks.

@@ -28,6 +28,7 @@ from distill.errors import RecipeError
 from distill.models import cost
 from distill.models.surgery import exchange
 from distill.models.tracing import Op, Trace, trace
+from distill.ranges import Seed
 from distill.registry import surgery
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def deep_rebirth(
     *,
     exact: bool = False,
     branches: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
     layers: list[str] | None = None,
 ) -> Artifact:
     """Convolutions that do the work of the batch normalisation and the pooling behind them.

@@ -18,6 +18,7 @@ from distill.compress._layers import chosen, factorable, refuse_broken
 from distill.errors import RecipeError
 from distill.models import cost
 from distill.models.surgery import exchange
+from distill.ranges import Count, Seed
 from distill.registry import surgery
 from students.flgc import GroupedConv, LearnedGroupConv
 
@@ -28,7 +29,7 @@ Spec = dict[str, dict[str, Any]]
 
 @hook("flgc")
 def flgc(
-    artifact: Artifact, progress: float = 1.0, *, groups: int = 8, seed: int = 0, layers: list[str] | None = None
+    artifact: Artifact, progress: float = 1.0, *, groups: Count = 8, seed: Seed = 0, layers: list[str] | None = None
 ) -> Artifact:
     """Groups for 1x1 convolutions; ask for ``rounds: 2``, so that they are learned before they are made.
 

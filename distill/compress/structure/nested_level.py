@@ -18,12 +18,13 @@ from distill.models.channels.narrow import Channelwise, narrowed, rebuilt
 from distill.models.channels.nested import Nest, largest_masks, leading, removable_blocks, spare_blocks
 from distill.models.channels.sizes import Sizes, traceable
 from distill.models.surgery import exchange
+from distill.ranges import Fraction
 from distill.registry import surgery
 
 
 @hook("nested_level")
 def nested_level(
-    artifact: Artifact, calibration: Sequence[Batch], *, level: float = 0.5, nest: Nest = "channels"
+    artifact: Artifact, calibration: Sequence[Batch], *, level: Fraction = 0.5, nest: Nest = "channels"
 ) -> Artifact:
     """An inner network; its batch statistics are found anew, for those of the whole network are not its own.
 

@@ -21,6 +21,7 @@ from distill.models.channels.narrow import Channelwise, Transposed, costs_of, na
 from distill.models.channels.propagation import CONSTANT, Channels
 from distill.models.channels.sizes import Budget, Sizes, choose, sizes_of_copy, traceable
 from distill.models.channels.wider import widened, widest
+from distill.ranges import Count, NonNegative, Positive
 from distill.registry import surgery
 
 
@@ -47,9 +48,9 @@ class MorphNet(nn.Module):
         student_model: nn.Module,
         *,
         cost: Literal["macs", "params"] = "macs",
-        budget: float = 1.0,
-        threshold: float = 0.01,
-        round_to: int = 8,
+        budget: Positive = 1.0,
+        threshold: NonNegative = 0.01,
+        round_to: Count = 8,
     ) -> None:
         super().__init__()
         if not budget > 0 or not threshold > 0 or round_to < 1:

@@ -27,6 +27,7 @@ from distill.models.channels.nested import (
     spare_blocks,
 )
 from distill.models.channels.sizes import sizes_of_copy
+from distill.ranges import NonNegative, Temperature
 
 Groups = list[list[int]]
 """The classes of each coarse class."""
@@ -59,8 +60,8 @@ class NestedNet(nn.Module):
         *,
         levels: list[float] | None = None,
         nest: Nest = "channels",
-        soft: float = 0.0,
-        temperature: float = 4.0,
+        soft: NonNegative = 0.0,
+        temperature: Temperature = 4.0,
         coarse: dict[float, Groups] | None = None,
     ) -> None:
         super().__init__()

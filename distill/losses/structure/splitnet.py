@@ -21,7 +21,8 @@ from distill.losses.structure._split_layers import Split, apply, copy_within_gro
 from distill.models.channels.groups import positions
 from distill.models.channels.narrow import fill
 from distill.models.channels.propagation import CONSTANT
-from distill.models.channels.sizes import sizes_of_copy
+from distill.models.channels.sizes import sizes_of_copy, traceable
+from distill.ranges import NonNegative
 
 
 @loss("splitnet")
@@ -47,9 +48,9 @@ class SplitNet(nn.Module):
         student_model: nn.Module,
         *,
         groups: dict[str, int] | None = None,
-        split: float = 1.0,
-        disjoint: float = 1.0,
-        balance: float = 10.0,
+        split: NonNegative = 1.0,
+        disjoint: NonNegative = 1.0,
+        balance: NonNegative = 10.0,
     ) -> None:
         super().__init__()
         self.network = (student_model,)  # in a tuple: its parameters are not this loss's

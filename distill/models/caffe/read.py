@@ -3,6 +3,7 @@
 Jia et al.: Caffe: Convolutional Architecture for Fast Feature Embedding. arXiv:1408.5093
 """
 
+import keyword
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,8 @@ CONVERTERS: Mapping[str, Callable[[Layer], list[Part]]] = {
     "Split": _plain.split,
     "TanH": _plain.pointwise,
 }
+RESERVED = frozenset([*dir(nn.Module()), *dir(CaffeNet), "entry", "inputs", "joined", "layers", *keyword.kwlist])
+"""Names that no child module may have, or that torch.export cannot write down."""
 NOTHING = ("Input", "Silence")
 """Layers that compute nothing."""
 
@@ -88,6 +91,9 @@ class _Reading:
         """Name of a map in Caffe, where a layer may overwrite what it reads -> value that it is now."""
         self.layers: list[dict[str, Any]] = []
         self.weights: dict[str, Tensor] = {}
+        self.names: set[str] = set()
+        self.weighted: set[str] = set()
+        """Names that Caffe knows weights by."""
 
     def add(self, layer: Layer) -> None:
         missing = [bottom for bottom in layer.bottoms if bottom not in self.named]
@@ -100,7 +106,9 @@ class _Reading:
         try:
             for part in CONVERTERS[layer.type](replace(layer, shapes=shapes)):
                 names = self._append(layer, part, names, 1 if part.suffix else len(layer.tops))
-        except (AssertionError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        except ArtifactError:
+            raise
+        except Exception as error:  # PyTorch's shape functions refuse impossible sizes in many ways
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             layer.need(False, f"cannot read maps of {', '.join(str(list(shape)) for shape in shapes)}: {reason}")
         layer.need(len(names) == len(layer.tops), f"has {len(layer.tops)} tops, but computes {len(names)}")
@@ -124,18 +132,14 @@ class _Reading:
     def _free(self, name: str, weighted: bool) -> str:
         """A name that a child module may have and that no other has."""
         base = name.replace(".", "_").replace(":", "_") or "layer"
-        taken = {*self.values, *(layer["name"] for layer in self.layers)}
-        if weighted and base in {layer["name"] for layer in self.layers}:
-            raise ValueError("has the name of another layer")
+        if weighted and base in self.weighted:
+            raise ValueError("has the name of another layer with weights")
         free, number = base, 1
-        while (
-            free in taken
-            or hasattr(nn.Module(), free)
-            or free in CaffeNet.__dict__
-            or free in ("entry", "inputs", "joined", "layers")
-        ):
+        while free in self.values or free in self.names or free in RESERVED:
             number += 1
             free = f"{base}_{number}"
+        self.names.add(free)
+        self.weighted |= {base} if weighted else set()
         return free
 
     def finish(self, prototxt: Path) -> CaffeNet:

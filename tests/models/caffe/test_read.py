@@ -159,10 +159,10 @@ def test_sizes_of_pooling_follow_caffes_rule(
 
 def test_names_that_no_module_may_have(tmp_path: Path) -> None:
     conv = "convolution_param { num_output: 3 kernel_size: 1 }"
-    names = ["a.b", "forward", "inputs", "type", "a_b"]
+    names = ["a.b", "forward", "inputs", "type", "class", "a_b"]
     layers = [Written(name, "Convolution", conv, [random(3, 3, 1, 1), random(3)]) for name in names]
-    net = read(*write(tmp_path, layers[:4], SHAPE))
-    assert [name for name, _ in net.named_children()] == ["a_b", "forward_2", "inputs_2", "type_2"]
+    net = read(*write(tmp_path, layers[:5], SHAPE))
+    assert [name for name, _ in net.named_children()] == ["a_b", "forward_2", "inputs_2", "type_2", "class_2"]
     with pytest.raises(ArtifactError, match="name of another layer"):
         read(*write(tmp_path, layers, SHAPE))
 
@@ -225,6 +225,7 @@ def test_several_inputs_are_given_by_name() -> None:
         ("num_output: 5", "num_output: 4294967295", "needs weights of 4294967295x32, but"),
         ("num_output: 5", "num_outputs: 5", 'line .*has no field named "num_outputs"'),
         ("dilation: 2", "dilation: 9", "layer 'conv2' .*cannot read maps of .*6, 6"),
+        ("stride: 1 stride: 1", "stride: 0 stride: 1", r"layer 'conv1' .*has kernel \[3, 3\] and stride \[0, 1\]"),
         ("group: 4", "group: 3", "layer 'conv2' .*has 8 channels for 8 in 3 groups"),
         ('name: "fc"', 'name: "other"', "layer 'other' .*the caffemodel holds none"),
         ('bottom: "flat"', 'bottom: "nothing"', r"layer 'fc' .*reads \['nothing'\]"),
