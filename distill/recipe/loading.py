@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import cast
 
 from distill.errors import RecipeError
@@ -25,9 +26,10 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: names the recipe, the place in it, what is wrong and what would be right.
     """
+    path = find(name)
     with _named(name):
-        tree = _tree(name, overrides)
-        tree.setdefault("recipe", find(name).stem if name.endswith((".yaml", ".yml")) else name)
+        tree = _tree(path, overrides)
+        tree.setdefault("recipe", path.stem if name.endswith((".yaml", ".yml")) else name)
         tree.setdefault("task", task.default)
         recipe = cast(Recipe, section(tree, Recipe, ""))
         check(recipe)
@@ -44,15 +46,16 @@ def load_compression(name: str, overrides: Sequence[str] = ()) -> Compression:
     Raises:
         RecipeError: as for `load`, or the recipe has no hooks.
     """
+    path = find(name)
     with _named(name):
-        tree = _tree(name, overrides)
+        tree = _tree(path, overrides)
         return cast(
             Compression, section({key: tree[key] for key in ("compress", "export") if key in tree}, Compression, "")
         )
 
 
-def _tree(name: str, overrides: Sequence[str]) -> Sections:
-    tree = sections(find(name))
+def _tree(path: Path, overrides: Sequence[str]) -> Sections:
+    tree = sections(path)
     for override in overrides:
         apply_override(override, tree)
     return interpolated(tree)
