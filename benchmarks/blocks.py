@@ -29,7 +29,7 @@ from distill.measure.evaluation import score
 from distill.pipeline.build import build_distiller, initial_artifact
 from distill.recipe.loading import load
 from distill.recipe.schema import Recipe, Stage
-from distill.report.pictures import COLOURS, INK
+from distill.report.style import COLOURS, INK
 from distill.tasks.classification import Classification
 from distill.training.fit import fit
 

@@ -16,7 +16,7 @@ def quiet_libraries(*, debug: bool = False) -> None:
     """Show our own log lines, with ``debug`` all of them; hide tips and notes of libraries."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_handler()])
     logging.getLogger("distill").setLevel(logging.DEBUG if debug else logging.INFO)
-    for name in ("pytorch_lightning", "lightning_fabric"):  # imported before, they have handlers of their own
+    for name in ("pytorch_lightning", "lightning_fabric"):  # where they are imported already, each has its own handlers
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
     for message in (

@@ -1,6 +1,6 @@
 """Damage what this program reads, and count what becomes of it.
 
-    python -m benchmarks.faults [artifacts ...] [--count N] [--seed 0] [--jobs 2] [--seconds 900]
+    python -m benchmarks.faults [artifacts steps ...] [--count N] [--seed 0] [--jobs 2] [--seconds 900]
 
 Each case ends in a right result, in an error that names the fault, or in anything else, which is a fault of the
 program: the exit code is then 1. So it is if a case takes more than 10 seconds, or twice the memory of the whole valid

@@ -169,7 +169,7 @@ def _other_stream(index: Any, body: bytes, random: Random) -> bytes:
     at, streams = 0, []
     for _, _, parts in index["tensors"]:
         for part, _, shape, lengths in parts:
-            size = sum(length or _count(shape) for length in lengths)
+            size = 0 if isinstance(lengths, int) else sum(length or _count(shape) for length in lengths)
             if part == "data" and lengths == [0]:
                 streams.append((at, size))
             at += size
@@ -188,7 +188,8 @@ def _checksums(index: Any, body: bytes) -> bytes:
     sums, at = [], 0
     try:
         for _, _, parts in index["tensors"]:
-            size = sum(length or _count(shape) for _, _, shape, lengths in parts for length in lengths)
+            owned = [(shape, lengths) for _, _, shape, lengths in parts if not isinstance(lengths, int)]
+            size = sum(length or _count(shape) for shape, lengths in owned for length in lengths)
             sums.append(zlib.crc32(body[at : at + size]))
             at += size
     except (AttributeError, LookupError, OverflowError, TypeError, ValueError):

@@ -46,18 +46,17 @@ def run_recipe(recipe: Path, output: Path, temporary: Path, log: Path) -> None:
     with log.open("a") as lines:
         os.dup2(lines.fileno(), 1)
         os.dup2(lines.fileno(), 2)
-    from distill.cli.terminal import train
-
+    from distill.cli.train import train
     from distill.measure import latency
 
-    latency.latency = lambda *_: {}  # takes most of such a small run's time, and is no number to compare
+    latency.latency = lambda *_, **__: {}  # takes most of such a small run's time, and is no number to compare
     sys.exit(train([f"recipe={recipe}", f"output={output}"]))
 
 
 def start(*arguments: Path) -> Any:
     """A process in which everything is imported already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["distill.pipeline.run", "distill.cli.terminal", "distill.data.digits"])
+    context.set_forkserver_preload(["distill.pipeline.run", "distill.cli.train", "distill.data.digits"])
     process = context.Process(target=run_recipe, args=arguments)
     process.start()
     return process

@@ -3,7 +3,8 @@
 The block is: the length of the index (4 bytes, little endian), the index, one CRC-32 (4 bytes) for each tensor of the
 network, and the data of these tensors one after the other. The index is JSON in a zstd frame without magic number:
 ``{"forms": [settings, ...], "tensors": [[name, form, [[part, dtype, shape, lengths], ...]], ...]}``; ``form`` is -1 for
-a tensor that is kept as it is, which has one part without a name. Lengths are those of `byte_planes`.
+a tensor that is kept as it is, which has one part without a name. Lengths are those of `byte_planes`; one number in
+place of their list says that the part has the bytes of that tensor's part of the same name (tensors count from 0).
 """
 
 import json
@@ -22,6 +23,8 @@ from distill.artifact.storage import Record
 
 INDEX = 2**24
 """Bytes of JSON that an index may have."""
+SHORT = 8
+"""Bytes that are written again rather than referred to."""
 
 
 class Part(NamedTuple):
@@ -31,6 +34,8 @@ class Part(NamedTuple):
     kind: str
     shape: tuple[int, ...]
     lengths: tuple[int, ...]
+    same: int | None = None
+    """The number of the tensor whose part of this name it equals."""
 
     @property
     def nbytes(self) -> int:
@@ -40,7 +45,7 @@ class Part(NamedTuple):
     @property
     def size(self) -> int:
         """In the block."""
-        return byte_planes.size(self.shape, self.lengths)
+        return 0 if self.same is not None else byte_planes.size(self.shape, self.lengths)
 
 
 class Entry(NamedTuple):
@@ -57,21 +62,28 @@ class Entry(NamedTuple):
 def pack(records: Mapping[str, Record]) -> Tensor:
     """The block, as one uint8 tensor."""
     forms: list[str] = []
-    tensors, checksums, body = [], [], []
-    for name, (settings, parts) in records.items():
+    tensors: list[Any] = []
+    checksums, body = [], []
+    first: dict[tuple[str, bytes], int] = {}
+    for number, (name, (settings, parts)) in enumerate(records.items()):
         form = -1
         if settings is not None:
             text = json.dumps(settings)
             form = forms.index(text) if text in forms else len(forms)
             forms += [text] if form == len(forms) else []
-        packed = {part: byte_planes.compress(tensor) for part, tensor in parts.items()}
-        described = [
-            [part, str(tensor.dtype).removeprefix("torch."), list(tensor.shape), packed[part][0]]
-            for part, tensor in parts.items()
-        ]
+        described, data = [], b""
+        for part, tensor in parts.items():
+            lengths, content = byte_planes.compress(tensor)
+            what = [part, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
+            same = first.setdefault((json.dumps([*what, lengths]), content), number)
+            if same < number and len(content) > SHORT:
+                described.append([*what, same])
+            else:
+                described.append([*what, lengths])
+                data += content
         tensors.append([name, form, described])
-        body.append(b"".join(data for _, data in packed.values()))
-        checksums.append(zlib.crc32(body[-1]))
+        body.append(data)
+        checksums.append(zlib.crc32(data))
     index = json.dumps({"forms": [json.loads(text) for text in forms], "tensors": tensors}, separators=(",", ":"))
     compressor = zstandard.ZstdCompressor(level=byte_planes.LEVEL, write_content_size=True)
     head = compressor.compress(index.encode()).removeprefix(byte_planes.MAGIC)
@@ -106,14 +118,22 @@ class Block:
             ValueError: its bytes are damaged.
         """
         entry = self.entries[name]
-        data, at = self._bytes(entry), 0
-        if zlib.crc32(data) != entry.crc:
-            raise ValueError(f"tensor '{name}' is damaged")
         parts: dict[str, Tensor] = {}
         for part in entry.parts:
-            parts[part.name] = byte_planes.decompress(data[at : at + part.size], part.kind, part.shape, part.lengths)
-            at += part.size
+            owner = entry if part.same is None else list(self.entries.values())[part.same]
+            parts[part.name] = self._part(owner, part)
         return entry.settings, parts
+
+    def _part(self, owner: Entry, wanted: Part) -> Tensor:
+        """A part, from the data of the tensor that has its bytes."""
+        data, at = self._bytes(owner), 0
+        if zlib.crc32(data) != owner.crc:
+            raise ValueError(f"part '{wanted.name}' of a tensor is damaged")
+        for part in owner.parts:
+            if part.name == wanted.name and part[1:3] == wanted[1:3] and part.same is None:
+                return byte_planes.decompress(data[at : at + part.size], part.kind, part.shape, part.lengths)
+            at += part.size
+        raise ValueError(f"part '{wanted.name}' equals none of the tensor that it names")
 
     def _bytes(self, entry: Entry) -> bytes:
         return self.data[entry.at : entry.at + sum(part.size for part in entry.parts)]
@@ -126,7 +146,7 @@ class Block:
         checksums = struct.unpack_from(f"<{len(tensors)}I", self.data, table)
         seen: set[str] = set()
         for (name, form, described), crc in zip(tensors, checksums, strict=True):
-            parts = [_part(*part) for part in described]
+            parts = [_part(len(seen), *part) for part in described]
             names = [part.name for part in parts]
             if type(name) is not str or name in seen or len(set(names)) < len(names) or not -1 <= form < len(forms):
                 raise ValueError(f"the packed block's index has an impossible entry '{name}'")
@@ -150,10 +170,11 @@ def _index(frame: bytes) -> Any:
     return json.loads(byte_planes.unzip(frame, size))
 
 
-def _part(name: Any, kind: Any, shape: Any, lengths: Any) -> Part:
-    numbers = [*shape, *lengths]
+def _part(number: int, name: Any, kind: Any, shape: Any, lengths: Any) -> Part:
+    same = lengths if type(lengths) is int else None
+    numbers = [*shape, *([] if same is not None else lengths)]
     if type(name) is not str or kind not in byte_planes.TYPES or len(shape) > 15:
         raise ValueError(f"the packed block's index has an impossible part '{name}' of type '{kind}'")
-    if not all(type(number) is int and 0 <= number < 2**40 for number in numbers):
+    if not all(type(size) is int and 0 <= size < 2**40 for size in numbers) or not 0 <= (same or 0) <= number:
         raise ValueError(f"the packed block's index has an impossible size in part '{name}'")
-    return Part(name, kind, tuple(shape), tuple(lengths))
+    return Part(name, kind, tuple(shape), () if same is not None else tuple(lengths), same)

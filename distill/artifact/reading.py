@@ -71,7 +71,7 @@ def read_tensor(path: Path | str, name: str, allow: Collection[str] = ()) -> Ten
     size, file = _read(Path(path), allow)
     with _blamed_on(path, IMPOSSIBLE):
         if name not in file.names:
-            raise ValueError(f"there is no tensor '{name}'; there are: {', '.join(file.names)}")
+            raise ArtifactError(f"there is no tensor '{name}'; there are: {', '.join(file.names)}")
         settings, parts = file.record(name, file_format.memory_limit(size))
         return parts[""] if settings is None else from_record(settings, parts).decode()
 
@@ -88,7 +88,7 @@ class File:
         self.names = (
             list(self.block.entries)
             if self.block
-            else list(dict.fromkeys(parts[name] if parts[name] in self.forms else name for name in tensors))
+            else list(dict.fromkeys(parts[name] if parts[name] in self.forms else name for name in sorted(tensors)))
         )
 
     def settings(self) -> list[Any]:

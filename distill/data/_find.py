@@ -41,7 +41,7 @@ def find(origin: Origin, root: Path | None) -> Path:
     if root is not None:
         if found := _holder(origin, [root.expanduser()]):
             return found
-        # No reason to look elsewhere: whoever names a folder means that folder.
+        # Nowhere else: a copy in another place need not be the one that the recipe means.
         raise DataError(f"no {origin.title} in data.root={root}: its files are {contents}. {origin.advice}")
     named = [Path(folder).expanduser() for folder in [os.environ.get("DISTILL_DATA")] if folder]
     places = [*named, *origin.packages, Path.home() / ".cache" / "distill"]

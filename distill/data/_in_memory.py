@@ -56,6 +56,8 @@ class InMemory(ImageData):
     mean: tuple[float, ...]
     """Of each channel, for pixels from 0 to 1: what inputs are normalised with."""
     std: tuple[float, ...]
+    plain: Store
+    test: Store
 
     def __init__(
         self,

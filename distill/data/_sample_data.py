@@ -28,6 +28,8 @@ class SampleData(ImageData):
             training samples are held out for it; without "val", ``val`` of the others.
         info: what the data set says about itself; its preprocessing is what evaluation does to each sample.
         augmentation: what training does instead, after pictures are converted to the mode of the preprocessing.
+        evaluation: what samples of the test set go through before their preprocessing, drawn from a seed of its own:
+            always the same for each sample.
         val, test: fractions of the training samples.
         limit: how many training samples to use, those held out for validation included; None for all.
         batch_size, workers: as `ImageData`.
@@ -45,6 +47,7 @@ class SampleData(ImageData):
         batch_size: int,
         workers: int,
         test: float = 0.0,
+        evaluation: Sequence[v2.Transform] = (),
     ) -> None:
         preprocessing = Preprocessing.from_json(info.preprocessing)
         convert = Convert(preprocessing.mode)
@@ -62,13 +65,15 @@ class SampleData(ImageData):
         positions["train"], for_validation = split(order, limit, 0.0 if "val" in parts else val)
         positions.setdefault("val", for_validation)
 
-        def samples(part: Part, transform: v2.Transform) -> Samples:
+        def samples(part: Part, transform: v2.Transform, seed: int = 0) -> Samples:
             return Samples(parts.get(part, train), positions[part], transform, info, seed)
 
         super().__init__(
             seed,
-            samples("train", varied),
-            *(samples(part, exact) for part in PARTS),
+            samples("train", varied, seed),
+            samples("train", exact),
+            samples("val", exact),
+            samples("test", v2.Compose([convert, *evaluation, preprocessing.geometry()])),
             info=info,
             batch_size=batch_size,
             workers=workers,

@@ -24,8 +24,8 @@ def pictures_below(folder: Path) -> list[Path]:
     Raises:
         DataError: a folder cannot be read, a link leads nowhere or back to a folder that it is in.
     """
-    found = sorted(_walk(folder, ()), key=lambda path: (str(path.parent), path.name))
-    return [path for path in found if path.name.lower().endswith(IMG_EXTENSIONS)]
+    found = sorted(_walk(folder, ()))
+    return [Path(parent, name) for parent, name in found if name.lower().endswith(IMG_EXTENSIONS)]
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -50,7 +50,9 @@ def check_headers(paths: Sequence[Path]) -> None:
     check_once("headers", paths, check_header, paths)
 
 
-def check_once(what: str, items: Sequence[T], check: Callable[[T], None], files: Iterable[Path]) -> None:
+def check_once(
+    what: str, items: Sequence[T], check: Callable[[T], None], files: Iterable[Path], threads: int = READERS
+) -> None:
     """Checks every item, in parallel; not again while the files that it was done for keep their names, sizes and times.
 
     Args:
@@ -58,6 +60,7 @@ def check_once(what: str, items: Sequence[T], check: Callable[[T], None], files:
         items: what to check.
         check: raises DataError where an item is damaged.
         files: what the items are read from.
+        threads: 1 where ``check`` cannot be called by several at once.
 
     Raises:
         DataError: an item or a file is damaged or missing.
@@ -72,7 +75,7 @@ def check_once(what: str, items: Sequence[T], check: Callable[[T], None], files:
     checked = Path.home() / ".cache" / "distill" / "checked" / listing.hexdigest()
     if checked.exists():
         return
-    with ThreadPoolExecutor(READERS) as readers:
+    with ThreadPoolExecutor(threads) as readers:
         for _ in readers.map(check, items):
             pass
     try:
@@ -82,17 +85,17 @@ def check_once(what: str, items: Sequence[T], check: Callable[[T], None], files:
         return
 
 
-def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
+def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, str]]:
+    """Folder and name of every file."""
     status = folder.stat()
     this = (status.st_dev, status.st_ino)
     if this in above:
         raise DataError(f"{shown(folder)} is a link back to a folder that it is in; remove it")
     for entry in _entries(folder):
-        path = Path(entry.path)
         if _is_folder(entry):
-            yield from _walk(path, (*above, this))
+            yield from _walk(Path(entry.path), (*above, this))
         else:
-            yield path
+            yield str(folder), entry.name
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

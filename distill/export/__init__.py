@@ -8,11 +8,11 @@ __all__ = ["exporter", "refuse_missing"]
 
 
 def refuse_missing(name: str) -> None:
-    """Before any work: an exporter whose runtime is an extra has a function ``installed`` beside it, which is called.
+    """Before any work: call the function ``installed`` that the module of an exporter has if its runtime is an extra.
 
     Raises:
         ExportError: the runtime is not installed.
     """
-    beside = vars(sys.modules.get(exporter.find(name).__module__, object))
-    if "installed" in beside:
-        beside["installed"]()
+    module = vars(sys.modules.get(exporter.find(name).__module__, object))
+    if "installed" in module:
+        module["installed"]()

@@ -49,7 +49,7 @@ def prefer_codes(graph: GraphProto) -> None:
 
 
 def _move_codes(node: NodeProto, sources: dict[str, _Source]) -> list[NodeProto]:
-    """Let ``node`` read and answer codes if it can; answers what turns them into values for who reads those."""
+    """Let ``node`` read and output codes if it can; returns the nodes that turn them into values for others."""
     read = range(len(node.input) if node.op_type == "Concat" else 1)
     found = [source for position in read if (source := sources.get(node.input[position]))]
     if len(found) < len(read) or len({source.grid for source in found}) > 1:

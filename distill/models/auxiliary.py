@@ -128,4 +128,5 @@ def _same(model: nn.Module, path: str, kind: str, images: Tensor, expected: Tens
 
 def _replace(model: nn.Module, path: str, kind: str) -> None:
     parent, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent), name, None if kind == "none" else nn.Identity())
+    owner = model.get_submodule(parent)
+    setattr(owner, name, None if kind == "none" else nn.Identity().train(owner.training))

@@ -69,7 +69,7 @@ class DryRun:
     ) -> None:
         self.recipe, self.data, self.task, self.line = recipe, data, task, line
         self.example = data.calibration(8)[0]
-        self.batches = batches or [self.example]
+        self.batches = batches or [self.example, self.example]
         self.known: dict[str, nn.Module] = {}
         """Networks by the names that stages call their teachers by."""
         self.trials: dict[str, Trial] = {}
@@ -90,8 +90,7 @@ class DryRun:
             artifact = self._fitting(f"teacher '{step.network.name}'", step.network)
             training = step.inputs.training
             with _at("teacher" if name == "teacher" else f"teachers.{name}"):
-                self._keep(step, artifact, training.stage if training else None)
-            self.known[name] = without_auxiliary(artifact, self.example.inputs).model
+                self.known[name] = self._keep(step, artifact, training.stage if training else None).artifact.model
 
     def _stages(self) -> Artifact:
         """The recipe's student after its last stage."""
@@ -132,14 +131,15 @@ class DryRun:
 
     def _keep(self, step: StepSpec, artifact: Artifact, stage: Stage | None) -> Trial:
         """Try a step that trains a network, or takes it as it is."""
-        if stage is None:
-            self.trials[step.name] = Trial(artifact, None, 0.0)
-        else:
+        module, seconds = None, 0.0
+        if stage:
             module, seconds = self._trained(artifact.copy_model(), stage)
             model, plans = module.deployed()
             if plans:
                 artifact = replace(artifact, model=model, plans=(*artifact.plans, *plans))
-            self.trials[step.name] = Trial(artifact, module, seconds)
+        if not step.continued:
+            artifact = without_auxiliary(artifact, self.example.inputs)
+        self.trials[step.name] = Trial(artifact, module, seconds)
         return self.trials[step.name]
 
     def _trained(self, student: nn.Module, stage: Stage) -> tuple[Distiller, float]:

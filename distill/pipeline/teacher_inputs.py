@@ -50,7 +50,7 @@ def input_transform(spec: TeacherNetwork, data: DataInfo, channels: int | None) 
     same_size = size == list(data.image_size)
     if same_colours and same_size and channels == data.channels:
         return None
-    log.info("teacher '%s' sees its own images: mean %s, std %s, size %s", spec.name, mean, std, size)
+    log.info("teacher '%s' reads images of its own: mean %s, std %s, size %s", spec.name, mean, std, size)
     return asdict(InputTransform(data_mean, data_std, mean, std, None if same_size else size))
 
 

@@ -5,8 +5,9 @@ from html import escape
 
 from distill.report.content import Report
 from distill.report.headline import Fact, headline, warnings
-from distill.report.pictures import Picture, colour, pictures, script
+from distill.report.pictures import Picture, pictures, script
 from distill.report.rows import cells, headers, legend
+from distill.report.style import colour
 
 STYLE = """
 :root { --ink: #0f172a; --soft: #64748b; --line: #e2e8f0; --paper: #fff; --ground: #f8fafc; --accent: #2563eb }

@@ -28,7 +28,7 @@ class Classification(Task):
     """Cross-entropy of logits, measured by top-1 accuracy, and by top-5 accuracy from 21 classes on.
 
     Args:
-        info: of the data set; its classes are what is told apart.
+        info: of the data set, which has classes.
         label_smoothing: the part of the target spread over all classes, from 0 to 1. Szegedy et al.,
             arXiv:1512.00567, section 7.
 
@@ -53,7 +53,7 @@ class Classification(Task):
     def network_arguments(self) -> dict[str, Any]:
         return {"num_classes": self.info.num_classes}
 
-    def check(self, output: Tensor, batch: Batch) -> None:
+    def check(self, output: Any, batch: Batch) -> None:
         super().check(output, batch)
         found, needed = tuple(output.shape[1:]), self.info.num_classes
         if found != (needed,):

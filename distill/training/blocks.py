@@ -1,18 +1,19 @@
-"""Training a student block by block: each learns one part of the teacher's way from input to output, on its own.
+"""Blockwise training: each block of a student learns, on its own, to compute what one part of the teacher does.
 
 Romero et al.: FitNets: Hints for Thin Deep Nets. arXiv:1412.6550, equation 3, for the comparison; Wang et al.:
 Progressive Blockwise Knowledge Distillation for Neural Network Acceleration. IJCAI 2018, for blocks one after the
-other. There a block reads what the network before it puts out. With ``input: teacher`` it reads what the teacher's
+other. There a block reads the output of the network before it. With ``input: teacher`` it reads what the teacher's
 block reads, as in Li et al.: Blockwisely Supervised Neural Architecture Search with Knowledge Distillation.
-arXiv:1911.13053, so that no block waits for another and mistakes do not add up.
+arXiv:1911.13053, so that no block waits for another and errors do not add up.
 
 Students of other widths have another space at a cut. One 1x1 convolution brings the teacher's map there, where the
 block before the cut is compared with it and the block after the cut reads it; a second one brings it back, and the two
 learn that nothing is lost, as the paraphraser does in Kim et al.: Paraphrasing Complex Network. arXiv:1802.04977,
-section 3.1. So a block is taught to put out exactly what the next one has learned to read, and adapters are simply
-dropped in the end. (FitNets' regressor goes from the student's map to the teacher's, which leaves the student a space
-of its own. A way back, fitted to it by least squares, explained 1 and 31 % of what the next blocks would meet: after
-three epochs of blocks from ResNet-20 to ShuffleNetV2 the whole scored 7 % on Fashion-MNIST, with the shared space 46.)
+section 3.1. So a block learns to output exactly what the next one has learned to read, and adapters are dropped
+after training. (FitNets' regressor goes from the student's map to the teacher's, which leaves the student a space
+of its own. A way back, fitted to it by least squares, explained 1 and 31 % of the variance of what the next
+blocks would read: after three epochs of blocks from ResNet-20 to ShuffleNetV2 the network had an accuracy of 7 % on
+Fashion-MNIST, with the shared space 46 %.)
 No gradient crosses a cut; the last block, from the last cut to the output, learns from the stage's losses.
 """
 
@@ -43,21 +44,20 @@ class Blocks(nn.Module):
         spec: the stage's section.
         student: the student's maps of one batch at its cuts.
         teacher: the teacher's maps of the same batch at its cuts.
-        head: whether the last block has something to learn from: task or losses.
+        head: whether there is a loss for the last block: the task's or another one.
 
     Raises:
-        RecipeError: what is cut is no map.
+        RecipeError: a cut is not at a map.
     """
 
     def __init__(self, spec: Cuts, student: Features, teacher: Features, *, head: bool = True) -> None:
         super().__init__()
         self.spec = spec
         pairs = list(zip(spec.student, spec.teacher, strict=True))
-        for ours, theirs in pairs:
-            for path, feature in ((ours, student[ours]), (theirs, teacher[theirs])):
-                if feature.dim() not in (2, 4):
-                    raise RecipeError(f"blocks: '{path}' puts out {tuple(feature.shape)}, but a cut needs a map")
-        self.cuts = nn.ModuleList(Cut(as_map(student[ours]), as_map(teacher[theirs])) for ours, theirs in pairs)
+        for path, feature in [(p, student[p]) for p in spec.student] + [(p, teacher[p]) for p in spec.teacher]:
+            if feature.dim() not in (2, 4):
+                raise RecipeError(f"blocks: '{path}' outputs {tuple(feature.shape)}, but a cut needs a map")
+        self.cuts = nn.ModuleList(Cut(as_map(student[a]), as_map(teacher[b])) for a, b in pairs)
         self.count = len(pairs) + head
 
     def forward(
@@ -68,17 +68,17 @@ class Blocks(nn.Module):
         Args:
             student: the tapped student.
             teacher: the teacher's maps at the cuts.
-            batch: what both were given.
+            batch: the inputs of both networks.
             progress: the part of the stage that is done, from 0 to 1.
 
         Returns:
-            The output, or None where the last block has no turn; the student's taps, those at cuts as it put them out;
-            the error of every block that has its turn, and of the adapter at its end.
+            The output, or None where the last block has no turn; the student's taps, those at cuts before they are
+            replaced; the error of every block that has its turn, and of the adapter at its end.
         """
         turns = self._turns(progress)
         with ExitStack() as around:
-            wake = around.enter_context(_asleep(student.model)) if turns[0] else _awake
-            crossing = _Pass(self, teacher, self._share(progress), turns, wake)
+            activate = around.enter_context(_inactive(student.model)) if turns[0] else _always_active
+            crossing = _Pass(self, teacher, self._share(progress), turns, activate)
             for number, path in enumerate(self.spec.student):
                 hook = partial(crossing.cross, number, path)
                 around.enter_context(student.model.get_submodule(path).register_forward_hook(hook))
@@ -109,21 +109,21 @@ class Blocks(nn.Module):
 
 
 class Cut(nn.Module):
-    """What the block before a cut learns to put out, and the block after it reads; an adapter where widths differ."""
+    """The output that the block before a cut learns, and the block after it reads; an adapter where widths differ."""
 
     def __init__(self, student: Map, teacher: Map) -> None:
         super().__init__()
-        ours, theirs = student.shape[1], teacher.shape[1]
+        own, taught = student.shape[1], teacher.shape[1]
         self.size = (student.shape[2], student.shape[3])
         self.encoder = self.decoder = None
-        if ours != theirs:
-            # As after a fresh layer of the student: normalised channels, cut off at 0 if the student's are.
-            layers = [nn.Conv2d(theirs, ours, kernel_size=1, bias=False), nn.BatchNorm2d(ours, affine=False)]
+        if own != taught:
+            # As after a new layer of the student: normalised channels, without negative values if the student has none.
+            layers = [nn.Conv2d(taught, own, kernel_size=1, bias=False), nn.BatchNorm2d(own, affine=False)]
             self.encoder = nn.Sequential(*layers, *([nn.ReLU()] if (student >= 0).all() else []))
-            self.decoder = nn.Conv2d(ours, theirs, kernel_size=1)
+            self.decoder = nn.Conv2d(own, taught, kernel_size=1)
 
     def forward(self, teacher: Map) -> tuple[Map, Float[Tensor, ""] | None]:
-        """The teacher's map in the student's size and number of channels, and how much of it that has lost."""
+        """The teacher's map in the student's size and number of channels, and the relative error of its way back."""
         teacher = F.adaptive_avg_pool2d(teacher, self.size)  # to a larger size, it repeats pixels
         if self.encoder is None or self.decoder is None:
             return teacher, None
@@ -135,7 +135,7 @@ class Cut(nn.Module):
 class _Pass:
     """One forward pass of the student over its cuts.
 
-    ``share`` is the probability of the teacher's map, ``turns`` are the blocks that learn; ``wake`` is called where
+    ``share`` is the probability of the teacher's map, ``turns`` are the blocks that learn; ``activate`` is called where
     the first of them begins.
     """
 
@@ -143,7 +143,7 @@ class _Pass:
     teacher: Features
     share: float
     turns: range
-    wake: Callable[[], None]
+    activate: Callable[[], None]
     own: Features = field(default_factory=dict)
     values: dict[str, Tensor] = field(default_factory=dict)
 
@@ -158,7 +158,7 @@ class _Pass:
         if number == self.turns[-1]:
             raise _LastBlockError
         if number + 1 == self.turns[0]:
-            self.wake()
+            self.activate()
         shown = torch.rand(len(output), *[1] * (output.dim() - 1), device=output.device) < self.share
         return torch.where(shown, target.reshape(output.shape), output.detach())
 
@@ -167,16 +167,16 @@ class _LastBlockError(Exception):
     """No block after this cut has its turn: ends the pass."""
 
 
-def _awake() -> None:
+def _always_active() -> None:
     """Nothing sleeps."""
 
 
 @contextmanager
-def _asleep(model: nn.Module) -> Iterator[Callable[[], None]]:
+def _inactive(model: nn.Module) -> Iterator[Callable[[], None]]:
     """Layers leave no gradients and keep their batch statistics, until the function that this yields is called."""
     learning = [module for module in model.modules() if module.training]
 
-    def wake() -> None:
+    def activate() -> None:
         torch.set_grad_enabled(True)
         for module in learning:
             module.training = True
@@ -184,9 +184,9 @@ def _asleep(model: nn.Module) -> Iterator[Callable[[], None]]:
     model.eval()
     with torch.no_grad():
         try:
-            yield wake
+            yield activate
         finally:
-            wake()
+            activate()
 
 
 def relative_error(estimate: Map, target: Map) -> Float[Tensor, ""]:

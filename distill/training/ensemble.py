@@ -9,7 +9,7 @@ from distill.errors import RecipeError
 
 
 class Ensemble(nn.Module):
-    """Answers the weighted mean of its members' logits; ``name.path`` taps a feature map of one of them.
+    """Outputs the weighted mean of its members' outputs; ``name.path`` taps a feature map of one of them.
 
     Args:
         members: the teachers by name.
@@ -20,16 +20,16 @@ class Ensemble(nn.Module):
         super().__init__()
         for name, member in members.items():
             if hasattr(nn.Module, name):
-                raise RecipeError(f"a teacher cannot be called '{name}', a word of torch's own; rename it")
+                raise RecipeError(f"a teacher cannot be called '{name}', an attribute of torch's modules; rename it")
             self.add_module(name, member)
         self.weights = {name: weights[name] / sum(weights.values()) for name in members}
 
     def extra_repr(self) -> str:
-        return f"weights={self.weights}"  # they are a part of what it is, as its members are
+        return f"weights={self.weights}"  # a cache identifies an ensemble by its members and by these
 
     def forward(self, inputs: Tensor) -> Tensor:
-        answers = [weight * self.get_submodule(name)(inputs) for name, weight in self.weights.items()]
-        return torch.stack(answers).sum(dim=0)
+        outputs = [weight * self.get_submodule(name)(inputs) for name, weight in self.weights.items()]
+        return torch.stack(outputs).sum(dim=0)
 
 
 def combined(members: Mapping[str, nn.Module], weights: Mapping[str, float]) -> nn.Module:
@@ -38,7 +38,7 @@ def combined(members: Mapping[str, nn.Module], weights: Mapping[str, float]) -> 
 
 
 def member(model: nn.Module, path: str) -> tuple[nn.Module, str]:
-    """The teacher that a tap belongs to, and the tap's path in it: of an `Ensemble`, the member that the path names."""
+    """The teacher that a tap belongs to, and the tap's path in it; in an `Ensemble` the path begins with the member."""
     name, _, rest = path.partition(".")
     if isinstance(model, Ensemble) and name in model.weights:
         return model.get_submodule(name), rest

@@ -12,7 +12,7 @@ from distill.batch import Batch
 from distill.training.distiller import Distiller
 from distill.training.trainer import build_trainer
 
-ALONE: dict[str, Any] = {
+ONE_PROCESS: dict[str, Any] = {
     "devices": 1,
     "num_nodes": 1,
     "strategy": "auto",
@@ -40,7 +40,7 @@ def try_steps(module: Distiller, batches: Sequence[Batch], settings: Mapping[str
     timer = _Timer()
     chosen = {name: value for name, value in settings.items() if name != "plugins"}
     # Without a cluster's environment: this is one process, whatever the run will be.
-    trainer = build_trainer(chosen, **ALONE, callbacks=[timer], plugins=[LightningEnvironment()])
+    trainer = build_trainer(chosen, **ONE_PROCESS, callbacks=[timer], plugins=[LightningEnvironment()])
     try:
         trainer.fit(module, datamodule=_Batches(batches))
     except SystemExit:  # raised by Lightning after Ctrl-C

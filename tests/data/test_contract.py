@@ -17,7 +17,7 @@ from distill.recipe.typed import section
 from distill.registry import injected, schema
 from tests.data import moves, objects, tiny
 
-SHARED = {"batch_size", "val", "limit", "crop", "flip"}
+SHARED = {"batch_size", "val", "limit"}
 MAKERS = {
     "mnist": tiny.mnist,
     "fashion_mnist": tiny.mnist,
@@ -31,7 +31,9 @@ MAKERS = {
     "flying_chairs": moves.write_chairs,
     "sintel": moves.write_sintel,
     "kitti_flow": moves.write_kitti_flow,
+    "hwdb": tiny.gnt,
 }
+GENERATED = {"samples": 25, "test_samples": 10, "image_size": 32, "workers": 0}
 FROM_FILES = {"image_size": 16, "workers": 0}
 PAIRS = {"height": 32, "width": 40, "workers": 0}
 SETTINGS = {
@@ -43,7 +45,16 @@ SETTINGS = {
     "flying_chairs": PAIRS,
     "sintel": PAIRS,
     "kitti_flow": PAIRS,
+    "hwdb": FROM_FILES,
+    "fashion_scenes": GENERATED | {"articles": "digits"},
+    "flying_cutouts": GENERATED | {"crop": True},
+    "characters": {"copies": 1, "image_size": 16, "workers": 0},
 }
+
+
+def augmentation(name, on):
+    """The settings that switch a data set's augmentation on or off."""
+    return {key: on for key in ("crop", "flip", "distort") if key in inspect.signature(data.find(name)).parameters}
 
 
 @pytest.fixture(params=data.names())
@@ -54,7 +65,12 @@ def make(request, tmp_path):
         settings["root"] = tmp_path / "root"
         MAKERS[request.param](tmp_path / "root")
     settings |= SETTINGS.get(request.param, {})
-    return lambda seed=0, **more: data.find(request.param)(seed, **{**settings, **more})
+
+    def made(seed=0, augmented=None, **more):
+        changed = {} if augmented is None else augmentation(request.param, augmented)
+        return data.find(request.param)(seed, **{**settings, **changed, **more})
+
+    return made
 
 
 def samples(module):
@@ -128,7 +144,7 @@ def test_the_seed_decides_views_and_order_but_not_the_split(make):
 
 
 def test_a_sample_looks_different_in_another_epoch(make):
-    loader = make(flip=True, val=0.0).train_dataloader()
+    loader = make(augmented=True, val=0.0).train_dataloader()
     views = []
     for epoch in range(2):
         loader.sampler.set_epoch(epoch)
@@ -171,7 +187,7 @@ def test_calibration_is_a_fair_deterministic_sample_as_it_is(make):
     assert [len(batch.sample) for batch in batches] == [4, 2]
     assert torch.equal(make(seed=1, val=0.0).calibration(6)[0].inputs, batches[0].inputs)
     still = {}
-    for batch in make(val=0.0, crop=False, flip=False).train_dataloader():
+    for batch in make(augmented=False, val=0.0).train_dataloader():
         still |= dict(zip(batch.sample.tolist(), batch.inputs, strict=True))
     for batch in batches:
         for sample, picture in zip(batch.sample.tolist(), batch.inputs, strict=True):

@@ -32,10 +32,10 @@ def test_idx_files_are_read_as_written(tmp_path, suffix):
 
 def test_idx_files_are_read_as_torchvision_reads_them(tmp_path):
     tiny.mnist(tmp_path / "MNIST/raw", suffix="")
-    theirs = datasets.MNIST(tmp_path, train=False)
+    reference = datasets.MNIST(tmp_path, train=False)
     _, ours = _idx.read(mnist.ORIGIN, tmp_path / "MNIST/raw")
-    assert torch.equal(ours.images[:, 0], theirs.data)
-    assert torch.equal(ours.labels, theirs.targets)
+    assert torch.equal(ours.images[:, 0], reference.data)
+    assert torch.equal(ours.labels, reference.targets)
 
 
 def damage_idx(path):
@@ -125,9 +125,9 @@ def test_cifar10_joins_its_five_files_as_torchvision_does(tmp_path, monkeypatch)
     for part, train in zip(
         _cifar.read(tmp_path / "cifar-10-batches-py", datasets.CIFAR10)[:2], (True, False), strict=True
     ):
-        theirs = datasets.CIFAR10(tmp_path, train=train)
-        assert np.array_equal(part.images.permute(0, 2, 3, 1), theirs.data)
-        assert part.labels.tolist() == theirs.targets
+        reference = datasets.CIFAR10(tmp_path, train=train)
+        assert np.array_equal(part.images.permute(0, 2, 3, 1), reference.data)
+        assert part.labels.tolist() == reference.targets
 
 
 def test_cifar_as_python_2_wrote_it(tmp_path):

@@ -64,6 +64,6 @@ def test_smaller_subsets_nest_in_larger_ones():
     ("limit", "val", "message"),
     [(0, 0.1, "data.limit=0"), (-5, 0.1, "data.limit=-5"), (None, 1.0, "data.val=1.0"), (None, -0.1, "data.val=-0.1")],
 )
-def test_impossible_wishes_are_refused(limit, val, message):
+def test_values_out_of_range_are_refused(limit, val, message):
     with pytest.raises(RecipeError, match=message):
         split(stratified(torch.arange(10)), limit, val)

@@ -2,12 +2,15 @@
 
 import gzip
 import pickle
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+CHARACTERS = "啊一的"
 
 
 def pixels(samples: int, *shape: int) -> np.ndarray:
@@ -92,4 +95,22 @@ def masks(root: Path, samples: int = 20, classes: int = 3) -> Path:
         image = np.stack([np.where(mask == 255, 255, 50 * mask)] * 3, -1).astype(np.uint8)
         Image.fromarray(image).save(root / "images" / f"{number}.png")
         Image.fromarray(mask).save(root / "masks" / f"{number}.png")
+    return root
+
+
+def handwriting(samples: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Characters and grey pixels of uneven sizes."""
+    for number in range(samples):
+        yield CHARACTERS[number % len(CHARACTERS)], pixels(20 + number % 7, 18 + number % 5)
+
+
+def gnt(root: Path, train: int = 40, test: int = 20) -> Path:
+    """``root/train/001.gnt`` and ``root/test/001.gnt``, as CASIA-HWDB comes."""
+    for part, samples in {"train": train, "test": test}.items():
+        (root / part).mkdir(parents=True)
+        with (root / part / "001.gnt").open("wb") as file:
+            for character, image in handwriting(samples):
+                height, width = image.shape
+                file.write(struct.pack("<I2sHH", 10 + image.size, character.encode("gbk"), width, height))
+                file.write(image.tobytes())
     return root

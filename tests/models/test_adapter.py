@@ -86,6 +86,7 @@ def test_heads_are_removed_and_the_artifact_keeps_that(tmp_path: Path) -> None:
     assert cost.params(model) == size - cost.params(Forked().extra)
     assert torch.equal(model(IMAGES), before)
     assert auxiliary_weights(model) == {}
+    assert not any(module.training for module in model.modules())
     assert list(Taps(model.train(), [])(IMAGES)[1]) == []
     Artifact(model.eval(), network={**entry, REMOVED_HEADS: removed}).save(tmp_path / "net.safetensors")
     loaded = load(tmp_path / "net.safetensors", allow=["tests.nets"])

@@ -137,7 +137,7 @@ def test_a_loss_that_reads_a_classifier_reads_that_of_the_member_it_taps(tmp_pat
         ("a: {epochs: 1, peer: {name: resnet20}, teacher: teacher, losses: {kd: {}}}", "its teacher or from its peer"),
         ("a: {epochs: 1, teacher: {teacher: 0}, losses: {kd: {}}}", "weights above 0"),
         ("a: {epochs: 1, peer: {name: resnet20}, losses: {srrl: {}}}", "reads a trained teacher's weights"),
-        ("a: {epochs: 1, losses: {tfkd: {teacher: [stage1]}}}", "looks at the student alone"),
+        ("a: {epochs: 1, losses: {tfkd: {teacher: [stage1]}}}", "reads the student alone"),
     ],
 )
 def test_mistakes_are_named_before_training(stages: str, complaint: str, tmp_path: Path) -> None:

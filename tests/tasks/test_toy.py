@@ -13,6 +13,8 @@ import torch
 
 import distill
 from distill.artifact import open_artifact
+from distill.errors import DistillError, RecipeError
+from distill.pipeline.plan import plan
 from distill.pipeline.run import Result, run
 from tests.tasks import toy
 
@@ -102,3 +104,38 @@ def test_the_same_recipe_again_trains_nothing(result: Result, folder: Path) -> N
     )
     assert trained == []
     assert [step.metrics for step in again.steps] == [step.metrics for step in result.steps]
+
+
+def test_a_loss_that_asks_for_classes_is_refused_by_name(folder: Path) -> None:
+    loss = "stages.distill.losses={crd: {student: ['last'], teacher: ['last']}}"
+    with pytest.raises(RecipeError, match="at stages.distill: loss 'crd' .*train_labels.*no single class"):
+        plan(distill.load_recipe(str(folder / "places.yaml"), [loss]))
+
+
+def test_a_part_that_the_task_does_not_name_is_refused(folder: Path) -> None:
+    taps = "stages.distill.losses.distance.student=[':z', ':y']"
+    with pytest.raises(DistillError, match=r"no part ':z'.* There are: :x, :y"):
+        plan(distill.load_recipe(str(folder / "places.yaml"), [taps]))
+
+
+def test_a_plan_says_what_is_kept_and_writes_nothing(result: Result, folder: Path) -> None:
+    def files() -> list[Path]:
+        return sorted((folder / "runs").rglob("*"))
+
+    before = files()
+    steps = plan(distill.load_recipe(str(folder / "places.yaml"), ["compress.quantize.bits=4"]))
+    assert files() == before
+    assert {step.name: step.kept for step in steps} == {
+        **dict.fromkeys(["teacher", "baseline", "student/hint", "student/distill", "compress/1-svd"], True),
+        **dict.fromkeys(["compress/2-quantize", "compress/3-encode", "export/onnx"], False),
+    }
+    made = {step.step: step for step in result.steps}
+    assert [step.epochs for step in steps] == [6, 7, 1, 6, 1, 0, 0, 0]
+    assert (steps[3].params, steps[3].macs) == (made["student"].params, made["student"].macs)
+
+
+def test_a_plan_estimates_the_time_of_what_is_new(result: Result, folder: Path) -> None:
+    steps = {s.name: s for s in plan(distill.load_recipe(str(folder / "places.yaml"), ["seed=2"]))}
+    assert not any(step.kept for step in steps.values())
+    assert all(steps[name].seconds > 0 for name in ("teacher", "baseline", "student/distill", "compress/1-svd"))
+    assert steps["compress/2-quantize"].seconds is None

@@ -19,8 +19,10 @@ from distill.ranges import Seed
 from distill.registry import form
 
 Bits = Literal[1, 2, 3, 4, 5, 6, 7, 8]
-Initialisation = Literal["linear", "density", "random"]
+Initialisation = Literal["optimal", "linear", "density", "random"]
 ITERATIONS = 300
+BORDERS = 1024
+"""Places between sorted values that ``optimal`` considers for the borders of clusters."""
 
 
 @hook("cluster")
@@ -28,7 +30,7 @@ def cluster(
     artifact: Artifact,
     *,
     bits: Bits = 4,
-    initialisation: Initialisation = "linear",
+    initialisation: Initialisation = "optimal",
     shared: bool = False,
     seed: Seed = 0,
     layers: list[str] | None = None,
@@ -39,8 +41,9 @@ def cluster(
         artifact: what to compress.
         bits: of each code. Below 8, bytes are saved only by `encode` after it: codes are kept one to a byte. No table
             has more than half as many values as its weight.
-        initialisation: where k-means starts: evenly over the range (``linear``, so that the few large weights have
-            values near them), evenly over the weights (``density``), or at ``random`` weights.
+        initialisation: where k-means starts: evenly over the range (``linear``, the paper's choice, so that the few
+            large weights have values near them), evenly over the weights (``density``), at ``random`` weights, or so
+            that the squared error ends least (``optimal``).
         shared: one table for all layers, in units of each layer's root mean square: many small layers cost less.
         seed: of ``random``.
         layers: globs of module paths; without any, every layer.
@@ -118,6 +121,11 @@ class Clustered:
 def k_means(values: Tensor, count: int, initialisation: Initialisation, generator: torch.Generator) -> Tensor:
     """Lloyd's algorithm on a line, until nothing moves: clusters are intervals of the sorted values.
 
+    ``optimal`` starts at the best of all clusters with borders at no more than 1024 places, by dynamic programming
+    (Wang & Song: Ckmeans.1d.dp. The R Journal 3(2), 2011, equation 1). The places are as dense as the cube root of the
+    values' density, as the best borders are (Panter & Dite: Quantization Distortion in Pulse-Count Modulation.
+    Proceedings of the IRE 39(1), 1951).
+
     Args:
         values: what to cluster.
         count: of clusters.
@@ -127,23 +135,74 @@ def k_means(values: Tensor, count: int, initialisation: Initialisation, generato
     Returns:
         The means, ascending; one whose cluster is empty stays where it was.
     """
-    ordered = values.double().sort().values
-    sums = F.pad(ordered.cumsum(0), (1, 0))
+    line = _Line(values)
+    ordered = line.ordered
+    if initialisation == "optimal":
+        return line.settle(line.best(count))
     if initialisation == "linear":
         means = torch.linspace(float(ordered[0]), float(ordered[-1]), count, dtype=torch.float64)
     elif initialisation == "density":
         means = ordered[((torch.arange(count) + 0.5) / count * len(ordered)).long()]
     else:
         means = ordered[torch.randint(len(ordered), (count,), generator=generator)].sort().values
-    for _ in range(ITERATIONS):
-        inner = torch.searchsorted(ordered, (means[1:] + means[:-1]) / 2)
-        edges = F.pad(F.pad(inner, (1, 0)), (0, 1), value=len(ordered))
-        sizes = edges.diff()
-        moved = torch.where(sizes > 0, sums[edges].diff() / sizes, means)
-        if torch.equal(moved, means):
-            break
-        means = moved
-    return means
+    return line.settle(means)
+
+
+class _Line:
+    """Sorted values, and the sums that give the mean of any interval of them at once."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.ordered = values.double().sort().values
+        self.sums = F.pad(self.ordered.cumsum(0), (1, 0))
+
+    def edges(self, means: Tensor) -> Tensor:
+        """Where the cluster of each mean begins, and the end."""
+        inner = torch.searchsorted(self.ordered, (means[1:] + means[:-1]) / 2)
+        return F.pad(F.pad(inner, (1, 0)), (0, 1), value=len(self.ordered))
+
+    def settle(self, means: Tensor) -> Tensor:
+        """Lloyd's algorithm."""
+        for _ in range(ITERATIONS):
+            edges = self.edges(means)
+            sizes = edges.diff()
+            moved = torch.where(sizes > 0, self.sums[edges].diff() / sizes, means)
+            if torch.equal(moved, means):
+                break
+            means = moved
+        return means
+
+    def best(self, count: int) -> Tensor:
+        """The means of the clusters with the least squared error, of those with borders at `_borders`."""
+        borders = self._borders()
+        count = min(count, len(borders) - 1)
+        costs = self._costs(borders)
+        error, before = costs[0], []
+        for _ in range(count - 1):
+            error, chosen = (error[:, None] + costs).min(0)
+            before.append(chosen)
+        cuts = [len(borders) - 1]
+        for chosen in reversed(before):
+            cuts.append(int(chosen[cuts[-1]]))
+        edges = borders[[0, *reversed(cuts)]]
+        return self.sums[edges].diff() / edges.diff().clamp(min=1)
+
+    def _borders(self) -> Tensor:
+        """Positions from 0 to the number of values, ascending."""
+        size = len(self.ordered)
+        if size <= BORDERS:
+            return torch.arange(size + 1)
+        mass = (self.ordered.diff() ** (2 / 3)).cumsum(0)  # a density is one over the gap between two values
+        wanted = torch.linspace(0, 1, BORDERS, dtype=torch.float64) * mass[-1]
+        inner = torch.searchsorted(mass, wanted) + 1
+        return torch.cat([torch.tensor([0]), inner.clamp(1, size), torch.tensor([size])]).unique()
+
+    def _costs(self, borders: Tensor) -> Tensor:
+        """[a, b]: the squared error of one cluster from border a to border b, infinite unless a < b."""
+        centred = self.ordered - self.ordered.mean()
+        sums, squares = (F.pad(some.cumsum(0), (1, 0))[borders] for some in (centred, centred.square()))
+        sizes = (borders[None] - borders[:, None]).double()
+        costs = (squares[None] - squares[:, None]) - (sums[None] - sums[:, None]).square() / sizes.clamp(min=1)
+        return costs.clamp(min=0).masked_fill(sizes <= 0, torch.inf)
 
 
 def _table(

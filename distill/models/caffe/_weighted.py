@@ -13,6 +13,8 @@ def convolution(layer: Layer) -> list[Part]:
     settings = layer.message.convolution_param
     layer.need(settings.axis in (1, -3) and layer.rank == 4, "convolves other than (batch, channels, height, width)")
     kernel = pair(layer, settings.kernel_size, "kernel", settings)
+    stride = pair(layer, settings.stride, "stride", settings, 1)
+    layer.need(min(*kernel, *stride) > 0, f"has kernel {kernel} and stride {stride}")
     groups, inputs, outputs = settings.group, layer.channels, settings.num_output
     layer.need(
         groups > 0 and outputs > 0 and inputs % groups == outputs % groups == 0,
@@ -25,7 +27,7 @@ def convolution(layer: Layer) -> list[Part]:
         "in_channels": inputs,
         "out_channels": outputs,
         "kernel_size": kernel,
-        "stride": pair(layer, settings.stride, "stride", settings, 1),
+        "stride": stride,
         "padding": pair(layer, settings.pad, "pad", settings, 0),
         "dilation": pair(layer, settings.dilation, "dilation", None, 1),
         "groups": groups,

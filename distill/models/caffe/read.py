@@ -106,7 +106,9 @@ class _Reading:
         try:
             for part in CONVERTERS[layer.type](replace(layer, shapes=shapes)):
                 names = self._append(layer, part, names, 1 if part.suffix else len(layer.tops))
-        except (AssertionError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        except ArtifactError:
+            raise
+        except Exception as error:  # PyTorch's shape functions refuse impossible sizes in many ways
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             layer.need(False, f"cannot read maps of {', '.join(str(list(shape)) for shape in shapes)}: {reason}")
         layer.need(len(names) == len(layer.tops), f"has {len(layer.tops)} tops, but computes {len(names)}")

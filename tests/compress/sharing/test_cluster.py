@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from distill.artifact import Artifact
@@ -14,7 +15,7 @@ from distill.compress.sharing.cluster import cluster, k_means
 from distill.errors import RecipeError
 from tests.compress import nets
 
-STARTS = ("linear", "density", "random")
+STARTS = ("optimal", "linear", "density", "random")
 
 
 def generator() -> torch.Generator:
@@ -110,3 +111,18 @@ def test_bits_out_of_range() -> None:
     unchecked = getattr(cluster, "__wrapped__", cluster)
     with pytest.raises(RecipeError, match="cluster has codes of 1 to 8 bits, not 9"):
         unchecked(nets.artifact(), bits=9)
+
+
+@pytest.mark.parametrize("count", [4, 16, 64])
+@pytest.mark.parametrize("kind", ["normal", "laplace", "uniform", "two scales", "heavy tails"])
+def test_the_default_is_as_good_as_sklearns_best_of_ten(kind: str, count: int) -> None:
+    torch.manual_seed(0)
+    values = {
+        "normal": lambda: torch.randn(3000),
+        "laplace": lambda: torch.distributions.Laplace(0.0, 1.0).sample((3000,)),
+        "uniform": lambda: torch.rand(300),
+        "two scales": lambda: torch.cat([torch.randn(2000) / 100, torch.randn(200) * 2]),
+        "heavy tails": lambda: torch.distributions.StudentT(2.0).sample((3000,)),
+    }[kind]()
+    found = error(values, k_means(values, count, "optimal", generator()))
+    assert found <= 1.02 * KMeans(count, n_init=10, random_state=0).fit(values[:, None].numpy()).inertia_

@@ -94,7 +94,9 @@ def with_masks(loss: NestedNet, model: nn.Module, level: float, inputs: Tensor) 
     return model
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "mobilenet_v1" else ()) for name in NETWORKS]
+)
 def test_a_narrower_network_computes_what_the_masked_one_does(name: str, tmp_path: Path) -> None:
     artifact, data = network(name), batch()
     loss = NestedNet(artifact.model)
@@ -308,6 +310,7 @@ def accuracy(model: nn.Module, data: Batch) -> float:
     return float((model(data.inputs).argmax(1) == data.labels).float().mean())
 
 
+@pytest.mark.slow
 def test_levels_are_about_as_good_as_networks_of_their_size() -> None:
     train, test = nets.striped(), nets.striped()
     nested = Artifact(trained(ConvNet(num_classes=4, width=8), train, levels=[0.25, 0.5]))
@@ -319,6 +322,7 @@ def test_levels_are_about_as_good_as_networks_of_their_size() -> None:
     assert accuracy(nested.model, test) > 0.9
 
 
+@pytest.mark.slow
 def test_shallow_levels_are_about_as_good_as_networks_of_their_depth() -> None:
     train, test = nets.striped(), nets.striped()
     nested = Artifact(trained(Deep(blocks=4), train, levels=[0.25, 0.5], nest="layers"))

@@ -225,6 +225,7 @@ def test_several_inputs_are_given_by_name() -> None:
         ("num_output: 5", "num_output: 4294967295", "needs weights of 4294967295x32, but"),
         ("num_output: 5", "num_outputs: 5", 'line .*has no field named "num_outputs"'),
         ("dilation: 2", "dilation: 9", "layer 'conv2' .*cannot read maps of .*6, 6"),
+        ("stride: 1 stride: 1", "stride: 0 stride: 1", r"layer 'conv1' .*has kernel \[3, 3\] and stride \[0, 1\]"),
         ("group: 4", "group: 3", "layer 'conv2' .*has 8 channels for 8 in 3 groups"),
         ('name: "fc"', 'name: "other"', "layer 'other' .*the caffemodel holds none"),
         ('bottom: "flat"', 'bottom: "nothing"', r"layer 'fc' .*reads \['nothing'\]"),

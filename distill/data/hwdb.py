@@ -1,0 +1,150 @@
+"""Handwritten Chinese characters of CASIA, in files of their own format, .gnt.
+
+Liu, Yin, Wang, Wang: CASIA Online and Offline Chinese Handwriting Databases, ICDAR 2011. The files are given out for
+research on request.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms import v2
+
+from distill.data import data
+from distill.data._distort import affine
+from distill.data._sample_data import SampleData
+from distill.data._samples import Sample
+from distill.data.decoding import shown
+from distill.data.info import DataInfo
+from distill.data.pictures import file_identity
+from distill.data.preprocessing import Preprocessing
+from distill.errors import DataError
+from distill.ranges import Count, HeldOut, Index
+
+HEADER = np.dtype([("size", "<u4"), ("code", "S2"), ("width", "<u2"), ("height", "<u2")])
+"""Of each character: bytes of its record, GBK code, and then its pixels, 255 where there is no ink."""
+FOLDERS = {"train": ("train", "HWDB1.1trn_gnt"), "test": ("test", "HWDB1.1tst_gnt")}
+
+
+class Record(NamedTuple):
+    """Where the pixels of one character are."""
+
+    file: int
+    offset: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Characters:
+    """Characters of .gnt files, each on a white square."""
+
+    root: Path
+    files: Sequence[Path]
+    records: Sequence[Record]
+    classes: Int64[Tensor, " samples"]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def read(self, position: int) -> Sample:
+        record = self.records[position]
+        pixels = np.fromfile(self.files[record.file], np.uint8, record.height * record.width, offset=record.offset)
+        if pixels.size < record.height * record.width:
+            raise DataError(f"{shown(self.files[record.file])} has become shorter since it was first read")
+        side = max(record.height, record.width)
+        picture = Image.fromarray(pixels.reshape(record.height, record.width))
+        return Sample((ImageOps.pad(picture, (side, side), color=255),), int(self.classes[position]))
+
+    def identity(self, position: int) -> bytes:
+        record = self.records[position]
+        return file_identity(self.root, self.files[record.file]) + repr(record).encode()
+
+
+@data("hwdb")
+class HWDB(SampleData):
+    """``root/train/*.gnt`` and ``root/test/*.gnt``, or HWDB1.1trn_gnt and HWDB1.1tst_gnt; grey, one class for each
+    character of the training set.
+
+    ``distort`` turns, shifts, scales and shears those of the training set, anew in every epoch.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        root: Path,
+        batch_size: Count = 128,
+        val: HeldOut = 0.02,
+        limit: Count | None = None,
+        image_size: Count = 64,
+        distort: bool = True,
+        workers: Index = 4,
+    ) -> None:
+        root = root.expanduser()
+        train, names = _read(root, "train", None)
+        test, _ = _read(root, "test", names)
+        size = (image_size, image_size)
+        resize = v2.Resize(list(size))
+        super().__init__(
+            seed,
+            {"train": train, "test": test},
+            info=DataInfo(1, size, (0.5,), (0.5,), names, preprocessing=Preprocessing("L", size).to_json()),
+            augmentation=[resize, affine()] if distort else [resize],
+            val=val,
+            limit=limit,
+            batch_size=batch_size,
+            workers=workers,
+        )
+
+
+def _read(root: Path, part: str, names: tuple[str, ...] | None) -> tuple[Characters, tuple[str, ...]]:
+    folders = [root / name for name in FOLDERS[part] if (root / name).is_dir()]
+    files = sorted(path for folder in folders[:1] for path in folder.glob("*.gnt"))
+    if not files:
+        raise DataError(
+            f"{shown(root)} (data.root) holds no .gnt files in '{FOLDERS[part][0]}' or '{FOLDERS[part][1]}'"
+        )
+    found = [(character, record) for file in range(len(files)) for character, record in _records(files, file)]
+    names = names or tuple(sorted({character for character, _ in found}))
+    labels = {name: label for label, name in enumerate(names)}
+    for character, record in found:
+        if character not in labels:
+            raise DataError(f"{shown(files[record.file])}: '{character}' is no character of the training set")
+    classes = torch.tensor([labels[character] for character, _ in found], dtype=torch.int64)
+    return Characters(root, files, [record for _, record in found], classes), names
+
+
+def _records(files: Sequence[Path], file: int) -> Iterator[tuple[str, Record]]:
+    """Character and place of each record of one file.
+
+    Raises:
+        DataError: the file is damaged; the message names it and the place.
+    """
+    path = files[file]
+    try:
+        content = np.memmap(path, np.uint8, "r")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{shown(path)} cannot be read ({error})") from None
+    offset = 0
+    while offset < len(content):
+        head = content[offset : offset + HEADER.itemsize].tobytes()
+        place = f"{shown(path)} is damaged at byte {offset}"
+        if len(head) < HEADER.itemsize:
+            raise DataError(f"{place}: it ends within a header")
+        size, code, width, height = np.frombuffer(head, HEADER)[0].item()
+        pixels = width * height
+        if not pixels or size != HEADER.itemsize + pixels or offset + size > len(content):
+            raise DataError(f"{place}: a record of {size} bytes for {width}x{height} pixels")
+        try:
+            character = code.rstrip(b"\0").decode("gbk")
+        except UnicodeDecodeError:
+            raise DataError(f"{place}: {code!r} is no code of GBK") from None
+        yield character, Record(file, offset + HEADER.itemsize, height, width)
+        offset += size

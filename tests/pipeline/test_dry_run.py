@@ -1,0 +1,122 @@
+"""What the dry run finds before anything is trained: real steps, in the run's layout, and every artifact saved."""
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import distill
+from distill.console import console
+from distill.errors import RecipeError
+from distill.pipeline.dry_run import DryRun
+from distill.pipeline.experiment import prepared
+from tests.nets import ConvNet
+
+ME = "tests.pipeline.test_dry_run"
+SMALL = ["teacher=null", "baseline=false", "export={}", "compress={}", "tracking.mode=disabled"]
+
+
+class Flattening(nn.Module):
+    """Runs on tensors whose channels lie first in memory, and on no others."""
+
+    def __init__(self, *, num_classes: int = 10) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.ReLU())
+        self.head = nn.Linear(36, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.features(images)
+        return self.head(features.view(features.size(0), -1))
+
+
+class Unsteady(ConvNet):
+    """Outputs something else when it is built again: no artifact of it can be loaded."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs) + id(self) % 1000
+
+
+class Frozen(ConvNet):
+    """Its output has no gradient."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs).detach()
+
+
+def vector(student, teacher):  # as somebody writes it who annotates nothing
+    return (student - teacher).square().mean(dim=1)
+
+
+def tried(*overrides: str) -> DryRun:
+    recipe = distill.load_recipe("smoke", [*SMALL, *overrides])
+    return DryRun(recipe, *prepared(recipe))
+
+
+VECTOR = f"stages={{only: {{epochs: 1, losses: {{v: {{name: '{ME}:vector'}}}}}}}}"
+
+
+def student(name: str) -> str:
+    return f"student={{name: '{ME}:{name}'}}"
+
+
+def test_a_network_that_cannot_bear_channels_last_falls_back_in_one_line() -> None:
+    with console.capture() as shown:
+        found = tried(student("Flattening"), "stages={only: {epochs: 1}}")
+    assert found.recipe.channels_last is False
+    assert shown.get().count("channels_last=false") == 1
+    assert found.trials["student/only"].module is not None
+    assert found.trials["student/only"].seconds > 0
+
+
+def test_others_keep_it() -> None:
+    assert tried("stages={only: {epochs: 1}}").recipe.channels_last is True
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([student("Frozen"), "stages={only: {epochs: 1}}"], "at stages.only: a training step fails: .*grad"),
+        (
+            [student("Unsteady"), "stages={only: {epochs: 1}}", "compress={quantize: {bits: 8}}"],
+            "at compress.quantize: the artifact computes something else after it was saved and loaded",
+        ),
+        (
+            [
+                "teacher={name: resnet20, epochs: 1}",
+                VECTOR,
+            ],
+            r"at stages.only: loss 'v' .* returns a tensor of shape \(8,\), but a loss is one number",
+        ),
+    ],
+)
+def test_what_would_fail_later_is_named_now(overrides: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        tried(*overrides)
+
+
+def test_random_numbers_and_loggers_are_left_as_they_were() -> None:
+    log = logging.getLogger("distill.compress")
+    level, before = log.level, torch.get_rng_state()
+    tried("stages={only: {epochs: 1}}", "compress={prune: {sparsity: 0.5}}")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert log.level == level
+
+
+def test_trainings_of_teachers_stages_and_hooks_are_all_tried() -> None:
+    found = tried("teacher={name: resnet20, epochs: 1}", "compress={quantize: {bits: 8, finetune: {epochs: 1}}}")
+    trained = {name for name, trial in found.trials.items() if trial.module}
+    assert trained == {"teacher", "student/hint", "student/distill", "compress/1-quantize"}
+
+
+def test_a_data_set_that_lacks_something_is_named() -> None:
+    with pytest.raises(RecipeError, match=f"data set '{ME}:Bare' has no 'info'"):
+        prepared(distill.load_recipe("smoke", [*SMALL, f"data={{name: '{ME}:Bare'}}", "stages={only: {epochs: 1}}"]))
+
+
+class Bare:
+    """Nothing of a data module."""
+
+    def __init__(self, seed: int, **_: Any) -> None:
+        self.seed = seed
