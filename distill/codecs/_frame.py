@@ -37,6 +37,14 @@ class Reader:
                 return value
         raise ArtifactError("a coded stream holds a number that never ends")
 
+    def signed(self, limit: int) -> int:
+        """What `signed` wrote, if it is at most ``limit`` from 0."""
+        value = self.number()
+        value = value >> 1 if value % 2 == 0 else -(value + 1 >> 1)
+        if abs(value) > limit:
+            raise ArtifactError("a coded stream holds a number that is too large")
+        return value
+
     def rest(self) -> bytes:
         return self.take(len(self.data) - self.at)
 
@@ -48,6 +56,11 @@ def number(value: int) -> bytes:
         parts.append(value & 0x7F | 0x80)
         value >>= 7
     return bytes([*parts, value])
+
+
+def signed(value: int) -> bytes:
+    """An integer as the non-negative one that is 0, 1, 2, 3, 4, ... for 0, -1, 1, -2, 2, ..."""
+    return number(2 * value if value >= 0 else -2 * value - 1)
 
 
 def seal(codes: np.ndarray, body: bytes) -> bytes:
@@ -69,8 +82,8 @@ def encode(codes: np.ndarray, write: Callable[[np.ndarray], bytes]) -> bytes:
     return seal(native, write(native.ravel()) if codes.size else b"")
 
 
-def decode(data: bytes, read: Callable[[Reader, np.dtype, int], np.ndarray]) -> np.ndarray:
-    """The array that `encode` was given; ``read`` gets what ``write`` wrote, the type and the number of values.
+def decode(data: bytes, read: Callable[[Reader, np.dtype, tuple[int, ...]], np.ndarray]) -> np.ndarray:
+    """The array that `encode` was given; ``read`` gets what ``write`` wrote, the type and the shape.
 
     Raises:
         ArtifactError: the stream is damaged.
@@ -86,4 +99,4 @@ def decode(data: bytes, read: Callable[[Reader, np.dtype, int], np.ndarray]) -> 
     dtype = np.dtype(TYPES[kind])
     if not prod(shape):
         return np.empty(shape, dtype)
-    return read(reader, dtype, prod(shape)).astype(dtype).reshape(shape)
+    return read(reader, dtype, shape).astype(dtype, copy=False).reshape(shape)

@@ -1,5 +1,7 @@
 """Zstandard (RFC 8878): finds repetitions as well as frequencies, and is the quickest to decode."""
 
+from math import prod
+
 import numpy as np
 import zstandard
 
@@ -22,8 +24,8 @@ class Zstd:
         return _frame.decode(data, _read)
 
 
-def _read(reader: Reader, dtype: np.dtype, count: int) -> np.ndarray:
-    size = count * dtype.itemsize
+def _read(reader: Reader, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    size = prod(shape) * dtype.itemsize
     try:
         values = zstandard.ZstdDecompressor().decompress(reader.rest(), max_output_size=size)
     except zstandard.ZstdError as error:

@@ -1,0 +1,166 @@
+"""What the `context` coder writes before its data: which neighbours count, how many contexts, and their tables.
+
+Only the encoder runs this, so it may use floating point: what it finds is rounded before it is used.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from distill.codecs._lanes import BUCKETS, Layout
+from distill.codecs._neighbours import NAMES, estimates, neighbours
+from distill.codecs._parameters import Parameters, rows
+from distill.codecs._tables import SLOTS, Alphabet, Tables
+
+CONTEXTS = (1, 2, 4, 8, 16, 32)
+"""So many are tried; the shortest result counts."""
+SAMPLES = 2**17
+"""Weights that the estimate is fitted to."""
+PER_LANE = 2**11
+"""Bytes beside which the eight of another lane are few."""
+LANES = 32
+NEWTON_STEPS = 12
+CORRECTION = 6
+"""Bits that a correction has to save."""
+
+
+def fit(symbols: np.ndarray, alphabet: Alphabet, shape: tuple[int, ...]) -> tuple[float, Parameters, np.ndarray]:
+    """The bytes that the shortest description found takes with the data, the description, and the bucket (uint16) of
+    each weight.
+
+    Args:
+        symbols: uint8, flat.
+        alphabet: of these.
+        shape: of the tensor.
+    """
+    width, period = rows(shape)
+    magnitudes = np.zeros(-(-len(symbols) // width) * width, np.uint8)
+    magnitudes[: len(symbols)] = alphabet.magnitudes()[symbols]
+    layout = _layout(magnitudes.reshape(-1, width), len(symbols), period)
+    totals = estimates(magnitudes.reshape(-1, width), period, layout.prior, layout.weights).ravel()[: len(symbols)]
+    layout = replace(layout, shift=max(0, int(np.quantile(totals, 0.999)).bit_length() - 10))
+    buckets = np.minimum(totals >> layout.shift, BUCKETS - 1).astype(np.uint16)
+    places = buckets.astype(np.int64) * alphabet.size + symbols
+    counts = np.bincount(places, minlength=BUCKETS * alphabet.size).reshape(BUCKETS, alphabet.size)
+    best: tuple[float, Parameters] | None = None
+    for number in CONTEXTS:
+        thresholds = _thresholds(counts.sum(1), number)
+        if len(thresholds) < number // 2 or best and number * 512 > len(symbols):
+            break
+        joint = np.add.reduceat(counts, [0, *thresholds], axis=0)
+        tables, size = _tables(joint, alphabet)
+        size += len(thresholds)
+        if best and size > best[0] * 1.01:
+            break
+        if best is None or size < best[0]:
+            best = size, Parameters(layout, thresholds, tables)
+    assert best
+    size, found = best
+    lanes = max(1, min(LANES, layout.width, layout.rows, int(size) // PER_LANE))
+    return size, replace(found, layout=replace(found.layout, lanes=lanes)), buckets
+
+
+def _layout(magnitudes: np.ndarray, count: int, period: int) -> Layout:
+    prior = int(magnitudes.mean() * 256) << 8
+    every = max(1, magnitudes.size // SAMPLES)
+    heard = [values.ravel()[::every] / 2**16 for values in neighbours(magnitudes, period, prior)]
+    known = np.stack([*heard, np.ones(len(heard[0]))])
+    found = _nonnegative(known, magnitudes.ravel()[::every].astype(float))[: len(NAMES)]
+    scale = 255 / max(found.max(), 1e-9)
+    weights = tuple(int(weight) for weight in np.round(found * scale))
+    return Layout(count, magnitudes.shape[1], period, 1, prior, 0, weights)
+
+
+def _nonnegative(known: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The weights, none below 0, of the sum of ``known`` nearest to ``values``, by coordinate descent."""
+    products, targets = known @ known.T, known @ values
+    weights = np.zeros(len(known))
+    for _ in range(100):
+        for i, product in enumerate(products):
+            if product[i] > 0:
+                weights[i] = max(0.0, weights[i] + (targets[i] - product @ weights) / product[i])
+    return weights
+
+
+def _thresholds(histogram: np.ndarray, number: int) -> tuple[int, ...]:
+    """Buckets that split the weights into about equal parts."""
+    below = np.cumsum(histogram)
+    wanted = np.arange(1, number) * below[-1] / number
+    found = np.unique(np.searchsorted(below, wanted) + 1)
+    return tuple(int(bucket) for bucket in found if histogram[bucket:].any())
+
+
+def _tables(counts: np.ndarray, alphabet: Alphabet) -> tuple[Tables, float]:
+    """Tables for these counts (contexts, symbols), and the size of tables and data in bytes."""
+    features = alphabet.features() / 256
+    number = features.shape[1] - 2
+    pooled = _newton(counts.sum(0, keepdims=True), features, np.zeros(alphabet.size))[0]
+    odd = np.round(16 * pooled[number:])
+    shared = features[:, number:] @ odd / 16
+    even = _newton(counts, features[:, :number], shared)
+    plain = Tables(alphabet, _rounded(even), odd.astype(np.int64), np.zeros(alphabet.size, np.int8))
+    corrections = _corrections(plain, counts)
+    even = _newton(counts, features[:, :number], shared + corrections / 8)
+    corrected = replace(plain, even=_rounded(even), corrections=corrections)
+    return min(((tables, _size(tables, counts)) for tables in (plain, corrected)), key=lambda pair: pair[1])
+
+
+def _corrections(tables: Tables, counts: np.ndarray) -> np.ndarray:
+    """By how much the tables are wrong over all contexts, for those symbols where that is worth storing."""
+    size = tables.alphabet.size
+    expected = (tables.frequencies() / SLOTS * counts.sum(1, keepdims=True)).sum(0)[:size]
+    found = counts.sum(0)
+    surprise = np.log2((expected + 0.5) / (found + 0.5))
+    gain = np.log2(np.e) * (expected - found) - found * surprise
+    return np.where(gain > CORRECTION, np.round(8 * surprise), 0).clip(-127, 127).astype(np.int8)
+
+
+def _rounded(costs: np.ndarray) -> np.ndarray:
+    return np.round(16 * costs).clip(-(2**14), 2**14).astype(np.int64)
+
+
+def _size(tables: Tables, counts: np.ndarray) -> float:
+    frequencies = tables.frequencies()[:, : tables.alphabet.size]
+    bits = float((counts * (np.log2(SLOTS) - np.log2(frequencies))).sum())
+    return bits / 8 + len(tables.to_bytes())
+
+
+def _newton(counts: np.ndarray, features: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """The costs (contexts, features) under which these counts (contexts, symbols) are coded shortest.
+
+    Args:
+        counts: of each symbol.
+        features: (symbols, features).
+        offsets: (symbols,) costs in bits that are given.
+    """
+    total = counts.sum(1, keepdims=True)
+    costs = np.zeros((len(counts), features.shape[1]))
+    ridge = 0.02 * np.eye(features.shape[1])
+    target = counts @ features
+
+    def loss(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        logits = -np.log(2) * (costs @ features.T + offsets)
+        peak = logits.max(1, keepdims=True)
+        powers = np.exp(logits - peak)
+        sums = powers.sum(1, keepdims=True)
+        value = total * (peak + np.log(sums)) - (counts * logits).sum(1, keepdims=True)
+        return value[:, 0] / np.log(2) + 0.01 * (costs**2).sum(1), powers / sums
+
+    value, chances = loss(costs)
+    for _ in range(NEWTON_STEPS):
+        means = chances @ features
+        slope = target - total * means + 0.02 * costs
+        outer = np.einsum("cs,sf,sg->cfg", chances, features, features) - means[:, :, None] * means[:, None]
+        curvature = np.log(2) * total[:, :, None] * outer + ridge
+        step = np.linalg.solve(curvature, slope[:, :, None])[:, :, 0]
+        rate = np.ones((len(costs), 1))
+        for _ in range(8):
+            new_value, new_chances = loss(costs - rate * step)
+            worse = new_value > value
+            if not worse.any():
+                break
+            rate[worse] /= 4
+        better = new_value <= value
+        costs = np.where(better[:, None], costs - rate * step, costs)
+        value, chances = np.where(better, new_value, value), np.where(better[:, None], new_chances, chances)
+    return costs

@@ -1,0 +1,188 @@
+"""Interleaved range asymmetric numeral systems (Duda, arXiv:1311.2540) with a table per context, in NumPy.
+
+Lane ``l`` codes rows ``l``, ``l + lanes``, ... and is one column behind lane ``l - 1``: whatever is above and left of a
+weight has been decoded before it, and no lane waits for another. ``context.cpp`` does the same, compiled.
+"""
+
+import ctypes
+from dataclasses import dataclass
+
+import numpy as np
+
+from distill.codecs import _native
+from distill.codecs._neighbours import MEMORY, RATES
+from distill.errors import ArtifactError
+
+LOW = 2**32
+"""States are in [2**32, 2**64); a lane alone may have a lower one once no words are left."""
+BUCKETS = 1024
+"""Estimates, shifted, are sorted into so many buckets; each belongs to a context."""
+MOST_LANES = 64
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a flat tensor is seen, and how its weights' magnitudes are estimated: see `_neighbours`."""
+
+    count: int
+    width: int
+    period: int
+    lanes: int
+    prior: int
+    shift: int
+    """Of estimates, to get buckets."""
+    weights: tuple[int, ...]
+
+    @property
+    def start(self) -> int:
+        """Each lane's state when nothing is coded. From 0, a lane alone saves four bytes."""
+        return 0 if self.lanes == 1 else LOW
+
+    @property
+    def rows(self) -> int:
+        return -(-self.count // self.width)
+
+    @property
+    def steps(self) -> int:
+        return -(-self.rows // self.lanes) * self.width + self.lanes - 1
+
+    def places(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """The lanes at work in this step, and the positions of their weights."""
+        numbers = np.arange(max(0, step + self.lanes - self.steps), min(self.lanes, step + 1))
+        group, column = np.divmod(step - numbers, self.width)
+        at = (group * self.lanes + numbers) * self.width + column
+        return numbers[at < self.count], at[at < self.count]
+
+    def structure(self) -> "_Layout":
+        plain = (self.count, self.width, self.period, self.lanes, self.prior, self.shift)
+        return _Layout(*plain, (ctypes.c_int64 * 6)(*self.weights))
+
+
+class _Layout(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("count", "width", "period", "lanes", "prior", "shift")),
+        ("weights", ctypes.c_int64 * 6),
+    ]
+
+
+def encode(
+    layout: Layout, contexts: np.ndarray, frequencies: np.ndarray, symbols: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Final states (lanes,) uint64, and words uint32 in the order of decoding.
+
+    Args:
+        layout: of ``symbols``.
+        contexts: uint8, of each symbol.
+        frequencies: uint32, (contexts, symbols); each context's sum is 2**16.
+        symbols: uint8, flat.
+    """
+    states = np.full(layout.lanes, layout.start, np.uint64)
+    spans = _spans(frequencies)
+    if library := _native.library():
+        words = np.empty(layout.count + layout.lanes, np.uint32)
+        length = library.encode(
+            ctypes.byref(layout.structure()), *_native.pointers(contexts, spans, symbols), len(words),
+            *_native.pointers(states, words),
+        )  # fmt: skip
+        return states, words[len(words) - length :].copy()
+    written = []
+    for step in reversed(range(layout.steps)):
+        numbers, at = layout.places(step)
+        span = spans[contexts[at], symbols[at]]
+        frequency, begin, state = (span >> 16).astype(np.uint64), span & 0xFFFF, states[numbers]
+        full = state >= frequency << np.uint64(48)
+        written.append(state[full].astype(np.uint32))
+        state = np.where(full, state >> np.uint64(32), state)
+        states[numbers] = (state // frequency << np.uint64(16)) + state % frequency + begin
+    return states, np.concatenate(written[::-1])
+
+
+def decode(
+    layout: Layout,
+    contexts: np.ndarray,
+    magnitudes: np.ndarray,
+    frequencies: np.ndarray,
+    states: np.ndarray,
+    words: np.ndarray,
+) -> np.ndarray:
+    """The symbols, flat, uint8. ``states`` are changed.
+
+    Args:
+        layout: of the symbols.
+        contexts: uint8, of each bucket of estimates.
+        magnitudes: uint8, of each of 256 symbols.
+        frequencies: as they were when encoding.
+        states: as `encode` left them.
+        words: as `encode` wrote them.
+
+    Raises:
+        ArtifactError: states or words are none that `encode` gives.
+    """
+    symbols = np.zeros(layout.count, np.uint8)
+    columns = np.full(layout.width, layout.prior, np.int32)
+    if library := _native.library():
+        tables = RATES, contexts, magnitudes, _coarse(frequencies), _spans(frequencies), words
+        ends = states, columns, symbols
+        read = library.decode(
+            ctypes.byref(layout.structure()), *_native.pointers(*tables), len(words), *_native.pointers(*ends)
+        )
+    else:
+        read = _decode(layout, contexts, magnitudes, frequencies, states, words, columns, symbols)
+    if read != len(words) or (states != layout.start).any():
+        raise ArtifactError("a coded stream is damaged: it does not end where its values do")
+    return symbols
+
+
+def _decode(layout, contexts, magnitudes, frequencies, states, words, columns, symbols) -> int:  # type: ignore[no-untyped-def]
+    """The number of words read, or -1 if there are too few."""
+    table = np.repeat(np.arange(frequencies.size, dtype=np.int32) % 256, frequencies.ravel()).astype(np.uint8)
+    ends = np.cumsum(frequencies, 1, dtype=np.uint32)
+    scaled = magnitudes.astype(np.int64) << 16
+    slow, fast, left = (np.full(layout.lanes, layout.prior, np.int64) for _ in range(3))
+    read = 0
+    for step in range(layout.steps):
+        numbers, at = layout.places(step)
+        row, column = np.divmod(at, layout.width)
+        begin = numbers[column == 0]
+        slow[begin] = fast[begin] = left[begin] = layout.prior
+        mean = columns[column].astype(np.int64)
+        up = np.where(row > 0, scaled[symbols[at - layout.width]], layout.prior)
+        channel = np.where(column >= layout.period, scaled[symbols[at - layout.period]], layout.prior)
+        heard = (slow[numbers], fast[numbers], left[numbers], mean, up, channel)
+        total = sum(weight * values for weight, values in zip(layout.weights, heard, strict=True))
+        context = contexts[np.minimum(total >> layout.shift, BUCKETS - 1)].astype(np.int64)
+        state = states[numbers]
+        slot = (state & np.uint64(0xFFFF)).astype(np.int64)
+        symbol = table[(context << 16) + slot]
+        frequency = frequencies[context, symbol]
+        state = frequency * (state >> np.uint64(16)) + slot.astype(np.uint64) - ends[context, symbol] + frequency
+        low = np.flatnonzero(state < LOW)
+        if read + len(low) > len(words):
+            if layout.lanes > 1:
+                return -1
+            low = low[:0]
+        state[low] = state[low] << np.uint64(32) | words[read : read + len(low)]
+        read += len(low)
+        states[numbers], symbols[at] = state, symbol
+        magnitude = scaled[symbol]
+        slow[numbers] += (magnitude - slow[numbers]) * RATES[np.minimum(column, MEMORY - 1)] >> 15
+        fast[numbers] += magnitude - fast[numbers] >> 2
+        left[numbers] = magnitude
+        columns[column] = mean + ((magnitude - mean) * RATES[np.minimum(row, MEMORY - 1)] >> 15)
+    return read
+
+
+def _spans(frequencies: np.ndarray) -> np.ndarray:
+    """uint32, (contexts, 256): frequency and first slot of each symbol, 16 bits each."""
+    return frequencies << 16 | (np.cumsum(frequencies, 1, dtype=np.uint32) - frequencies) & 0xFFFF
+
+
+def _coarse(frequencies: np.ndarray) -> np.ndarray:
+    """uint16, (contexts, 4096): the symbol of the first of each 16 slots, with bit 8 set unless all have it."""
+    row = 4097 * np.arange(len(frequencies))[:, None]
+    ends = np.cumsum(frequencies, 1, dtype=np.int64)
+    first, last = (
+        np.bincount((row + bound).ravel(), minlength=4097 * len(row)).reshape(-1, 4097).cumsum(1)[:, :-1]
+        for bound in (ends + 15 >> 4, ends >> 4)
+    )
+    return (first.clip(max=255) | (first != last) << 8).astype(np.uint16)

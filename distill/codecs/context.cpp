@@ -1,0 +1,132 @@
+// The loops of context.py: interleaved range asymmetric numeral systems (Duda, arXiv:1311.2540) whose table is chosen by
+// an estimate of each weight's magnitude. _lanes.py does the same in NumPy, to the same bytes.
+//
+// Nothing here allocates, and nothing is read or written outside of what the caller's lengths promise.
+
+#include <algorithm>
+#include <cstdint>
+
+namespace {
+
+constexpr uint64_t LOW = uint64_t(1) << 32;  // states are in [2^32, 2^64)
+constexpr int64_t BUCKETS = 1024;
+constexpr int64_t MEMORY = 256;
+constexpr int64_t COARSE = 4096;  // cells of 16 slots each; 2^16 slots
+constexpr int64_t SYMBOLS = 256;
+
+struct Layout {
+    int64_t count, width, period, lanes, prior, shift;
+    int64_t weights[6];  // row, near, left, column, up, channel
+};
+
+struct Lane {
+    int64_t at;      // position of its next weight in the tensor
+    int64_t column;  // negative while the lane waits for its turn
+    int64_t row, seen;
+    int64_t slow, fast, left;
+};
+
+void start(Lane& lane, int64_t number, const Layout& layout) {
+    lane = {number * layout.width - number, -number, number, 0, layout.prior, layout.prior, layout.prior};
+}
+
+void next_row(Lane& lane, const Layout& layout) {
+    lane.at += (layout.lanes - 1) * layout.width;
+    lane.column = 0;
+    lane.row += layout.lanes;
+    lane.slow = lane.fast = lane.left = layout.prior;
+}
+
+int64_t steps(const Layout& layout) {
+    int64_t rows = (layout.count + layout.width - 1) / layout.width;
+    return (rows + layout.lanes - 1) / layout.lanes * layout.width + layout.lanes - 1;
+}
+
+template <bool LOCAL>
+int64_t decode(const Layout& layout, const int32_t* rates, const uint8_t* contexts, const uint8_t* magnitudes,
+               const uint16_t* coarse, const uint32_t* spans, const uint32_t* words, int64_t length, uint64_t* states,
+               int32_t* columns, uint8_t* symbols) {
+    Lane lanes[64];
+    for (int64_t number = 0; number < layout.lanes; ++number) start(lanes[number], number, layout);
+    const int64_t* weights = layout.weights;
+    const uint32_t *word = words, *end = words + length;
+    for (int64_t step = steps(layout); step > 0; --step) {
+        for (int64_t number = 0; number < layout.lanes; ++number) {
+            Lane& lane = lanes[number];
+            int64_t at = lane.at++, column = lane.column++;
+            if (column < 0) continue;
+            if (at < layout.count) {
+                int64_t mean = columns[column];
+                int64_t total = weights[0] * lane.slow + weights[3] * mean;
+                if (LOCAL) {
+                    int64_t up = lane.row ? int64_t(magnitudes[symbols[at - layout.width]]) << 16 : layout.prior;
+                    int64_t channel = column >= layout.period
+                        ? int64_t(magnitudes[symbols[at - layout.period]]) << 16 : layout.prior;
+                    total += weights[1] * lane.fast + weights[2] * lane.left + weights[4] * up + weights[5] * channel;
+                }
+                int64_t context = contexts[std::min(total >> layout.shift, BUCKETS - 1)];
+                uint64_t state = states[number];
+                uint32_t slot = state & 0xffff;
+                uint32_t symbol = coarse[context * COARSE + (slot >> 4)];
+                const uint32_t* of_context = spans + context * SYMBOLS;
+                uint32_t span = of_context[symbol & 0xff];
+                if (symbol >> 8)  // the cell has slots of several symbols
+                    while (slot - (span & 0xffff) >= span >> 16) span = of_context[++symbol & 0xff];
+                state = uint64_t(span >> 16) * (state >> 16) + slot - (span & 0xffff);
+                if (state < LOW) {
+                    if (word < end) state = state << 32 | *word++;
+                    else if (layout.lanes > 1) return -1;
+                }
+                states[number] = state;
+                symbols[at] = uint8_t(symbol);
+                int64_t magnitude = int64_t(magnitudes[symbol & 0xff]) << 16;
+                lane.slow += (magnitude - lane.slow) * rates[std::min(column, MEMORY - 1)] >> 15;
+                columns[column] = int32_t(mean + ((magnitude - mean) * rates[std::min(lane.row, MEMORY - 1)] >> 15));
+                if (LOCAL) {
+                    lane.fast += (magnitude - lane.fast) >> 2;
+                    lane.left = magnitude;
+                }
+            }
+            if (lane.column == layout.width) next_row(lane, layout);
+        }
+    }
+    return word - words;
+}
+
+}  // namespace
+
+extern "C" {
+
+// The number of words read, or -1 if there are too few.
+int64_t decode(const Layout* layout, const int32_t* rates, const uint8_t* contexts, const uint8_t* magnitudes,
+               const uint16_t* coarse, const uint32_t* spans, const uint32_t* words, int64_t length, uint64_t* states,
+               int32_t* columns, uint8_t* symbols) {
+    const int64_t* weights = layout->weights;
+    auto run = weights[1] || weights[2] || weights[4] || weights[5] ? decode<true> : decode<false>;
+    return run(*layout, rates, contexts, magnitudes, coarse, spans, words, length, states, columns, symbols);
+}
+
+// The number of words written, which are the last ones of `words`.
+int64_t encode(const Layout* layout, const uint8_t* contexts, const uint32_t* spans, const uint8_t* symbols,
+               int64_t length, uint64_t* states, uint32_t* words) {
+    uint32_t* word = words + length;
+    int64_t lanes = layout->lanes, width = layout->width;
+    for (int64_t step = steps(*layout) - 1; step >= 0; --step) {
+        for (int64_t number = lanes - 1; number >= 0; --number) {
+            int64_t place = step - number;
+            if (place < 0) continue;
+            int64_t at = (place / width * lanes + number) * width + place % width;
+            if (at >= layout->count) continue;
+            uint32_t span = spans[contexts[at] * SYMBOLS + symbols[at]];
+            uint64_t frequency = span >> 16, state = states[number];
+            if (state >= frequency << 48) {
+                *--word = uint32_t(state);
+                state >>= 32;
+            }
+            states[number] = (state / frequency << 16) + state % frequency + (span & 0xffff);
+        }
+    }
+    return words + length - word;
+}
+
+}  // extern "C"
