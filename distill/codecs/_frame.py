@@ -11,6 +11,9 @@ from distill.errors import ArtifactError
 TYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 MOST_VALUES = 2**28
 """One tensor's worth; a stream that claims more is refused before memory is asked for."""
+FREE, PER_BYTE = 2**16, 2**12
+"""A stream of n bytes holds at most ``FREE + PER_BYTE * n`` values, or it is refused likewise. One that would be shorter,
+of a constant, say, is padded."""
 
 
 class Reader:
@@ -19,8 +22,13 @@ class Reader:
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0
 
+    @property
+    def left(self) -> int:
+        """Number of bytes not taken yet."""
+        return len(self.data) - self.at
+
     def take(self, size: int) -> bytes:
-        if size > len(self.data) - self.at:
+        if size > self.left:
             raise ArtifactError("a coded stream ends too early")
         self.at += size
         return self.data[self.at - size : self.at]
@@ -46,7 +54,7 @@ class Reader:
         return value
 
     def rest(self) -> bytes:
-        return self.take(len(self.data) - self.at)
+        return self.take(self.left)
 
 
 def number(value: int) -> bytes:
@@ -65,21 +73,25 @@ def signed(value: int) -> bytes:
 
 def seal(codes: np.ndarray, body: bytes) -> bytes:
     """The stream of ``codes`` whose values ``body`` holds."""
-    kind = TYPES.index(codes.dtype.name)
-    head = bytes([kind << 4 | codes.ndim]) + b"".join(map(number, codes.shape))
+    head = b"".join(map(number, codes.shape))
+    padding = -(-(codes.size - FREE) // PER_BYTE) - len(head) - len(body)
+    padded = padding > 0
+    if padded:
+        head += number(padding) + bytes(padding)
+    head = bytes([padded << 7 | TYPES.index(codes.dtype.name) << 4 | codes.ndim]) + head
     return zlib.crc32(head + body).to_bytes(4, "little") + head + body
 
 
 def encode(codes: np.ndarray, write: Callable[[np.ndarray], bytes]) -> bytes:
-    """Code the values of ``codes``, in C order, by ``write``; an empty array has no body.
+    """Code the values of ``codes``, an array in C order, by ``write``; an empty array has no body.
 
     Raises:
         TypeError: ``codes`` are not integers, have more than 15 axes or more than 2**28 values.
     """
     if codes.dtype.name not in TYPES or codes.ndim > 15 or codes.size > MOST_VALUES:
         raise TypeError(f"codecs take up to 2**28 integers in up to 15 axes, not {codes.dtype.name} of {codes.shape}")
-    native = codes.astype(codes.dtype.newbyteorder("="), copy=False)
-    return seal(native, write(native.ravel()) if codes.size else b"")
+    native = np.ascontiguousarray(codes.astype(codes.dtype.newbyteorder("="), copy=False)).reshape(codes.shape)
+    return seal(native, write(native) if codes.size else b"")
 
 
 def decode(data: bytes, read: Callable[[Reader, np.dtype, tuple[int, ...]], np.ndarray]) -> np.ndarray:
@@ -91,12 +103,15 @@ def decode(data: bytes, read: Callable[[Reader, np.dtype, tuple[int, ...]], np.n
     reader = Reader(data)
     if zlib.crc32(data[4:]) != int.from_bytes(reader.take(4), "little"):
         raise ArtifactError("a coded stream is damaged: its checksum does not match")
-    kind, axes = divmod(reader.byte(), 16)
-    shape = tuple(reader.number() for _ in range(axes))
+    first = reader.byte()
+    shape = tuple(reader.number() for _ in range(first & 15))
     # Beside an axis of 0, others could claim any size for free.
-    if kind >= len(TYPES) or prod(max(size, 1) for size in shape) > MOST_VALUES:
-        raise ArtifactError(f"a coded stream claims type {kind} and shape {shape}")
-    dtype = np.dtype(TYPES[kind])
+    size = prod(max(axis, 1) for axis in shape)
+    if size > MOST_VALUES or prod(shape) > FREE + PER_BYTE * len(data):
+        raise ArtifactError(f"a coded stream of {len(data)} bytes claims the shape {shape}")
+    if first >> 7:
+        reader.take(reader.number())
+    dtype = np.dtype(TYPES[first >> 4 & 7])
     if not prod(shape):
         return np.empty(shape, dtype)
     return read(reader, dtype, shape).astype(dtype, copy=False).reshape(shape)

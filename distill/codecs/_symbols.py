@@ -78,7 +78,8 @@ class Alphabet:
 
 
 def write(codes: np.ndarray, pack: Pack) -> bytes:
-    """Table, symbols and low bits of a non-empty, flat array."""
+    """Table, symbols and low bits of an array that is not empty."""
+    codes = codes.ravel()
     first = int(codes.min())
     offsets = codes.astype(np.uint64) - np.uint64(first % 2**64)  # modulo 2**64, so right for every type
     alphabet = _fit(first, offsets)

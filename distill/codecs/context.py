@@ -22,19 +22,20 @@ class Context:
     """The shortest for weights, with small tables and quick to decode: the default."""
 
     def encode(self, codes: np.ndarray) -> bytes:
-        return _frame.encode(codes, lambda values: _write(values, codes.shape))
+        return _frame.encode(codes, _write)
 
     def decode(self, data: bytes) -> np.ndarray:
         return _frame.decode(data, _read)
 
 
-def _write(values: np.ndarray, shape: tuple[int, ...]) -> bytes:
+def _write(codes: np.ndarray) -> bytes:
+    values = codes.ravel()
     bins = Bins.of(values)
     symbols, kept = bins.split(values)
     low = pack_bits(kept, bins.low)
     if bins.size == 1:
         return bins.to_bytes() + low
-    candidates = (fit(symbols, alphabet, shape) for alphabet in bins.alphabets(symbols))
+    candidates = (fit(symbols, alphabet, codes.shape) for alphabet in bins.alphabets(symbols))
     _, found, buckets = min(candidates, key=lambda candidate: candidate[0])
     contexts = found.contexts()[buckets]
     coded = _pack(*_lanes.encode(found.layout, contexts, found.tables.frequencies(), symbols))
