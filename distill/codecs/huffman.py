@@ -32,17 +32,16 @@ class Huffman:
 def _pack(symbols: np.ndarray, weights: np.ndarray) -> bytes:
     lengths = code_lengths(weights)
     words = _canonical(lengths)
-    sizes = lengths[symbols]
-    bits = np.zeros((len(symbols), LONGEST), bool)
-    for place in range(LONGEST):
-        shift = sizes - 1 - place
-        bits[:, place] = (shift >= 0) & (words[symbols] >> np.maximum(shift, 0) & 1 == 1)
-    used = np.arange(LONGEST) < sizes[:, None]
     segments = [
-        np.packbits(bits[start : start + PER_SEGMENT][used[start : start + PER_SEGMENT]]).tobytes()
-        for start in range(0, len(symbols), PER_SEGMENT)
+        _bits(words[segment], lengths[segment])
+        for segment in np.split(symbols, range(PER_SEGMENT, len(symbols), PER_SEGMENT))
     ]
     return b"".join(number(len(segment)) for segment in segments) + b"".join(segments)
+
+
+def _bits(words: np.ndarray, lengths: np.ndarray) -> bytes:
+    shifts = lengths[:, None] - 1 - np.arange(LONGEST)
+    return np.packbits((words[:, None] >> np.maximum(shifts, 0) & 1)[shifts >= 0].astype(np.uint8)).tobytes()
 
 
 def _unpack(data: bytes, weights: np.ndarray, count: int) -> np.ndarray:
