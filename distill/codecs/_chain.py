@@ -1,9 +1,8 @@
 """Several stages as one codec."""
 
-import inspect
 import re
 from collections.abc import Sequence
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
 
@@ -61,17 +60,15 @@ def _stage(text: str) -> Any:
     match = STAGE.fullmatch(text.strip())
     if not match:
         raise RecipeError(f"'{text}' is no stage of a codec: write a name, or name(setting=value)")
-    component = codec.find(match[1])
-    settings = [part.partition("=") for part in (match[2] or "").split(",") if part.strip()]
-    parameters = inspect.signature(component).parameters
-    hints = get_type_hints(component.__init__) if inspect.isclass(component) else {}
-    values = {}
-    for name, _, value in ((key.strip(), equals, value.strip()) for key, equals, value in settings):
-        if name not in parameters:
-            raise RecipeError(f"codec '{match[1]}' has no setting {did_you_mean(name, parameters)}")
-        kind = hints.get(name, str)
+    name = match[1]
+    kinds = {setting.name: setting.hint for setting in codec.signature(name).settings}
+    values: dict[str, Any] = {}
+    for part in (match[2] or "").split(",") if match[2] else ():
+        key, _, value = (side.strip() for side in part.partition("="))
+        if key not in kinds:
+            raise RecipeError(f"codec '{name}' has no setting {did_you_mean(key, kinds)}")
         try:
-            values[name] = kind(value)
+            values[key] = kinds[key](value)
         except ValueError:
-            raise RecipeError(f"codec '{match[1]}': {name} is of type {kind.__name__}, not '{value}'") from None
-    return component(**values)
+            raise RecipeError(f"codec '{name}': {key} is of type {kinds[key].__name__}, not '{value}'") from None
+    return codec.find(name)(**values)

@@ -76,7 +76,7 @@ def decode(transform: Transform, data: bytes, rest: Coder) -> np.ndarray:
 
     def read(reader: Reader, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
         head = Reader(reader.take(reader.number()))
-        parts = []
+        parts: list[np.ndarray] = []
         while reader.left and len(parts) < MOST_STREAMS:
             parts.append(rest.decode(reader.take(reader.number())))
         try:
