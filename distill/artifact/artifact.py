@@ -197,9 +197,9 @@ def _fill(model: nn.Module, tensors: dict[str, Tensor], forms: Iterable[Mapping[
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every string in plain data."""
+    """Every word of plain data."""
     if isinstance(value, str):
-        yield value
+        yield from value.split()
     elif isinstance(value, list | dict):
         for inner in value.values() if isinstance(value, dict) else value:
             yield from _texts(inner)

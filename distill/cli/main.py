@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from distill.cli import commands
+    from distill.cli import codecs, commands
 
     parser = argparse.ArgumentParser(prog="python -m distill", description=__doc__)
     common = argparse.ArgumentParser(add_help=False)
@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         if work is commands.bench:
             added.add_argument("--threads", type=int, default=1, help="default: 1")
             added.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 32])
+    codecs.add_arguments(verb(codecs.codecs))
     verb(commands.list_).add_argument("kind", choices=sorted(commands.KINDS))
     for work in (commands.show, commands.cache):
         verb(work).add_argument("arguments", nargs="+", metavar="recipe=NAME key.path=value")

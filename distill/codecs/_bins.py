@@ -13,8 +13,8 @@ from distill.errors import ArtifactError
 
 @dataclass(frozen=True)
 class Bins:
-    """Bins of ``2**low`` neighbours, each a symbol. Unless ``low`` is 0, the most frequent value has a symbol of its own,
-    the last, without low bits: the zeros of a pruned layer stay cheap."""
+    """Bins of ``2**low`` neighbours, each a symbol. Unless ``low`` is 0, the most frequent value has a symbol of its
+    own, the last, without low bits: the zeros of a pruned layer stay cheap."""
 
     first: int
     """The lowest value."""
@@ -47,12 +47,17 @@ class Bins:
         return symbols, offsets[~peaks].astype(np.uint64)
 
     def join(self, symbols: np.ndarray, low: bytes, dtype: np.dtype) -> np.ndarray:
-        """The values.
+        """The values; ``symbols`` may be changed.
 
         Raises:
             ArtifactError: ``low`` is not as long as the low bits of the symbols.
         """
         kind = _unsigned(dtype)
+        if not self.low and kind.itemsize == 1:  # in place: this is what weights are, and their memory counts
+            if low:
+                raise ArtifactError("a coded stream is damaged: it has low bits that nothing needs")
+            symbols += kind.type(self.first % 256)
+            return symbols.view(dtype)
         starts = [self.first + (symbol << self.low) for symbol in range(MOST_SYMBOLS)]
         if self.low:
             starts[self.size - 1] = self.first + self.peak

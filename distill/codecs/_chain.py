@@ -1,18 +1,14 @@
 """Several stages as one codec."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-
 from distill.codecs import _transform
 from distill.codecs._transform import Coder, Transform
 from distill.errors import RecipeError
-from distill.registry import codec, did_you_mean
-
-STAGE = re.compile(r"([\w.:]+)(?:\((.*)\))?")
+from distill.registry import codec
 
 
 class Chain:
@@ -53,22 +49,5 @@ def chain(*stages: str) -> Coder:
     """
     if not stages:
         raise RecipeError("a codec has at least one stage")
-    return Chain([_stage(text) for text in stages])
-
-
-def _stage(text: str) -> Any:
-    match = STAGE.fullmatch(text.strip())
-    if not match:
-        raise RecipeError(f"'{text}' is no stage of a codec: write a name, or name(setting=value)")
-    name = match[1]
-    kinds = {setting.name: setting.hint for setting in codec.signature(name).settings}
-    values: dict[str, Any] = {}
-    for part in (match[2] or "").split(",") if match[2] else ():
-        key, _, value = (side.strip() for side in part.partition("="))
-        if key not in kinds:
-            raise RecipeError(f"codec '{name}' has no setting {did_you_mean(key, kinds)}")
-        try:
-            values[key] = kinds[key](value)
-        except ValueError:
-            raise RecipeError(f"codec '{name}': {key} is of type {kinds[key].__name__}, not '{value}'") from None
-    return codec.find(name)(**values)
+    parsed = [codec.parse(text) for text in stages]
+    return Chain([codec.find(name)(**settings) for name, settings in parsed])

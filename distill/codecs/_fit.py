@@ -45,7 +45,7 @@ def fit(symbols: np.ndarray, alphabet: Alphabet, shape: tuple[int, ...]) -> tupl
     best: tuple[float, Parameters] | None = None
     for number in CONTEXTS:
         thresholds = _thresholds(counts.sum(1), number)
-        if len(thresholds) < number // 2 or best and number * 512 > len(symbols):
+        if len(thresholds) < number // 2 or (best and number * 512 > len(symbols)):
             break
         joint = np.add.reduceat(counts, [0, *thresholds], axis=0)
         tables, size = _tables(joint, alphabet)

@@ -12,8 +12,8 @@ TYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64
 MOST_VALUES = 2**28
 """One tensor's worth; a stream that claims more is refused before memory is asked for."""
 FREE, PER_BYTE = 2**16, 2**12
-"""A stream of n bytes holds at most ``FREE + PER_BYTE * n`` values, or it is refused likewise. One that would be shorter,
-of a constant, say, is padded."""
+"""A stream of n bytes holds at most ``FREE + PER_BYTE * n`` values, or it is refused likewise. One that would be
+shorter, of a constant, say, is padded."""
 
 
 class Reader:

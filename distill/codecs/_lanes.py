@@ -1,7 +1,7 @@
 """Interleaved range asymmetric numeral systems (Duda, arXiv:1311.2540) with a table per context, in NumPy.
 
 Lane ``l`` codes rows ``l``, ``l + lanes``, ... and is one column behind lane ``l - 1``: whatever is above and left of a
-weight has been decoded before it, and no lane waits for another. ``context.cpp`` does the same, compiled.
+weight has been decoded before it, and no lane waits for another. ``loops.cpp`` does the same, compiled.
 """
 
 import ctypes
@@ -179,10 +179,9 @@ def _spans(frequencies: np.ndarray) -> np.ndarray:
 
 def _coarse(frequencies: np.ndarray) -> np.ndarray:
     """uint16, (contexts, 4096): the symbol of the first of each 16 slots, with bit 8 set unless all have it."""
-    row = 4097 * np.arange(len(frequencies))[:, None]
-    ends = np.cumsum(frequencies, 1, dtype=np.int64)
-    first, last = (
-        np.bincount((row + bound).ravel(), minlength=4097 * len(row)).reshape(-1, 4097).cumsum(1)[:, :-1]
-        for bound in (ends + 15 >> 4, ends >> 4)
-    )
-    return (first.clip(max=255) | (first != last) << 8).astype(np.uint16)
+    table = np.empty((len(frequencies), 4096), np.uint16)
+    for row, ends in zip(table, np.cumsum(frequencies, 1, dtype=np.int64), strict=True):
+        # So many symbols end before a cell begins, and before it ends.
+        first, last = (np.bincount(bounds, minlength=4097).cumsum()[:-1] for bounds in (ends + 15 >> 4, ends >> 4))
+        row[:] = first.clip(max=255) | (first != last) << 8
+    return table

@@ -1,4 +1,4 @@
-"""``context.cpp``, compiled when first used and kept for this kind of machine; None where there is no compiler."""
+"""``loops.cpp``, compiled when first used and kept for this kind of machine; None where there is no compiler."""
 
 import ctypes
 import logging
@@ -14,7 +14,7 @@ from distill.errors import DistillError
 
 log = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("context.cpp")
+SOURCE = Path(__file__).with_name("loops.cpp")
 
 
 @cache
@@ -23,12 +23,15 @@ def library() -> ctypes.CDLL | None:
     try:
         loops = ctypes.CDLL(str(native.built(SOURCE, native.cache_folder())))
     except (DistillError, OSError, subprocess.CalledProcessError) as error:
-        log.warning("the context codec runs in NumPy, for the C++ compiler does not work: %s", native.reason(error))
+        log.warning(
+            "codecs run in NumPy, which is slower, for the C++ compiler does not work: %s", native.reason(error)
+        )
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     loops.encode.argtypes = [pointer, pointer, pointer, pointer, number, pointer, pointer]
     loops.decode.argtypes = [*[pointer] * 7, number, pointer, pointer, pointer]
-    loops.encode.restype = loops.decode.restype = number
+    loops.huffman.argtypes = [pointer, pointer, number, number, number, pointer, pointer, pointer]
+    loops.encode.restype = loops.decode.restype = loops.huffman.restype = number
     return loops
 
 

@@ -1,7 +1,7 @@
 """Compressed sparse rows with relative indices of a few bits, as accelerators read them.
 
-Han et al.: EIE: Efficient Inference Engine on Compressed Deep Neural Network. arXiv:1602.01528, section III.B: each entry
-is a value and the number of zeros before it in its row; where these are too many, an entry that is zero is put in.
+Han et al.: EIE: Efficient Inference Engine on Compressed Deep Neural Network. arXiv:1602.01528, section III.B. Each
+entry is a value and the number of zeros before it in its row; where these are too many, a zero is put in as an entry.
 """
 
 import numpy as np

@@ -22,5 +22,4 @@ class Brotli:
 def _decompress(data: bytes, size: int) -> bytes:
     decompressor = brotli.Decompressor()
     raw = decompressor.process(data, output_buffer_limit=size + 1)
-    # The limit is kept to whole buffers, not exactly.
     return raw if decompressor.is_finished() else b""

@@ -67,5 +67,5 @@ def _unpack(coded: bytes, lanes: int) -> tuple[np.ndarray, np.ndarray]:
     if len(coded) < 8 * lanes or len(coded) % 4:
         raise ArtifactError("a coded stream ends too early")
     end = len(coded) - 8 * lanes
-    states, words = np.frombuffer(coded, "<u8", offset=end), np.frombuffer(coded[:end], "<u4")
-    return states.astype(np.uint64), words.astype(np.uint32)
+    states, words = np.frombuffer(coded, "<u8", offset=end), np.frombuffer(coded, "<u4", count=end // 4)
+    return states.astype(np.uint64), words.astype(np.uint32, copy=False)

@@ -9,7 +9,7 @@ from math import prod
 
 import numpy as np
 
-from distill.codecs import _frame, _symbols, codec
+from distill.codecs import _frame, _native, _symbols, codec
 from distill.codecs._frame import Reader, number
 from distill.errors import ArtifactError
 
@@ -51,22 +51,35 @@ def _unpack(data: bytes, weights: np.ndarray, count: int) -> np.ndarray:
     if int(sizes.sum()) != len(stream):
         raise ArtifactError("a coded stream is damaged: its segments are not as long as it is")
     ends = 8 * np.cumsum(sizes)
-    places = ends - 8 * sizes
-    padded = np.frombuffer(stream + bytes(4), np.uint8).astype(np.uint32)
-    windows = padded[:-3] << 16 | padded[1:-2] << 8 | padded[2:-1]
+    padded = np.frombuffer(stream + bytes(4), np.uint8)
     table, lengths = _table(code_lengths(weights))
-    symbols = np.empty((min(PER_SEGMENT, count), len(sizes)), np.int32)
-    last = count - (len(sizes) - 1) * PER_SEGMENT
-    for row, found in enumerate(symbols):
-        if row == last:  # the last segment is shorter
-            places, ends = places[:-1], ends[:-1]
-        at = np.minimum(places, 8 * len(stream))
-        word = windows[at >> 3] >> (8 - (at & 7)).astype(np.uint32) & 0xFFFF
-        found[: len(at)] = table[word]
-        places = places + lengths[word]
+    symbols = np.empty(count, np.int32)
+    if library := _native.library():
+        arrays = padded, ends, table, lengths, symbols
+        bits, bounds, *rest = _native.pointers(*arrays)
+        whole = library.huffman(bits, bounds, len(ends), PER_SEGMENT, count, *rest) == 0
+    else:
+        whole = _decode(padded, ends, table, lengths, symbols)
+    if not whole:
+        raise ArtifactError("a coded stream ends too early")
+    return symbols
+
+
+def _decode(stream: np.ndarray, ends: np.ndarray, table: np.ndarray, lengths: np.ndarray, symbols: np.ndarray) -> bool:
+    """Fill in ``symbols``, all segments at once; returns whether each segment's words end with it."""
+    wide = stream.astype(np.uint32)
+    windows = wide[:-2] << 16 | wide[1:-1] << 8 | wide[2:]
+    places = np.concatenate([[0], ends[:-1]])
+    starts = np.arange(0, len(symbols), PER_SEGMENT)
+    for row in range(min(PER_SEGMENT, len(symbols))):
+        at = starts + row
+        busy = at < len(symbols)  # the last segment is shorter
+        word = windows[places[busy] >> 3] >> (8 - (places[busy] & 7)).astype(np.uint32) & 0xFFFF
+        symbols[at[busy]] = table[word]
+        places[busy] += lengths[word]
         if (places > ends).any():
-            raise ArtifactError("a coded stream ends too early")
-    return symbols.T.ravel()[:count] if len(symbols) == PER_SEGMENT else symbols.T.ravel()
+            return False
+    return True
 
 
 def code_lengths(weights: np.ndarray) -> np.ndarray:
@@ -107,4 +120,4 @@ def _table(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each 16 bits, the symbol whose word they begin with, and its length."""
     order = np.argsort(lengths, kind="stable")
     symbols = np.repeat(order, 2 ** (LONGEST - lengths[order]))
-    return symbols.astype(np.int32), lengths[symbols]
+    return symbols.astype(np.int32), lengths[symbols].astype(np.uint8)

@@ -23,4 +23,6 @@ class Lzma:
 
 
 def _decompress(data: bytes, size: int) -> bytes:
-    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=FILTERS).decompress(data, size)
+    decompressor = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=FILTERS)
+    raw = decompressor.decompress(data, size + 1)
+    return raw if decompressor.eof else b""

@@ -21,4 +21,6 @@ class Zlib:
 
 
 def _decompress(data: bytes, size: int) -> bytes:
-    return zlib.decompressobj().decompress(data, size)
+    decompressor = zlib.decompressobj()
+    raw = decompressor.decompress(data, size + 1)
+    return raw if decompressor.eof else b""

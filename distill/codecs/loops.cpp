@@ -1,5 +1,6 @@
-// The loops of context.py: interleaved range asymmetric numeral systems (Duda, arXiv:1311.2540) whose table is chosen by
-// an estimate of each weight's magnitude. _lanes.py does the same in NumPy, to the same bytes.
+// The inner loops of codecs, which NumPy does as well, to the same bytes and slower:
+// of _lanes.py, interleaved range asymmetric numeral systems (Duda, arXiv:1311.2540) whose table is chosen by an estimate
+// of each weight's magnitude, and of huffman.py.
 //
 // Nothing here allocates, and nothing is read or written outside of what the caller's lengths promise.
 
@@ -104,6 +105,24 @@ int64_t decode(const Layout* layout, const int32_t* rates, const uint8_t* contex
     const int64_t* weights = layout->weights;
     auto run = weights[1] || weights[2] || weights[4] || weights[5] ? decode<true> : decode<false>;
     return run(*layout, rates, contexts, magnitudes, coarse, spans, words, length, states, columns, symbols);
+}
+
+// Symbols of a Huffman-coded stream, which four more bytes follow: -1 if a segment's words go on after its end.
+int64_t huffman(const uint8_t* stream, const int64_t* ends, int64_t segments, int64_t per_segment, int64_t count,
+                const int32_t* table, const uint8_t* lengths, int32_t* symbols) {
+    int64_t place = 0;  // in bits
+    for (int64_t segment = 0; segment < segments; ++segment) {
+        int64_t last = std::min(count, (segment + 1) * per_segment);
+        for (int64_t at = segment * per_segment; at < last; ++at) {
+            const uint8_t* byte = stream + (place >> 3);
+            uint32_t word = (uint32_t(byte[0]) << 16 | uint32_t(byte[1]) << 8 | byte[2]) >> (8 - (place & 7)) & 0xffff;
+            symbols[at] = table[word];
+            place += lengths[word];
+            if (place > ends[segment]) return -1;
+        }
+        place = ends[segment];
+    }
+    return 0;
 }
 
 // The number of words written, which are the last ones of `words`.
