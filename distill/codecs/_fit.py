@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from distill.codecs._lanes import BUCKETS, Layout
+from distill.codecs._lanes import BUCKETS, Layout, buckets
 from distill.codecs._neighbours import NAMES, estimates, neighbours
 from distill.codecs._parameters import Parameters, rows
 from distill.codecs._tables import SLOTS, Alphabet, Tables
@@ -20,6 +20,7 @@ PER_LANE = 2**11
 """Bytes beside which the eight of another lane are few."""
 LANES = 32
 NEWTON_STEPS = 12
+FITS = 3
 CORRECTION = 6
 """Bits that a correction has to save."""
 
@@ -38,14 +39,14 @@ def fit(symbols: np.ndarray, alphabet: Alphabet, shape: tuple[int, ...]) -> tupl
     magnitudes[: len(symbols)] = alphabet.magnitudes()[symbols]
     layout = _layout(magnitudes.reshape(-1, width), len(symbols), period)
     totals = estimates(magnitudes.reshape(-1, width), period, layout.prior, layout.weights).ravel()[: len(symbols)]
-    layout = replace(layout, shift=max(0, int(np.quantile(totals, 0.999)).bit_length() - 10))
-    buckets = np.minimum(totals >> layout.shift, BUCKETS - 1).astype(np.uint16)
-    places = buckets.astype(np.int64) * alphabet.size + symbols
-    counts = np.bincount(places, minlength=BUCKETS * alphabet.size).reshape(BUCKETS, alphabet.size)
+    places = buckets(totals)
+    counts = np.bincount(places * alphabet.size + symbols, minlength=BUCKETS * alphabet.size)
+    counts = counts.reshape(BUCKETS, alphabet.size)
+    bounds = _merged(counts)
     best: tuple[float, Parameters] | None = None
     for number in CONTEXTS:
-        thresholds = _thresholds(counts.sum(1), number)
-        if len(thresholds) < number // 2 or (best and number * 512 > len(symbols)):
+        thresholds = bounds[number]
+        if best and number * 64 > len(symbols):
             break
         joint = np.add.reduceat(counts, [0, *thresholds], axis=0)
         tables, size = _tables(joint, alphabet)
@@ -57,7 +58,7 @@ def fit(symbols: np.ndarray, alphabet: Alphabet, shape: tuple[int, ...]) -> tupl
     assert best
     size, found = best
     lanes = max(1, min(LANES, layout.width, layout.rows, int(size) // PER_LANE))
-    return size, replace(found, layout=replace(found.layout, lanes=lanes)), buckets
+    return size, replace(found, layout=replace(found.layout, lanes=lanes)), places.astype(np.uint16)
 
 
 def _layout(magnitudes: np.ndarray, count: int, period: int) -> Layout:
@@ -65,15 +66,23 @@ def _layout(magnitudes: np.ndarray, count: int, period: int) -> Layout:
     every = max(1, magnitudes.size // SAMPLES)
     heard = [values.ravel()[::every] / 2**16 for values in neighbours(magnitudes, period, prior)]
     known = np.stack([*heard, np.ones(len(heard[0]))])
-    found = _nonnegative(known, magnitudes.ravel()[::every].astype(float))[: len(NAMES)]
+    values = magnitudes.ravel()[::every].astype(float)
+    found = np.zeros(len(known))
+    certain = np.ones(len(values))
+    for _ in range(FITS):
+        found = _nonnegative(known, values, certain)
+        # The spread of a magnitude grows with its mean.
+        certain = 1 / (found @ known + 0.02 * values.mean() + 1e-9) ** 2
+    found = found[: len(NAMES)]
     scale = 255 / max(found.max(), 1e-9)
     weights = tuple(int(weight) for weight in np.round(found * scale))
-    return Layout(count, magnitudes.shape[1], period, 1, prior, 0, weights)
+    return Layout(count, magnitudes.shape[1], period, 1, prior, weights)
 
 
-def _nonnegative(known: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The weights, none below 0, of the sum of ``known`` nearest to ``values``, by coordinate descent."""
-    products, targets = known @ known.T, known @ values
+def _nonnegative(known: np.ndarray, values: np.ndarray, certain: np.ndarray) -> np.ndarray:
+    """The weights, none below 0, of the sum of ``known`` nearest to ``values``, by coordinate descent on squared errors
+    that count as much as ``certain`` says."""
+    products, targets = known * certain @ known.T, known * certain @ values
     weights = np.zeros(len(known))
     for _ in range(100):
         for i, product in enumerate(products):
@@ -82,12 +91,32 @@ def _nonnegative(known: np.ndarray, values: np.ndarray) -> np.ndarray:
     return weights
 
 
-def _thresholds(histogram: np.ndarray, number: int) -> tuple[int, ...]:
-    """Buckets that split the weights into about equal parts."""
-    below = np.cumsum(histogram)
-    wanted = np.arange(1, number) * below[-1] / number
-    found = np.unique(np.searchsorted(below, wanted) + 1)
-    return tuple(int(bucket) for bucket in found if histogram[bucket:].any())
+def _merged(counts: np.ndarray) -> dict[int, tuple[int, ...]]:
+    """The first buckets of each context but the first, for every number of contexts in CONTEXTS: of neighbouring
+    contexts, those are merged by whose merging the entropy grows least, until so many are left."""
+    firsts = np.flatnonzero(counts.any(1)).tolist()
+    groups = [counts[first].astype(np.float64) for first in firsts]
+    bits = [_entropy(group) for group in groups]
+    losses = [
+        _entropy(left + right) - one - other for left, right, one, other in zip(groups, groups[1:], bits, bits[1:])
+    ]
+    found = {number: tuple(firsts[1:]) for number in CONTEXTS if number >= len(groups)}
+    while len(groups) > 1:
+        at = int(np.argmin(losses))
+        groups[at : at + 2] = [groups[at] + groups[at + 1]]
+        bits[at : at + 2] = [_entropy(groups[at])]
+        del firsts[at + 1], losses[at]
+        for pair in {at - 1, at} & set(range(len(losses))):
+            losses[pair] = _entropy(groups[pair] + groups[pair + 1]) - bits[pair] - bits[pair + 1]
+        if len(groups) in CONTEXTS:
+            found[len(groups)] = tuple(firsts[1:])
+    return found
+
+
+def _entropy(counts: np.ndarray) -> float:
+    """Bits of all values of these counts."""
+    present = counts[counts > 0]
+    return float(present.sum() * np.log2(present.sum()) - (present * np.log2(present)).sum())
 
 
 def _tables(counts: np.ndarray, alphabet: Alphabet) -> tuple[Tables, float]:

@@ -10,13 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.codecs import _native
-from distill.codecs._neighbours import MEMORY, RATES
+from distill.codecs._neighbours import MEMORY, NAMES, RATES
 from distill.errors import ArtifactError
 
 LOW = 2**32
 """States are in [2**32, 2**64); a lane alone may have a lower one once no words are left."""
-BUCKETS = 1024
-"""Estimates, shifted, are sorted into so many buckets; each belongs to a context."""
+TOP = 2**47
+"""Larger estimates count as this."""
+PER_OCTAVE = 16
+BUCKETS = 48 * PER_OCTAVE
+"""Estimates are sorted into so many buckets, each a sixteenth of a power of two wide; each belongs to a context."""
 MOST_LANES = 64
 
 
@@ -29,8 +32,6 @@ class Layout:
     period: int
     lanes: int
     prior: int
-    shift: int
-    """Of estimates, to get buckets."""
     weights: tuple[int, ...]
 
     @property
@@ -54,15 +55,21 @@ class Layout:
         return numbers[at < self.count], at[at < self.count]
 
     def structure(self) -> "_Layout":
-        plain = (self.count, self.width, self.period, self.lanes, self.prior, self.shift)
-        return _Layout(*plain, (ctypes.c_int64 * 6)(*self.weights))
+        plain = (self.count, self.width, self.period, self.lanes, self.prior)
+        return _Layout(*plain, (ctypes.c_int64 * len(NAMES))(*self.weights))
 
 
 class _Layout(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("count", "width", "period", "lanes", "prior", "shift")),
-        ("weights", ctypes.c_int64 * 6),
+        *((name, ctypes.c_int64) for name in ("count", "width", "period", "lanes", "prior")),
+        ("weights", ctypes.c_int64 * len(NAMES)),
     ]
+
+
+def buckets(estimates: np.ndarray) -> np.ndarray:
+    """int64: the bucket of each estimate, which is a non-negative integer."""
+    fractions, exponents = np.frexp(np.minimum(estimates + 1, TOP).astype(np.float64))  # exact
+    return exponents * PER_OCTAVE + (fractions * 2 * PER_OCTAVE).astype(np.int64) - 2 * PER_OCTAVE
 
 
 def encode(
@@ -148,9 +155,10 @@ def _decode(layout, contexts, magnitudes, frequencies, states, words, columns, s
         mean = columns[column].astype(np.int64)
         up = np.where(row > 0, scaled[symbols[at - layout.width]], layout.prior)
         channel = np.where(column >= layout.period, scaled[symbols[at - layout.period]], layout.prior)
-        heard = (slow[numbers], fast[numbers], left[numbers], mean, up, channel)
+        both = slow[numbers] * mean >> layout.prior.bit_length()
+        heard = (slow[numbers], fast[numbers], left[numbers], mean, up, channel, both)
         total = sum(weight * values for weight, values in zip(layout.weights, heard, strict=True))
-        context = contexts[np.minimum(total >> layout.shift, BUCKETS - 1)].astype(np.int64)
+        context = contexts[buckets(total)].astype(np.int64)
         state = states[numbers]
         slot = (state & np.uint64(0xFFFF)).astype(np.int64)
         symbol = table[(context << 16) + slot]

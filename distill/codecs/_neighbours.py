@@ -1,14 +1,15 @@
 """What a weight's neighbours, coded before it, say about its magnitude: an estimate in integers, the same everywhere.
 
 A tensor is seen as rows of ``width`` weights, for a convolution one row per filter. Each estimate is a weighted sum of
-six magnitudes, in units of 2**-16:
+seven magnitudes, in units of 2**-16:
 
 * ``row``: the mean of the row so far; filters differ in scale,
 * ``near``: the same with a memory of about four weights: the kernel being coded,
 * ``left``: the weight before,
 * ``column``: the mean of the column so far: input channels and kernel positions differ in scale,
 * ``up``: the weight above: the same one of the previous filter,
-* ``channel``: the weight ``period`` before: the same kernel position of the previous input channel.
+* ``channel``: the weight ``period`` before: the same kernel position of the previous input channel,
+* ``both``: ``row`` times ``column``, in units of about the mean: their scales multiply.
 
 Where there is no such neighbour yet, ``prior`` stands for it.
 """
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-NAMES = ("row", "near", "left", "column", "up", "channel")
+NAMES = ("row", "near", "left", "column", "up", "channel", "both")
 MEMORY = 256
 """A slow mean is that of all weights so far, up to about this many; then it forgets."""
 RATES = (2**15 // (np.arange(MEMORY) + 2)).astype(np.int32)
@@ -25,7 +26,7 @@ RATES = (2**15 // (np.arange(MEMORY) + 2)).astype(np.int32)
 
 
 def neighbours(magnitudes: np.ndarray, period: int, prior: int) -> Iterator[np.ndarray]:
-    """The six of NAMES for each weight, in their order; int64, (rows, width).
+    """The seven of NAMES for each weight, in their order; int64, (rows, width).
 
     Args:
         magnitudes: uint8, (rows, width).
@@ -33,12 +34,14 @@ def neighbours(magnitudes: np.ndarray, period: int, prior: int) -> Iterator[np.n
         prior: in units of 2**-16.
     """
     scaled = magnitudes.astype(np.int64) << 16
-    yield _means(scaled.T, prior, _slow).T
+    row, column = _means(scaled.T, prior, _slow).T, _means(scaled, prior, _slow)
+    yield row
     yield _means(scaled.T, prior, _fast).T
     yield _shifted(scaled, 1, 1, prior)
-    yield _means(scaled, prior, _slow)
+    yield column
     yield _shifted(scaled, 1, 0, prior)
     yield _shifted(scaled, period, 1, prior)
+    yield row * column >> prior.bit_length()
 
 
 def estimates(magnitudes: np.ndarray, period: int, prior: int, weights: tuple[int, ...]) -> np.ndarray:

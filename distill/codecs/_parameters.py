@@ -26,14 +26,14 @@ class Parameters:
     tables: Tables
 
     def contexts(self) -> np.ndarray:
-        """uint8, (1024,): of each bucket."""
+        """uint8, (BUCKETS,): of each bucket."""
         return np.searchsorted(self.thresholds, np.arange(BUCKETS), side="right").astype(np.uint8)
 
     def to_bytes(self) -> bytes:
         layout, alphabet = self.layout, self.tables.alphabet
         head = bytes([layout.lanes, alphabet.zero]) + signed(alphabet.centre - 2 * alphabet.zero)
         bounds = bytes([len(self.thresholds)]) + b"".join(map(number, np.diff(self.thresholds, prepend=0).tolist()))
-        estimate = number(layout.prior >> 8) + bytes([*layout.weights, layout.shift]) if self.thresholds else b""
+        estimate = number(layout.prior >> 8) + bytes(layout.weights) if self.thresholds else b""
         return head + bounds + estimate + self.tables.to_bytes()
 
     @classmethod
@@ -47,15 +47,14 @@ class Parameters:
         alphabet = Alphabet(symbols, zero, 2 * zero + reader.signed(2 * symbols))
         steps = [reader.number() for _ in range(reader.byte())]
         thresholds = tuple(accumulate(steps))
-        prior, weights, shift = 0, (0,) * len(NAMES), 0
+        prior, weights = 0, (0,) * len(NAMES)
         if thresholds:
-            prior, weights, shift = reader.number(), tuple(reader.take(len(NAMES))), reader.byte()
-        layout = Layout(prod(shape), *rows(shape), lanes, prior << 8, shift, weights)
+            prior, weights = reader.number(), tuple(reader.take(len(NAMES)))
+        layout = Layout(prod(shape), *rows(shape), lanes, prior << 8, weights)
         if not (
             zero < symbols
             and 1 <= lanes <= min(MOST_LANES, layout.width, layout.rows)
             and prior <= 255 << 8
-            and shift <= 40
             and len(thresholds) < MOST_CONTEXTS
             and all(bound < BUCKETS for bound in thresholds)
         ):

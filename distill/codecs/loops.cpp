@@ -10,14 +10,14 @@
 namespace {
 
 constexpr uint64_t LOW = uint64_t(1) << 32;  // states are in [2^32, 2^64)
-constexpr int64_t BUCKETS = 1024;
+constexpr uint64_t TOP = uint64_t(1) << 47;
 constexpr int64_t MEMORY = 256;
 constexpr int64_t COARSE = 4096;  // cells of 16 slots each; 2^16 slots
 constexpr int64_t SYMBOLS = 256;
 
 struct Layout {
-    int64_t count, width, period, lanes, prior, shift;
-    int64_t weights[6];  // row, near, left, column, up, channel
+    int64_t count, width, period, lanes, prior;
+    int64_t weights[7];  // row, near, left, column, up, channel, both
 };
 
 struct Lane {
@@ -43,6 +43,16 @@ int64_t steps(const Layout& layout) {
     return (rows + layout.lanes - 1) / layout.lanes * layout.width + layout.lanes - 1;
 }
 
+int bits(uint64_t value) { return value ? 64 - __builtin_clzll(value) : 0; }
+
+// A sixteenth of a power of two wide.
+int64_t bucket(uint64_t estimate) {
+    estimate = std::min(estimate + 1, TOP);
+    int exponent = bits(estimate);
+    uint64_t fraction = exponent > 5 ? estimate >> (exponent - 5) : estimate << (5 - exponent);
+    return exponent * 16 + int64_t(fraction) - 32;
+}
+
 template <bool LOCAL>
 int64_t decode(const Layout& layout, const int32_t* rates, const uint8_t* contexts, const uint8_t* magnitudes,
                const uint16_t* coarse, const uint32_t* spans, const uint32_t* words, int64_t length, uint64_t* states,
@@ -50,6 +60,7 @@ int64_t decode(const Layout& layout, const int32_t* rates, const uint8_t* contex
     Lane lanes[64];
     for (int64_t number = 0; number < layout.lanes; ++number) start(lanes[number], number, layout);
     const int64_t* weights = layout.weights;
+    const int shift = bits(layout.prior);
     const uint32_t *word = words, *end = words + length;
     for (int64_t step = steps(layout); step > 0; --step) {
         for (int64_t number = 0; number < layout.lanes; ++number) {
@@ -58,14 +69,14 @@ int64_t decode(const Layout& layout, const int32_t* rates, const uint8_t* contex
             if (column < 0) continue;
             if (at < layout.count) {
                 int64_t mean = columns[column];
-                int64_t total = weights[0] * lane.slow + weights[3] * mean;
+                int64_t total = weights[0] * lane.slow + weights[3] * mean + weights[6] * (lane.slow * mean >> shift);
                 if (LOCAL) {
                     int64_t up = lane.row ? int64_t(magnitudes[symbols[at - layout.width]]) << 16 : layout.prior;
                     int64_t channel = column >= layout.period
                         ? int64_t(magnitudes[symbols[at - layout.period]]) << 16 : layout.prior;
                     total += weights[1] * lane.fast + weights[2] * lane.left + weights[4] * up + weights[5] * channel;
                 }
-                int64_t context = contexts[std::min(total >> layout.shift, BUCKETS - 1)];
+                int64_t context = contexts[bucket(total)];
                 uint64_t state = states[number];
                 uint32_t slot = state & 0xffff;
                 uint32_t symbol = coarse[context * COARSE + (slot >> 4)];
