@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from distill.codecs._lanes import BUCKETS, Layout, buckets
-from distill.codecs._neighbours import NAMES, estimates, neighbours
+from distill.codecs._neighbours import NAMES, estimates, levels, neighbours
 from distill.codecs._parameters import Parameters, rows
 from distill.codecs._tables import SLOTS, Alphabet, Tables
 
@@ -26,42 +26,47 @@ CORRECTION = 6
 
 
 def fit(symbols: np.ndarray, alphabet: Alphabet, shape: tuple[int, ...]) -> tuple[float, Parameters, np.ndarray]:
-    """The bytes that the shortest description found takes with the data, the description, and the bucket (uint16) of
-    each weight.
+    """The bytes that the shortest description found takes with the data, the description, and the table (uint8) of each
+    weight.
 
     Args:
         symbols: uint8, flat.
         alphabet: of these.
         shape: of the tensor.
     """
-    width, period = rows(shape)
-    magnitudes = np.zeros(-(-len(symbols) // width) * width, np.uint8)
-    magnitudes[: len(symbols)] = alphabet.magnitudes()[symbols]
-    layout = _layout(magnitudes.reshape(-1, width), len(symbols), period)
-    totals = estimates(magnitudes.reshape(-1, width), period, layout.prior, layout.weights).ravel()[: len(symbols)]
-    places = buckets(totals)
-    counts = np.bincount(places * alphabet.size + symbols, minlength=BUCKETS * alphabet.size)
-    counts = counts.reshape(BUCKETS, alphabet.size)
-    bounds = _merged(counts)
+    width, period, line = rows(shape)
+    magnitudes, signs = (
+        np.pad(table[symbols], (0, -len(symbols) % width)).reshape(-1, width)
+        for table in (alphabet.magnitudes(), alphabet.signs())
+    )
+    layout = Layout(len(symbols), width, period, line, 1, *_estimate(magnitudes, period))
+    totals = estimates(magnitudes, period, layout.prior, layout.weights).ravel()[: len(symbols)]
+    places, expected = buckets(totals), levels(signs, period, line).ravel()[: len(symbols)]
+    counts = np.bincount((places * 5 + expected + 2) * alphabet.size + symbols, minlength=BUCKETS * 5 * alphabet.size)
+    size, found = _shortest(counts.reshape(BUCKETS, 5, alphabet.size), layout, alphabet)
+    lanes = max(1, min(LANES, width, layout.rows, int(size) // PER_LANE))
+    tables = found.contexts()[places] + (expected if found.signed else 0)
+    return size, replace(found, layout=replace(layout, lanes=lanes)), tables.astype(np.uint8)
+
+
+def _shortest(counts: np.ndarray, layout: Layout, alphabet: Alphabet) -> tuple[float, Parameters]:
+    """Size in bytes and parameters, for these counts (buckets, levels, symbols)."""
+    bounds = _merged(counts.sum(1))
     best: tuple[float, Parameters] | None = None
     for number in CONTEXTS:
-        thresholds = bounds[number]
-        if best and number * 64 > len(symbols):
+        if best and (number * 64 > counts.sum() or len(best[1].thresholds) + 1 < number // 2):
             break
-        joint = np.add.reduceat(counts, [0, *thresholds], axis=0)
-        tables, size = _tables(joint, alphabet)
-        size += len(thresholds)
-        if best and size > best[0] * 1.01:
-            break
-        if best is None or size < best[0]:
-            best = size, Parameters(layout, thresholds, tables)
+        joint = np.add.reduceat(counts, [0, *bounds[number]], axis=0)
+        for split in (joint.sum(1, keepdims=True), joint):
+            tables, size = _tables(split, alphabet)
+            if best is None or size + number < best[0]:
+                best = size + number, Parameters(layout, bounds[number], tables)
     assert best
-    size, found = best
-    lanes = max(1, min(LANES, layout.width, layout.rows, int(size) // PER_LANE))
-    return size, replace(found, layout=replace(found.layout, lanes=lanes)), places.astype(np.uint16)
+    return best
 
 
-def _layout(magnitudes: np.ndarray, count: int, period: int) -> Layout:
+def _estimate(magnitudes: np.ndarray, period: int) -> tuple[int, tuple[int, ...]]:
+    """The prior, and the weight of each of NAMES."""
     prior = int(magnitudes.mean() * 256) << 8
     every = max(1, magnitudes.size // SAMPLES)
     heard = [values.ravel()[::every] / 2**16 for values in neighbours(magnitudes, period, prior)]
@@ -75,8 +80,7 @@ def _layout(magnitudes: np.ndarray, count: int, period: int) -> Layout:
         certain = 1 / (found @ known + 0.02 * values.mean() + 1e-9) ** 2
     found = found[: len(NAMES)]
     scale = 255 / max(found.max(), 1e-9)
-    weights = tuple(int(weight) for weight in np.round(found * scale))
-    return Layout(count, magnitudes.shape[1], period, 1, prior, weights)
+    return prior, tuple(int(weight) for weight in np.round(found * scale))
 
 
 def _nonnegative(known: np.ndarray, values: np.ndarray, certain: np.ndarray) -> np.ndarray:
@@ -120,25 +124,28 @@ def _entropy(counts: np.ndarray) -> float:
 
 
 def _tables(counts: np.ndarray, alphabet: Alphabet) -> tuple[Tables, float]:
-    """Tables for these counts (contexts, symbols), and the size of tables and data in bytes."""
+    """Tables for these counts (contexts, 1 or 5 levels, symbols), and the size of tables and data in bytes."""
     features = alphabet.features() / 256
     number = features.shape[1] - 2
-    pooled = _newton(counts.sum(0, keepdims=True), features, np.zeros(alphabet.size))[0]
-    odd = np.round(16 * pooled[number:])
-    shared = features[:, number:] @ odd / 16
-    even = _newton(counts, features[:, :number], shared)
-    plain = Tables(alphabet, _rounded(even), odd.astype(np.int64), np.zeros(alphabet.size, np.int8))
+    nothing = np.zeros((1, alphabet.size))
+    by_level = _newton(counts.sum(0)[:, None], features, nothing)[:, number:]
+    odd = _rounded(_newton(counts.sum((0, 1))[None, None], features, nothing)[0, number:])
+    tilts = _rounded((by_level[3:] - by_level[1::-1]) / 2) if len(by_level) > 1 else np.zeros((0, 2), np.int64)
+    even = np.zeros((len(counts), number), np.int64)
+    plain = Tables(alphabet, even, odd, tilts, np.zeros(alphabet.size, np.int8))
+    shared = plain.odd_costs() @ features[:, number:].T / 16
+    plain = replace(plain, even=_rounded(_newton(counts, features[:, :number], shared)))
     corrections = _corrections(plain, counts)
-    even = _newton(counts, features[:, :number], shared + corrections / 8)
-    corrected = replace(plain, even=_rounded(even), corrections=corrections)
+    even = _rounded(_newton(counts, features[:, :number], shared + corrections / 8))
+    corrected = replace(plain, even=even, corrections=corrections)
     return min(((tables, _size(tables, counts)) for tables in (plain, corrected)), key=lambda pair: pair[1])
 
 
 def _corrections(tables: Tables, counts: np.ndarray) -> np.ndarray:
     """By how much the tables are wrong over all contexts, for those symbols where that is worth storing."""
-    size = tables.alphabet.size
-    expected = (tables.frequencies() / SLOTS * counts.sum(1, keepdims=True)).sum(0)[:size]
-    found = counts.sum(0)
+    chances = tables.frequencies()[:, : tables.alphabet.size] / SLOTS
+    expected = counts.sum(2).ravel() @ chances
+    found = counts.sum((0, 1))
     surprise = np.log2((expected + 0.5) / (found + 0.5))
     gain = np.log2(np.e) * (expected - found) - found * surprise
     return np.where(gain > CORRECTION, np.round(8 * surprise), 0).clip(-127, 127).astype(np.int8)
@@ -149,38 +156,38 @@ def _rounded(costs: np.ndarray) -> np.ndarray:
 
 
 def _size(tables: Tables, counts: np.ndarray) -> float:
-    frequencies = tables.frequencies()[:, : tables.alphabet.size]
+    frequencies = tables.frequencies()[:, : tables.alphabet.size].reshape(counts.shape)
     bits = float((counts * (np.log2(SLOTS) - np.log2(frequencies))).sum())
     return bits / 8 + len(tables.to_bytes())
 
 
 def _newton(counts: np.ndarray, features: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """The costs (contexts, features) under which these counts (contexts, symbols) are coded shortest.
+    """The costs (contexts, features) under which these counts are coded shortest.
 
     Args:
-        counts: of each symbol.
+        counts: (contexts, levels, symbols); what is found is the same for all levels.
         features: (symbols, features).
-        offsets: (symbols,) costs in bits that are given.
+        offsets: (levels, symbols) costs in bits that are given.
     """
-    total = counts.sum(1, keepdims=True)
+    total = counts.sum(2)
     costs = np.zeros((len(counts), features.shape[1]))
     ridge = 0.02 * np.eye(features.shape[1])
-    target = counts @ features
+    target = counts.sum(1) @ features
 
     def loss(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        logits = -np.log(2) * (costs @ features.T + offsets)
-        peak = logits.max(1, keepdims=True)
+        logits = -np.log(2) * ((costs @ features.T)[:, None] + offsets)
+        peak = logits.max(2, keepdims=True)
         powers = np.exp(logits - peak)
-        sums = powers.sum(1, keepdims=True)
-        value = total * (peak + np.log(sums)) - (counts * logits).sum(1, keepdims=True)
-        return value[:, 0] / np.log(2) + 0.01 * (costs**2).sum(1), powers / sums
+        sums = powers.sum(2, keepdims=True)
+        bits = (total * (peak + np.log(sums))[:, :, 0]).sum(1) - (counts * logits).sum((1, 2))
+        return bits / np.log(2) + 0.01 * (costs**2).sum(1), powers / sums
 
     value, chances = loss(costs)
     for _ in range(NEWTON_STEPS):
         means = chances @ features
-        slope = target - total * means + 0.02 * costs
-        outer = np.einsum("cs,sf,sg->cfg", chances, features, features) - means[:, :, None] * means[:, None]
-        curvature = np.log(2) * total[:, :, None] * outer + ridge
+        slope = target - np.einsum("cl,clf->cf", total, means) + 0.02 * costs
+        squares = np.einsum("cs,sf,sg->cfg", np.einsum("cl,cls->cs", total, chances), features, features)
+        curvature = np.log(2) * (squares - np.einsum("cl,clf,clg->cfg", total, means, means)) + ridge
         step = np.linalg.solve(curvature, slope[:, :, None])[:, :, 0]
         rate = np.ones((len(costs), 1))
         for _ in range(8):
@@ -191,5 +198,5 @@ def _newton(counts: np.ndarray, features: np.ndarray, offsets: np.ndarray) -> np
             rate[worse] /= 4
         better = new_value <= value
         costs = np.where(better[:, None], costs - rate * step, costs)
-        value, chances = np.where(better, new_value, value), np.where(better[:, None], new_chances, chances)
+        value, chances = np.where(better, new_value, value), np.where(better[:, None, None], new_chances, chances)
     return costs

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.codecs import _native
-from distill.codecs._neighbours import MEMORY, NAMES, RATES
+from distill.codecs._neighbours import LEVELS, MEMORY, NAMES, RATES
 from distill.errors import ArtifactError
 
 LOW = 2**32
@@ -30,6 +30,7 @@ class Layout:
     count: int
     width: int
     period: int
+    line: int
     lanes: int
     prior: int
     weights: tuple[int, ...]
@@ -55,13 +56,13 @@ class Layout:
         return numbers[at < self.count], at[at < self.count]
 
     def structure(self) -> "_Layout":
-        plain = (self.count, self.width, self.period, self.lanes, self.prior)
+        plain = (self.count, self.width, self.period, self.line, self.lanes, self.prior)
         return _Layout(*plain, (ctypes.c_int64 * len(NAMES))(*self.weights))
 
 
 class _Layout(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("count", "width", "period", "lanes", "prior")),
+        *((name, ctypes.c_int64) for name in ("count", "width", "period", "line", "lanes", "prior")),
         ("weights", ctypes.c_int64 * len(NAMES)),
     ]
 
@@ -79,7 +80,7 @@ def encode(
 
     Args:
         layout: of ``symbols``.
-        contexts: uint8, of each symbol.
+        contexts: uint8, of each symbol: a row of ``frequencies``.
         frequencies: uint32, (contexts, symbols); each context's sum is 2**16.
         symbols: uint8, flat.
     """
@@ -108,6 +109,7 @@ def decode(
     layout: Layout,
     contexts: np.ndarray,
     magnitudes: np.ndarray,
+    signs: np.ndarray,
     frequencies: np.ndarray,
     states: np.ndarray,
     words: np.ndarray,
@@ -116,8 +118,9 @@ def decode(
 
     Args:
         layout: of the symbols.
-        contexts: uint8, of each bucket of estimates.
+        contexts: uint8, of each bucket of estimates, where no sign is expected.
         magnitudes: uint8, of each of 256 symbols.
+        signs: int8, likewise; all 0 if they make no difference.
         frequencies: as they were when encoding.
         states: as `encode` left them.
         words: as `encode` wrote them.
@@ -128,19 +131,19 @@ def decode(
     symbols = np.zeros(layout.count, np.uint8)
     columns = np.full(layout.width, layout.prior, np.int32)
     if library := _native.library():
-        tables = RATES, contexts, magnitudes, _coarse(frequencies), _spans(frequencies), words
+        tables = RATES, contexts, magnitudes, signs, LEVELS, _coarse(frequencies), _spans(frequencies), words
         ends = states, columns, symbols
         read = library.decode(
             ctypes.byref(layout.structure()), *_native.pointers(*tables), len(words), *_native.pointers(*ends)
         )
     else:
-        read = _decode(layout, contexts, magnitudes, frequencies, states, words, columns, symbols)
+        read = _decode(layout, contexts, magnitudes, signs, frequencies, states, words, columns, symbols)
     if read != len(words) or (states != layout.start).any():
         raise ArtifactError("a coded stream is damaged: it does not end where its values do")
     return symbols
 
 
-def _decode(layout, contexts, magnitudes, frequencies, states, words, columns, symbols) -> int:  # type: ignore[no-untyped-def]
+def _decode(layout, contexts, magnitudes, signs, frequencies, states, words, columns, symbols) -> int:  # type: ignore[no-untyped-def]
     """The number of words read, or -1 if there are too few."""
     table = np.repeat(np.arange(frequencies.size, dtype=np.int32) % 256, frequencies.ravel()).astype(np.uint8)
     ends = np.cumsum(frequencies, 1, dtype=np.uint32)
@@ -158,7 +161,17 @@ def _decode(layout, contexts, magnitudes, frequencies, states, words, columns, s
         both = slow[numbers] * mean >> layout.prior.bit_length()
         heard = (slow[numbers], fast[numbers], left[numbers], mean, up, channel, both)
         total = sum(weight * values for weight, values in zip(layout.weights, heard, strict=True))
-        context = contexts[buckets(total)].astype(np.int64)
+        signed = [
+            np.where(place, signs[symbols[at - before]], 0)
+            for place, before in (
+                (column >= 1, 1),
+                (column >= layout.line, layout.line),
+                (column >= layout.period, layout.period),
+                (row > 0, layout.width),
+            )
+        ]
+        level = LEVELS[2 * (signed[0] + signed[1]) + signed[2] + signed[3] + 6]
+        context = contexts[buckets(total)].astype(np.int64) + level
         state = states[numbers]
         slot = (state & np.uint64(0xFFFF)).astype(np.int64)
         symbol = table[(context << 16) + slot]

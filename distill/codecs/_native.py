@@ -29,7 +29,7 @@ def library() -> ctypes.CDLL | None:
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     loops.encode.argtypes = [pointer, pointer, pointer, pointer, number, pointer, pointer]
-    loops.decode.argtypes = [*[pointer] * 7, number, pointer, pointer, pointer]
+    loops.decode.argtypes = [*[pointer] * 9, number, pointer, pointer, pointer]
     loops.huffman.argtypes = [pointer, pointer, number, number, number, pointer, pointer, pointer]
     loops.encode.restype = loops.decode.restype = loops.huffman.restype = number
     return loops

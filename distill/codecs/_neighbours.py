@@ -12,6 +12,9 @@ seven magnitudes, in units of 2**-16:
 * ``both``: ``row`` times ``column``, in units of about the mean: their scales multiply.
 
 Where there is no such neighbour yet, ``prior`` stands for it.
+
+The signs of four neighbours say which sign to expect: of the weight before and of the one above in the kernel, counted
+twice, of the same kernel position in the previous channel, and of the same weight of the previous filter.
 """
 
 from collections.abc import Iterator
@@ -21,6 +24,8 @@ import numpy as np
 NAMES = ("row", "near", "left", "column", "up", "channel", "both")
 MEMORY = 256
 """A slow mean is that of all weights so far, up to about this many; then it forgets."""
+LEVELS = np.array([-2, -2, -2, -2, -1, -1, 0, 1, 1, 2, 2, 2, 2], np.int8)
+"""How surely which sign is expected, by the sum of the neighbours' signs from -6 to 6."""
 RATES = (2**15 // (np.arange(MEMORY) + 2)).astype(np.int32)
 """How much of the distance to a new magnitude a slow mean goes, in units of 2**-15, by how many it has seen."""
 
@@ -51,6 +56,18 @@ def estimates(magnitudes: np.ndarray, period: int, prior: int, weights: tuple[in
         if weight:
             total += weight * values
     return total
+
+
+def levels(signs: np.ndarray, period: int, line: int) -> np.ndarray:
+    """int8, (rows, width): of LEVELS.
+
+    Args:
+        signs: int8, (rows, width): -1, 0 or 1.
+        period: weights of one kernel.
+        line: weights of one line of a kernel.
+    """
+    total = 2 * (_shifted(signs, 1, 1, 0) + _shifted(signs, line, 1, 0))
+    return LEVELS[total + _shifted(signs, period, 1, 0) + _shifted(signs, 1, 0, 0) + 6]
 
 
 def _slow(mean: np.ndarray, new: np.ndarray, count: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from distill.codecs._frame import Reader, number, signed
 from distill.codecs._lanes import BUCKETS, MOST_LANES, Layout
 from distill.codecs._neighbours import NAMES
-from distill.codecs._tables import MOST_CONTEXTS, Alphabet, Tables
+from distill.codecs._tables import MOST_CONTEXTS, MOST_SYMBOLS, Alphabet, Tables
 from distill.errors import ArtifactError
 
 FEWEST_ROWS = 8
@@ -26,13 +26,23 @@ class Parameters:
     tables: Tables
 
     def contexts(self) -> np.ndarray:
-        """uint8, (BUCKETS,): of each bucket."""
-        return np.searchsorted(self.thresholds, np.arange(BUCKETS), side="right").astype(np.uint8)
+        """uint8, (BUCKETS,): the table of each bucket where no sign is expected."""
+        found = np.searchsorted(self.thresholds, np.arange(BUCKETS), side="right")
+        return (5 * found + 2 if self.signed else found).astype(np.uint8)
+
+    @property
+    def signed(self) -> bool:
+        """Whether tables differ by which sign is expected."""
+        return len(self.tables.tilts) > 0
+
+    def signs(self) -> np.ndarray:
+        """int8, (256,): of each symbol, or 0 where they make no difference."""
+        return self.tables.alphabet.signs() if self.signed else np.zeros(MOST_SYMBOLS, np.int8)
 
     def to_bytes(self) -> bytes:
         layout, alphabet = self.layout, self.tables.alphabet
         head = bytes([layout.lanes, alphabet.zero]) + signed(alphabet.centre - 2 * alphabet.zero)
-        bounds = bytes([len(self.thresholds)]) + b"".join(map(number, np.diff(self.thresholds, prepend=0).tolist()))
+        bounds = bytes([self.signed << 7 | len(self.thresholds)]) + b"".join(map(number, np.diff(self.thresholds, prepend=0).tolist()))
         estimate = number(layout.prior >> 8) + bytes(layout.weights) if self.thresholds else b""
         return head + bounds + estimate + self.tables.to_bytes()
 
@@ -45,7 +55,8 @@ class Parameters:
         """
         lanes, zero = reader.byte(), reader.byte()
         alphabet = Alphabet(symbols, zero, 2 * zero + reader.signed(2 * symbols))
-        steps = [reader.number() for _ in range(reader.byte())]
+        signed, bounds = divmod(reader.byte(), 128)
+        steps = [reader.number() for _ in range(bounds)]
         thresholds = tuple(accumulate(steps))
         prior, weights = 0, (0,) * len(NAMES)
         if thresholds:
@@ -59,12 +70,13 @@ class Parameters:
             and all(bound < BUCKETS for bound in thresholds)
         ):
             raise ArtifactError("a coded stream has an impossible table")
-        return cls(layout, thresholds, Tables.read(reader, alphabet, len(thresholds) + 1))
+        return cls(layout, thresholds, Tables.read(reader, alphabet, len(thresholds) + 1, signed == 1))
 
 
-def rows(shape: tuple[int, ...]) -> tuple[int, int]:
-    """The width of a row and the period in it: filters and kernels, if there are enough filters."""
+def rows(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """The width of a row, the period in it, and a line of that: filters, kernels and their lines, if there are enough
+    filters."""
     count = prod(shape)
     if len(shape) < 2 or shape[0] < min(FEWEST_ROWS, count // shape[0]):
-        return max(1, isqrt(count)), max(1, isqrt(count))
-    return count // shape[0], prod(shape[2:])
+        return max(1, isqrt(count)), 1, 1
+    return count // shape[0], prod(shape[2:]), shape[-1] if len(shape) > 2 else 1

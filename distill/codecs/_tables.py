@@ -16,7 +16,7 @@ from distill.codecs._frame import Reader, number, signed
 from distill.errors import ArtifactError
 
 SLOTS = 2**16
-MOST_CONTEXTS = 64
+MOST_CONTEXTS = 51
 MOST_SYMBOLS = 256
 STEPS = 64
 """Costs are in units of 1/64 bit."""
@@ -41,8 +41,8 @@ class Alphabet:
         return sizes
 
     def signs(self) -> np.ndarray:
-        """int64, (size,): -1, 0 or 1."""
-        signs = np.sign(2 * np.arange(self.size) - self.centre)
+        """int8, (256,): -1, 0 or 1, of each symbol."""
+        signs = np.sign(2 * np.arange(MOST_SYMBOLS) - self.centre).astype(np.int8)
         signs[self.zero] = 0
         return signs
 
@@ -57,27 +57,30 @@ class Alphabet:
             sizes * 256 // largest,
             sizes**2 * 256 // largest**2,
         ]
-        odd = [self.signs() * 256, self.signs() * even[2]]
+        signs = self.signs()[: self.size].astype(np.int64)
+        odd = [signs * 256, signs * even[2]]
         return np.stack([*even[: min(4, largest)], *odd], 1)
 
 
 @dataclass(frozen=True)
 class Tables:
-    """One table per context."""
+    """One table per context, or five: one for each of `_neighbours.LEVELS`, by how surely which sign is expected."""
 
     alphabet: Alphabet
     even: np.ndarray
     """int64, (contexts, up to 4): costs of the features of magnitude, in units of 1/16 bit."""
     odd: np.ndarray
     """int64, (2,): of those with a sign."""
+    tilts: np.ndarray
+    """int64, (2, 2) or (0, 2): what is added to ``odd`` at levels 1 and 2, and taken from it at -1 and -2."""
     corrections: np.ndarray
     """int8, (size,): of each symbol, in units of 1/8 bit."""
 
     def frequencies(self) -> np.ndarray:
-        """uint32, (contexts, 256): positive for symbols of the alphabet; each row's sum is 2**16."""
+        """uint32, (tables, 256): positive for symbols of the alphabet; each row's sum is 2**16."""
         features, count = self.alphabet.features(), self.even.shape[1]
-        costs = (self.even @ features[:, :count].T + self.odd @ features[:, count:].T) >> 6
-        costs += 8 * self.corrections.astype(np.int64)
+        costs = ((self.even @ features[:, :count].T)[:, None] + self.odd_costs() @ features[:, count:].T) >> 6
+        costs = costs.reshape(-1, self.alphabet.size) + 8 * self.corrections.astype(np.int64)
         costs -= costs.min(1, keepdims=True)
         weights = _powers()[costs % STEPS] >> np.minimum(costs // STEPS, 63)
         frequencies = np.maximum(1, weights * SLOTS // weights.sum(1, keepdims=True))
@@ -85,9 +88,13 @@ class Tables:
         frequencies[rows, largest] += SLOTS - frequencies.sum(1)
         return np.pad(frequencies, ((0, 0), (0, MOST_SYMBOLS - self.alphabet.size))).astype(np.uint32)
 
+    def odd_costs(self) -> np.ndarray:
+        """int64, (levels, 2): of the features with a sign."""
+        return self.odd + np.concatenate([-self.tilts[::-1], np.zeros((1, 2), np.int64), self.tilts])
+
     def to_bytes(self) -> bytes:
         steps = np.diff(self.even, axis=0, prepend=0).ravel()
-        numbers = b"".join(signed(int(value)) for value in [*steps, *self.odd])
+        numbers = b"".join(signed(int(value)) for value in [*steps, *self.odd, *self.tilts.ravel()])
         if not self.corrections.any():
             return numbers + number(0)
         deflate = zlib.compressobj(9, wbits=-15)
@@ -95,10 +102,11 @@ class Tables:
         return numbers + number(len(packed)) + packed
 
     @classmethod
-    def read(cls, reader: Reader, alphabet: Alphabet, contexts: int) -> "Tables":
+    def read(cls, reader: Reader, alphabet: Alphabet, contexts: int, signed: bool) -> "Tables":
         count = alphabet.features().shape[1] - 2
         steps = [reader.signed(2**20) for _ in range(contexts * count)]
         odd = np.array([reader.signed(2**20) for _ in range(2)])
+        tilts = np.array([reader.signed(2**20) for _ in range(4 * signed)], np.int64).reshape(-1, 2)
         packed = reader.take(reader.number())
         try:
             raw = zlib.decompressobj(wbits=-15).decompress(packed, alphabet.size)
@@ -107,7 +115,7 @@ class Tables:
         if len(raw) not in (alphabet.size, 0):
             raise ArtifactError("a coded stream has an impossible table")
         corrections = np.frombuffer(raw or bytes(alphabet.size), np.int8)
-        return cls(alphabet, np.cumsum(np.reshape(steps, (contexts, count)), 0), odd, corrections)
+        return cls(alphabet, np.cumsum(np.reshape(steps, (contexts, count)), 0), odd, tilts, corrections)
 
 
 @cache

@@ -36,9 +36,8 @@ def _write(codes: np.ndarray) -> bytes:
     if bins.size == 1:
         return bins.to_bytes() + low
     candidates = (fit(symbols, alphabet, codes.shape) for alphabet in bins.alphabets(symbols))
-    _, found, buckets = min(candidates, key=lambda candidate: candidate[0])
-    contexts = found.contexts()[buckets]
-    coded = _pack(*_lanes.encode(found.layout, contexts, found.tables.frequencies(), symbols))
+    _, found, tables = min(candidates, key=lambda candidate: candidate[0])
+    coded = _pack(*_lanes.encode(found.layout, tables, found.tables.frequencies(), symbols))
     return bins.to_bytes() + found.to_bytes() + (number(len(coded)) if bins.low else b"") + coded + low
 
 
@@ -48,9 +47,9 @@ def _read(reader: Reader, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray
         return bins.join(np.zeros(prod(shape), np.uint8), reader.rest(), dtype)
     found = Parameters.read(reader, bins.size, shape)
     coded = reader.take(reader.number()) if bins.low else reader.rest()
-    contexts, magnitudes = found.contexts(), found.tables.alphabet.magnitudes()
+    seen = found.contexts(), found.tables.alphabet.magnitudes(), found.signs()
     coder = found.tables.frequencies(), *_unpack(coded, found.layout.lanes)
-    return bins.join(_lanes.decode(found.layout, contexts, magnitudes, *coder), reader.rest(), dtype)
+    return bins.join(_lanes.decode(found.layout, *seen, *coder), reader.rest(), dtype)
 
 
 def _pack(states: np.ndarray, words: np.ndarray) -> bytes:

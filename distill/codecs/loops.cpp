@@ -16,7 +16,7 @@ constexpr int64_t COARSE = 4096;  // cells of 16 slots each; 2^16 slots
 constexpr int64_t SYMBOLS = 256;
 
 struct Layout {
-    int64_t count, width, period, lanes, prior;
+    int64_t count, width, period, line, lanes, prior;
     int64_t weights[7];  // row, near, left, column, up, channel, both
 };
 
@@ -53,9 +53,9 @@ int64_t bucket(uint64_t estimate) {
     return exponent * 16 + int64_t(fraction) - 32;
 }
 
-template <bool LOCAL>
+template <bool LOCAL, bool SIGNED>
 int64_t decode(const Layout& layout, const int32_t* rates, const uint8_t* contexts, const uint8_t* magnitudes,
-               const uint16_t* coarse, const uint32_t* spans, const uint32_t* words, int64_t length, uint64_t* states,
+               const int8_t* signs, const int8_t* levels, const uint16_t* coarse, const uint32_t* spans, const uint32_t* words, int64_t length, uint64_t* states,
                int32_t* columns, uint8_t* symbols) {
     Lane lanes[64];
     for (int64_t number = 0; number < layout.lanes; ++number) start(lanes[number], number, layout);
@@ -77,6 +77,14 @@ int64_t decode(const Layout& layout, const int32_t* rates, const uint8_t* contex
                     total += weights[1] * lane.fast + weights[2] * lane.left + weights[4] * up + weights[5] * channel;
                 }
                 int64_t context = contexts[bucket(total)];
+                if (SIGNED) {
+                    int sum = 0;
+                    if (column >= 1) sum += 2 * signs[symbols[at - 1]];
+                    if (column >= layout.line) sum += 2 * signs[symbols[at - layout.line]];
+                    if (column >= layout.period) sum += signs[symbols[at - layout.period]];
+                    if (lane.row) sum += signs[symbols[at - layout.width]];
+                    context += levels[sum + 6];
+                }
                 uint64_t state = states[number];
                 uint32_t slot = state & 0xffff;
                 uint32_t symbol = coarse[context * COARSE + (slot >> 4)];
@@ -111,11 +119,14 @@ extern "C" {
 
 // The number of words read, or -1 if there are too few.
 int64_t decode(const Layout* layout, const int32_t* rates, const uint8_t* contexts, const uint8_t* magnitudes,
-               const uint16_t* coarse, const uint32_t* spans, const uint32_t* words, int64_t length, uint64_t* states,
+               const int8_t* signs, const int8_t* levels, const uint16_t* coarse, const uint32_t* spans, const uint32_t* words, int64_t length, uint64_t* states,
                int32_t* columns, uint8_t* symbols) {
     const int64_t* weights = layout->weights;
-    auto run = weights[1] || weights[2] || weights[4] || weights[5] ? decode<true> : decode<false>;
-    return run(*layout, rates, contexts, magnitudes, coarse, spans, words, length, states, columns, symbols);
+    bool local = weights[1] || weights[2] || weights[4] || weights[5];
+    bool with_signs = std::any_of(signs, signs + SYMBOLS, [](int8_t sign) { return sign != 0; });
+    auto run = local ? with_signs ? decode<true, true> : decode<true, false>
+                     : with_signs ? decode<false, true> : decode<false, false>;
+    return run(*layout, rates, contexts, magnitudes, signs, levels, coarse, spans, words, length, states, columns, symbols);
 }
 
 // Symbols of a Huffman-coded stream, which four more bytes follow: -1 if a segment's words go on after its end.
