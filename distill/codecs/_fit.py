@@ -14,13 +14,15 @@ from distill.codecs._tables import SLOTS, Alphabet, Tables
 
 CONTEXTS = (1, 2, 4, 8, 16, 32)
 """So many are tried; the shortest result counts."""
-SAMPLES = 2**17
+SAMPLES = 2**16
 """Weights that the estimate is fitted to."""
 PER_LANE = 2**11
 """Bytes beside which the eight of another lane are few."""
 LANES = 32
 NEWTON_STEPS = 12
 FITS = 3
+POWERS = (0.0, 1.0, 2.0)
+"""Of the mean, by which the variance may grow; which fits best is tried."""
 CORRECTION = 6
 """Bits that a correction has to save."""
 
@@ -54,7 +56,7 @@ def _shortest(counts: np.ndarray, layout: Layout, alphabet: Alphabet) -> tuple[f
     bounds = _merged(counts.sum(1))
     best: tuple[float, Parameters] | None = None
     for number in CONTEXTS:
-        if best and (number * 64 > counts.sum() or len(best[1].thresholds) + 1 < number // 2):
+        if best and (number * 64 > counts.sum() or len(best[1].thresholds) + 1 < number // 4):
             break
         joint = np.add.reduceat(counts, [0, *bounds[number]], axis=0)
         for split in (joint.sum(1, keepdims=True), joint):
@@ -68,19 +70,31 @@ def _shortest(counts: np.ndarray, layout: Layout, alphabet: Alphabet) -> tuple[f
 def _estimate(magnitudes: np.ndarray, period: int) -> tuple[int, tuple[int, ...]]:
     """The prior, and the weight of each of NAMES."""
     prior = int(magnitudes.mean() * 256) << 8
-    every = max(1, magnitudes.size // SAMPLES)
-    heard = [values.ravel()[::every] / 2**16 for values in neighbours(magnitudes, period, prior)]
-    known = np.stack([*heard, np.ones(len(heard[0]))])
-    values = magnitudes.ravel()[::every].astype(float)
-    found = np.zeros(len(known))
-    certain = np.ones(len(values))
-    for _ in range(FITS):
-        found = _nonnegative(known, values, certain)
-        # The spread of a magnitude grows with its mean.
-        certain = 1 / (found @ known + 0.02 * values.mean() + 1e-9) ** 2
+    # Knuth's multiplier spreads them: a stride could hit always the same position of kernels.
+    places = np.arange(min(SAMPLES, magnitudes.size)) * 2654435761 % magnitudes.size
+    seen = [values.ravel()[places] / 2**16 for values in neighbours(magnitudes, period, prior)]
+    known = np.stack([*seen, np.ones(len(seen[0]))])
+    values = magnitudes.ravel()[places]
+    found = min((_fitted(known, values, power) for power in POWERS), key=lambda weights: _unsure(weights @ known, values))
     found = found[: len(NAMES)]
     scale = 255 / max(found.max(), 1e-9)
     return prior, tuple(int(weight) for weight in np.round(found * scale))
+
+
+def _fitted(known: np.ndarray, values: np.ndarray, power: float) -> np.ndarray:
+    """Weights of ``known`` that estimate ``values``, if their variance grows with this power of their mean."""
+    certain = np.ones(len(values))
+    for _ in range(FITS):
+        weights = _nonnegative(known, values, certain)
+        certain = (weights @ known + 0.1 * values.mean() + 1e-9) ** -power
+    return weights
+
+
+def _unsure(estimated: np.ndarray, values: np.ndarray) -> float:
+    """Entropy of the values when the estimate is known to one in 16."""
+    order = np.argsort(estimated, kind="stable")
+    parts = np.array_split(values[order], 16)
+    return sum(_entropy(np.bincount(part).astype(np.float64)) for part in parts if len(part))
 
 
 def _nonnegative(known: np.ndarray, values: np.ndarray, certain: np.ndarray) -> np.ndarray:
