@@ -21,6 +21,10 @@ PER_LANE = 2**11
 LANES = 32
 NEWTON_STEPS = 12
 FITS = 3
+LEAST = 0.05
+"""Of the largest weight; what counts less is left out, and decoding is faster."""
+SIGNS = 0.998
+"""How much shorter a tensor has to become by contexts for signs, which take time to decode."""
 POWERS = (0.0, 1.0, 2.0)
 """Of the mean, by which the variance may grow; which fits best is tried."""
 CORRECTION = 6
@@ -61,8 +65,9 @@ def _shortest(counts: np.ndarray, layout: Layout, alphabet: Alphabet) -> tuple[f
         joint = np.add.reduceat(counts, [0, *bounds[number]], axis=0)
         for split in (joint.sum(1, keepdims=True), joint):
             tables, size = _tables(split, alphabet)
-            if best is None or size + number < best[0]:
-                best = size + number, Parameters(layout, bounds[number], tables)
+            size = (size + number) / (SIGNS if split.shape[1] > 1 else 1)
+            if best is None or size < best[0]:
+                best = size, Parameters(layout, bounds[number], tables)
     assert best
     return best
 
@@ -75,8 +80,11 @@ def _estimate(magnitudes: np.ndarray, period: int) -> tuple[int, tuple[int, ...]
     seen = [values.ravel()[places] / 2**16 for values in neighbours(magnitudes, period, prior)]
     known = np.stack([*seen, np.ones(len(seen[0]))])
     values = magnitudes.ravel()[places]
-    found = min((_fitted(known, values, power) for power in POWERS), key=lambda weights: _unsure(weights @ known, values))
+    found = min(
+        (_fitted(known, values, power) for power in POWERS), key=lambda weights: _unsure(weights @ known, values)
+    )
     found = found[: len(NAMES)]
+    found[found < LEAST * found.max()] = 0
     scale = 255 / max(found.max(), 1e-9)
     return prior, tuple(int(weight) for weight in np.round(found * scale))
 

@@ -42,7 +42,9 @@ class Parameters:
     def to_bytes(self) -> bytes:
         layout, alphabet = self.layout, self.tables.alphabet
         head = bytes([layout.lanes, alphabet.zero]) + signed(alphabet.centre - 2 * alphabet.zero)
-        bounds = bytes([self.signed << 7 | len(self.thresholds)]) + b"".join(map(number, np.diff(self.thresholds, prepend=0).tolist()))
+        bounds = bytes([self.signed << 7 | len(self.thresholds)]) + b"".join(
+            map(number, np.diff(self.thresholds, prepend=0).tolist())
+        )
         estimate = number(layout.prior >> 8) + bytes(layout.weights) if self.thresholds else b""
         return head + bounds + estimate + self.tables.to_bytes()
 

@@ -54,12 +54,14 @@ int64_t bucket(uint64_t estimate) {
 }
 
 template <bool LOCAL, bool SIGNED>
-int64_t decode(const Layout& layout, const int32_t* rates, const uint8_t* contexts, const uint8_t* magnitudes,
-               const int8_t* signs, const int8_t* levels, const uint16_t* coarse, const uint32_t* spans, const uint32_t* words, int64_t length, uint64_t* states,
-               int32_t* columns, uint8_t* symbols) {
+int64_t decode(const Layout layout, const int32_t* __restrict rates, const uint8_t* __restrict contexts,
+               const uint8_t* __restrict magnitudes, const int8_t* __restrict signs, const int8_t* __restrict levels,
+               const uint16_t* __restrict coarse, const uint32_t* __restrict spans, const uint32_t* words, int64_t length,
+               uint64_t* __restrict states, int32_t* __restrict columns, uint8_t* __restrict symbols) {
     Lane lanes[64];
     for (int64_t number = 0; number < layout.lanes; ++number) start(lanes[number], number, layout);
-    const int64_t* weights = layout.weights;
+    int64_t weights[7];
+    std::copy(layout.weights, layout.weights + 7, weights);
     const int shift = bits(layout.prior);
     const uint32_t *word = words, *end = words + length;
     for (int64_t step = steps(layout); step > 0; --step) {

@@ -45,6 +45,14 @@ def test_neighbours_save_what_frequencies_alone_cannot() -> None:
     assert 8 * len(chain("context").encode(codes)) < 0.97 * entropy(codes) * codes.size
 
 
+def test_signs_of_neighbours_save_what_their_magnitudes_cannot() -> None:
+    random = np.random.default_rng(0)
+    smooth = (random.normal(0, 3, (64, 64, 1, 1)) + random.normal(0, 1, (64, 64, 3, 3))).round().astype(np.int8)
+    shuffled = smooth * random.choice([-1, 1], smooth.shape).astype(np.int8)
+    together, apart = (len(chain("context").encode(codes)) for codes in (smooth, shuffled))
+    assert together < 0.95 * apart
+
+
 def test_without_neighbours_that_tell_anything_it_takes_the_entropy() -> None:
     codes = bell(200_000, 12).reshape(200, 1000)
     assert 8 * len(chain("context").encode(codes)) < 1.002 * entropy(codes) * codes.size
@@ -87,7 +95,9 @@ def test_every_table_has_room_for_every_symbol(
 ) -> None:
     alphabet = Alphabet(size, data.draw(st.integers(0, size - 1)), data.draw(st.integers(0, 2 * size)))
     even = even[:, : alphabet.features().shape[1] - 2]
-    frequencies = Tables(alphabet, even, odd, np.zeros(size, np.int8)).frequencies()
+    tilts = data.draw(st.sampled_from([np.zeros((0, 2), np.int64), np.array([[99, -900], [-3000, 7]])]))
+    frequencies = Tables(alphabet, even, odd, tilts, np.zeros(size, np.int8)).frequencies()
+    assert len(frequencies) == 3 * (1 if not len(tilts) else 5)
     assert (frequencies.sum(1) == 2**16).all()
     assert (frequencies[:, :size] > 0).all()
     assert not frequencies[:, size:].any()
@@ -109,6 +119,6 @@ def test_a_slow_mean_is_the_mean() -> None:
 
 def test_lanes_cover_every_weight_once() -> None:
     for count, width, lanes in ((100, 7, 5), (64, 8, 8), (5, 5, 1), (1000, 33, 31)):
-        layout = _lanes.Layout(count, width, 1, lanes, 0, 0, (0,) * 6)
+        layout = _lanes.Layout(count, width, 1, 1, lanes, 0, (0,) * 7)
         places = np.concatenate([layout.places(step)[1] for step in range(layout.steps)])
         assert sorted(places.tolist()) == list(range(count))
