@@ -23,7 +23,7 @@ from distill.measure.codes import read
 from distill.measure.coding import Row, compare, entropy
 
 PAGE = Path("docs/benchmarks/codecs.md")
-SETTINGS = ((0.0, 8), (0.0, 5), (0.0, 4), (0.8, 8), (0.8, 5), (0.8, 4), (0.9, 4))
+SETTINGS = ((0.0, 8), (0.0, 5), (0.0, 4), (0.0, 2), (0.8, 8), (0.8, 5), (0.9, 4))
 CLAIMED = ((0.0, 8), (0.8, 5), (0.9, 4))
 CSC4, CSC8, CSR16 = ("csc(index_bits=4)",), ("csc(index_bits=8)",), ("csr(index_bits=16)",)
 PEERS = (("context",), ("ans",), ("huffman",), ("zstd",))

@@ -14,12 +14,14 @@ from distill.codecs._tables import SLOTS, Alphabet, Tables
 
 CONTEXTS = (1, 2, 4, 8, 16, 32)
 """So many are tried; the shortest result counts."""
-SAMPLES = 2**16
+SAMPLES = 2**15
 """Weights that the estimate is fitted to."""
 PER_LANE = 2**11
 """Bytes beside which the eight of another lane are few."""
 LANES = 32
 NEWTON_STEPS = 12
+ENOUGH = 0.5
+"""Bits that another step has to save in some context."""
 FITS = 3
 LEAST = 0.05
 """Of the largest weight; what counts less is left out, and decoding is faster."""
@@ -92,7 +94,7 @@ def _estimate(magnitudes: np.ndarray, period: int) -> tuple[int, tuple[int, ...]
 def _fitted(known: np.ndarray, values: np.ndarray, power: float) -> np.ndarray:
     """Weights of ``known`` that estimate ``values``, if their variance grows with this power of their mean."""
     certain = np.ones(len(values))
-    for _ in range(FITS):
+    for _ in range(FITS if power else 1):
         weights = _nonnegative(known, values, certain)
         certain = (weights @ known + 0.1 * values.mean() + 1e-9) ** -power
     return weights
@@ -219,6 +221,9 @@ def _newton(counts: np.ndarray, features: np.ndarray, offsets: np.ndarray) -> np
                 break
             rate[worse] /= 4
         better = new_value <= value
+        done = (value - new_value).max() < ENOUGH
         costs = np.where(better[:, None], costs - rate * step, costs)
         value, chances = np.where(better, new_value, value), np.where(better[:, None, None], new_chances, chances)
+        if done:
+            break
     return costs

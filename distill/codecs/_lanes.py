@@ -144,7 +144,7 @@ def decode(
 
 
 def _decode(layout, contexts, magnitudes, signs, frequencies, states, words, columns, symbols) -> int:  # type: ignore[no-untyped-def]
-    """The number of words read, or -1 if there are too few."""
+    """The number of words read; where there are too few, states end wrong."""
     table = np.repeat(np.arange(frequencies.size, dtype=np.int32) % 256, frequencies.ravel()).astype(np.uint8)
     ends = np.cumsum(frequencies, 1, dtype=np.uint32)
     scaled = magnitudes.astype(np.int64) << 16
@@ -178,10 +178,7 @@ def _decode(layout, contexts, magnitudes, signs, frequencies, states, words, col
         frequency = frequencies[context, symbol]
         state = frequency * (state >> np.uint64(16)) + slot.astype(np.uint64) - ends[context, symbol] + frequency
         low = np.flatnonzero(state < LOW)
-        if read + len(low) > len(words):
-            if layout.lanes > 1:
-                return -1
-            low = low[:0]
+        low = low[: len(words) - read]
         state[low] = state[low] << np.uint64(32) | words[read : read + len(low)]
         read += len(low)
         states[numbers], symbols[at] = state, symbol

@@ -21,22 +21,9 @@ struct Layout {
 };
 
 struct Lane {
-    int64_t at;      // position of its next weight in the tensor
-    int64_t column;  // negative while the lane waits for its turn
-    int64_t row, seen;
+    uint64_t state;
     int64_t slow, fast, left;
 };
-
-void start(Lane& lane, int64_t number, const Layout& layout) {
-    lane = {number * layout.width - number, -number, number, 0, layout.prior, layout.prior, layout.prior};
-}
-
-void next_row(Lane& lane, const Layout& layout) {
-    lane.at += (layout.lanes - 1) * layout.width;
-    lane.column = 0;
-    lane.row += layout.lanes;
-    lane.slow = lane.fast = lane.left = layout.prior;
-}
 
 int64_t steps(const Layout& layout) {
     int64_t rows = (layout.count + layout.width - 1) / layout.width;
@@ -53,73 +40,119 @@ int64_t bucket(uint64_t estimate) {
     return exponent * 16 + int64_t(fraction) - 32;
 }
 
+struct Tables {
+    const int32_t* rates;
+    const uint8_t *contexts, *magnitudes;
+    const int8_t *signs, *levels;
+    const uint16_t* coarse;
+    const uint32_t* spans;
+};
+
 template <bool LOCAL, bool SIGNED>
-int64_t decode(const Layout layout, const int32_t* __restrict rates, const uint8_t* __restrict contexts,
-               const uint8_t* __restrict magnitudes, const int8_t* __restrict signs, const int8_t* __restrict levels,
-               const uint16_t* __restrict coarse, const uint32_t* __restrict spans, const uint32_t* words, int64_t length,
-               uint64_t* __restrict states, int32_t* __restrict columns, uint8_t* __restrict symbols) {
-    Lane lanes[64];
-    for (int64_t number = 0; number < layout.lanes; ++number) start(lanes[number], number, layout);
-    int64_t weights[7];
-    std::copy(layout.weights, layout.weights + 7, weights);
-    const int shift = bits(layout.prior);
-    const uint32_t *word = words, *end = words + length;
-    for (int64_t step = steps(layout); step > 0; --step) {
-        for (int64_t number = 0; number < layout.lanes; ++number) {
-            Lane& lane = lanes[number];
-            int64_t at = lane.at++, column = lane.column++;
-            if (column < 0) continue;
-            if (at < layout.count) {
-                int64_t mean = columns[column];
-                int64_t total = weights[0] * lane.slow + weights[3] * mean + weights[6] * (lane.slow * mean >> shift);
-                if (LOCAL) {
-                    int64_t up = lane.row ? int64_t(magnitudes[symbols[at - layout.width]]) << 16 : layout.prior;
-                    int64_t channel = column >= layout.period
-                        ? int64_t(magnitudes[symbols[at - layout.period]]) << 16 : layout.prior;
-                    total += weights[1] * lane.fast + weights[2] * lane.left + weights[4] * up + weights[5] * channel;
+class Decoder {
+  public:
+    Decoder(const Layout& layout, const Tables& tables, const uint32_t* words, int64_t length, uint64_t* states,
+            int32_t* columns, uint8_t* symbols)
+        : layout(layout), tables(tables), shift(bits(layout.prior)), word(words), end(words + length),
+          columns(columns), symbols(symbols) {
+        for (int64_t number = 0; number < layout.lanes; ++number) lanes[number].state = states[number];
+    }
+
+    // A lane is one column behind the one before it: while the first ones are in a
+    // group of rows, the others are still at the end of the group before.
+    void run() {
+        int64_t groups = (layout.count + layout.width * layout.lanes - 1) / (layout.width * layout.lanes);
+        for (int64_t group = 0; group <= groups; ++group) {
+            int64_t last = group < groups ? layout.width : layout.lanes - 1;
+            for (int64_t step = 0; step < last; ++step) {
+                int64_t begun = group < groups ? std::min(step + 1, layout.lanes) : 0;
+                if (step < layout.lanes && group < groups) {
+                    Lane& lane = lanes[step];
+                    lane.slow = lane.fast = lane.left = layout.prior;
                 }
-                int64_t context = contexts[bucket(total)];
-                if (SIGNED) {
-                    int sum = 0;
-                    if (column >= 1) sum += 2 * signs[symbols[at - 1]];
-                    if (column >= layout.line) sum += 2 * signs[symbols[at - layout.line]];
-                    if (column >= layout.period) sum += signs[symbols[at - layout.period]];
-                    if (lane.row) sum += signs[symbols[at - layout.width]];
-                    context += levels[sum + 6];
-                }
-                uint64_t state = states[number];
-                uint32_t slot = state & 0xffff;
-                uint32_t symbol = coarse[context * COARSE + (slot >> 4)];
-                const uint32_t* of_context = spans + context * SYMBOLS;
-                uint32_t span = of_context[symbol & 0xff];
-                if (symbol >> 8)  // the cell has slots of several symbols
-                    while (slot - (span & 0xffff) >= span >> 16) span = of_context[++symbol & 0xff];
-                state = uint64_t(span >> 16) * (state >> 16) + slot - (span & 0xffff);
-                if (state < LOW) {
-                    if (word < end) state = state << 32 | *word++;
-                    else if (layout.lanes > 1) return -1;
-                }
-                states[number] = state;
-                symbols[at] = uint8_t(symbol);
-                int64_t magnitude = int64_t(magnitudes[symbol & 0xff]) << 16;
-                lane.slow += (magnitude - lane.slow) * rates[std::min(column, MEMORY - 1)] >> 15;
-                columns[column] = int32_t(mean + ((magnitude - mean) * rates[std::min(lane.row, MEMORY - 1)] >> 15));
-                if (LOCAL) {
-                    lane.fast += (magnitude - lane.fast) >> 2;
-                    lane.left = magnitude;
-                }
+                for (int64_t number = 0; number < begun; ++number)
+                    decode(lanes[number], group * layout.lanes + number, step - number);
+                int64_t first = group < groups ? begun : step + 1;
+                for (int64_t number = group ? first : layout.lanes; number < layout.lanes; ++number)
+                    decode(lanes[number], (group - 1) * layout.lanes + number, step - number + layout.width);
             }
-            if (lane.column == layout.width) next_row(lane, layout);
         }
     }
-    return word - words;
+
+    int64_t read(const uint32_t* words, uint64_t* states) const {
+        for (int64_t number = 0; number < layout.lanes; ++number) states[number] = lanes[number].state;
+        return word - words;
+    }
+
+  private:
+    void decode(Lane& lane, int64_t row, int64_t column) {
+        int64_t at = row * layout.width + column;
+        if (at >= layout.count) return;
+        const int64_t* weights = layout.weights;
+        int64_t mean = columns[column], slow = lane.slow;
+        int64_t total = weights[0] * slow + weights[3] * mean + weights[6] * (slow * mean >> shift);
+        if (LOCAL) {
+            int64_t up = row ? magnitude(at - layout.width) : layout.prior;
+            int64_t channel = column >= layout.period ? magnitude(at - layout.period) : layout.prior;
+            total += weights[1] * lane.fast + weights[2] * lane.left + weights[4] * up + weights[5] * channel;
+        }
+        int64_t context = tables.contexts[bucket(total)];
+        if (SIGNED) {
+            int sum = 0;
+            if (column >= 1) sum += 2 * sign(at - 1);
+            if (column >= layout.line) sum += 2 * sign(at - layout.line);
+            if (column >= layout.period) sum += sign(at - layout.period);
+            if (row) sum += sign(at - layout.width);
+            context += tables.levels[sum + 6];
+        }
+        uint64_t state = lane.state;
+        uint32_t slot = state & 0xffff;
+        uint32_t symbol = tables.coarse[context * COARSE + (slot >> 4)];
+        const uint32_t* of_context = tables.spans + context * SYMBOLS;
+        uint32_t span = of_context[symbol & 0xff];
+        if (symbol >> 8)  // the cell has slots of several symbols
+            while (slot - (span & 0xffff) >= span >> 16) span = of_context[++symbol & 0xff];
+        state = uint64_t(span >> 16) * (state >> 16) + slot - (span & 0xffff);
+        // No branch, which would be mispredicted at the end of a long chain. Without words left, states end wrong.
+        bool reads = (state < LOW) & (word < end);
+        uint64_t more = state << 32 | *(word < end ? word : &tables.spans[0]);
+        lane.state = reads ? more : state;
+        word += reads;
+        symbols[at] = uint8_t(symbol);
+        int64_t size = int64_t(tables.magnitudes[symbol & 0xff]) << 16;
+        lane.slow = slow + ((size - slow) * tables.rates[std::min(column, MEMORY - 1)] >> 15);
+        columns[column] = int32_t(mean + ((size - mean) * tables.rates[std::min(row, MEMORY - 1)] >> 15));
+        if (LOCAL) {
+            lane.fast += (size - lane.fast) >> 2;
+            lane.left = size;
+        }
+    }
+
+    int64_t magnitude(int64_t at) const { return int64_t(tables.magnitudes[symbols[at]]) << 16; }
+    int sign(int64_t at) const { return tables.signs[symbols[at]]; }
+
+    const Layout layout;
+    const Tables tables;
+    const int shift;
+    const uint32_t *word, *const end;
+    int32_t* __restrict const columns;
+    uint8_t* __restrict const symbols;
+    Lane lanes[64];
+};
+
+template <bool LOCAL, bool SIGNED>
+int64_t decode(const Layout& layout, const Tables& tables, const uint32_t* words, int64_t length, uint64_t* states,
+               int32_t* columns, uint8_t* symbols) {
+    Decoder<LOCAL, SIGNED> decoder(layout, tables, words, length, states, columns, symbols);
+    decoder.run();
+    return decoder.read(words, states);
 }
 
 }  // namespace
 
 extern "C" {
 
-// The number of words read, or -1 if there are too few.
+// The number of words read.
 int64_t decode(const Layout* layout, const int32_t* rates, const uint8_t* contexts, const uint8_t* magnitudes,
                const int8_t* signs, const int8_t* levels, const uint16_t* coarse, const uint32_t* spans, const uint32_t* words, int64_t length, uint64_t* states,
                int32_t* columns, uint8_t* symbols) {
@@ -128,7 +161,8 @@ int64_t decode(const Layout* layout, const int32_t* rates, const uint8_t* contex
     bool with_signs = std::any_of(signs, signs + SYMBOLS, [](int8_t sign) { return sign != 0; });
     auto run = local ? with_signs ? decode<true, true> : decode<true, false>
                      : with_signs ? decode<false, true> : decode<false, false>;
-    return run(*layout, rates, contexts, magnitudes, signs, levels, coarse, spans, words, length, states, columns, symbols);
+    Tables tables{rates, contexts, magnitudes, signs, levels, coarse, spans};
+    return run(*layout, tables, words, length, states, columns, symbols);
 }
 
 // Symbols of a Huffman-coded stream, which four more bytes follow: -1 if a segment's words go on after its end.
