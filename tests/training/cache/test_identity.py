@@ -39,6 +39,13 @@ class TestRefusals:
         with pytest.raises(RecipeError, match="is no cache, but holds 'thesis.tex'"):
             behind(tmp_path)
 
+    def test_a_folder_in_the_place_of_the_header(self, tmp_path: Path) -> None:
+        filled(tmp_path)
+        (tmp_path / "cache.json").unlink()
+        (tmp_path / "cache.json").mkdir()
+        with pytest.raises(RecipeError, match="cache.json is a folder, so this is no cache"):
+            behind(tmp_path)
+
     def test_a_header_of_another_program(self, tmp_path: Path) -> None:
         (tmp_path / "cache.json").write_text('{"entries": 3}')
         with pytest.raises(RecipeError, match="is no cache, but holds 'cache.json'"):
