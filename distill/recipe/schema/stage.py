@@ -116,7 +116,9 @@ class Stage:
         match {"scaling": "paper", **section}:
             case {"survival": bool()}:
                 pass
-            case {"survival": int() | float() as p, "scaling": "paper" | "inverted" as scaling, **others} if not others:
+            case {"survival": int() | float() as p, "scaling": "paper" | "inverted" as scaling, **others} if (
+                not others and abs(p) < 1e300  # whole numbers of YAML have no bound, floats do
+            ):
                 return Depth(float(p), scaling)
         raise RecipeError(
             f"stochastic_depth is {self.stochastic_depth!r}, but is a probability, such as 0.5, or a section, such as "
