@@ -111,9 +111,9 @@ def attempt(folder: Path, kind: str, chance: Random) -> None:
 
 
 def valid(_: Path) -> None:
-    """Load every recipe of the repository, with a setting of Lightning's Trainer, whose source is then read too."""
+    """Load every recipe of the repository, with what reads most: Lightning's source, and OmegaConf's grammar."""
     for name in names():
-        load(name, ["trainer.log_every_n_steps=1"])
+        load(name, ["trainer.log_every_n_steps=1", "output=${oc.env:HOME,runs}/${student.name}/${oc.decode:'1'}"])
 
 
 FAULTS = Faults(
