@@ -40,7 +40,9 @@ of one image and of 32, on one thread, timed once (on a shared machine some come
 where a network has no ONNX form. "Alone" is the network that a recipe names, "taught" what ships: after a search, or
 a hook that makes it smaller. Made by
 
-    python -m benchmarks.students --seeds {seeds}
+```sh elsewhere
+python -m benchmarks.students --seeds {seeds}
+```
 """
 COLUMNS = ("recipe", "parameters", "MACs", "alone, %", "taught, %", "PyTorch, ms", "ONNX Runtime, ms", "what it is")
 

@@ -1,4 +1,4 @@
-"""Ranges of numbers, written into annotations: ``temperature: Positive = 4.0``.
+"""What a setting may be, written into annotations: ranges of numbers, ``temperature: Positive = 4.0``, and stages.
 
 Recipes are checked against them when they are loaded, ``python -m distill list`` shows them.
 """
@@ -52,6 +52,12 @@ class Range:
             if bound is not None
         ]
         return " and ".join(bounds) or "finite"
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Marks a setting that holds the stages of a codec, ``"ans"`` or ``["delta", "csc(index_bits=8)", "ans"]``: recipes
+    are checked for their names and settings when they are loaded."""
 
 
 FINITE = Range()

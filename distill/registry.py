@@ -145,6 +145,31 @@ class Registry:
             return component
         raise self._unknown(name)
 
+    def parse(self, text: str) -> tuple[str, dict[str, Any]]:
+        """Name and settings of a component in one text: ``"csc"``, ``"csc(index_bits=8)"``; nothing is imported.
+
+        Raises:
+            RecipeError: there is no component of that name, or it has no such setting, or of another type.
+        """
+        match = re.fullmatch(r"([\w.:]+)(?:\((.*)\))?", text)
+        if not match:
+            raise RecipeError(f"'{text}' is no {self.kind}: write a name, or name(setting=value)")
+        name, listed = match.groups()
+        self.check(name)
+        kinds = {setting.name: setting.hint for setting in self.signature(name).settings}
+        settings: dict[str, Any] = {}
+        for part in listed.split(",") if listed else ():
+            key, _, value = (side.strip() for side in part.partition("="))
+            if key not in kinds:
+                raise RecipeError(f"{self.kind} '{name}' has no setting {did_you_mean(key, kinds)}")
+            try:
+                settings[key] = kinds[key](value)
+            except ValueError:
+                raise RecipeError(
+                    f"{self.kind} '{name}': {key} is of type {kinds[key].__name__}, not '{value}'"
+                ) from None
+        return name, settings
+
     def _unknown(self, name: str) -> RecipeError:
         return RecipeError(f"unknown {self.kind} {did_you_mean(name, self.names(), self.foreign())}")
 

@@ -12,7 +12,6 @@ from torchvision.models.swin_transformer import SwinTransformerBlockV2
 
 CLASSES = 5
 SIZE = 32
-MODULE = __name__
 
 
 def alexnet() -> nn.Module:
@@ -109,7 +108,9 @@ def convnext() -> nn.Module:
 
 
 def vit() -> nn.Module:
-    return models.VisionTransformer(SIZE, 8, 2, 4, 64, 128, num_classes=CLASSES)
+    model = models.VisionTransformer(SIZE, 8, 2, 4, 64, 128, num_classes=CLASSES)
+    nn.init.normal_(model.heads.head.weight, std=0.1)  # zeros otherwise
+    return model
 
 
 def swin() -> nn.Module:

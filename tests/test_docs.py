@@ -1,9 +1,10 @@
 """Every code block of the documentation works. The word behind a block's language says how it is tested:
 
-* ``yaml recipe`` is a whole recipe, ``yaml sections`` replaces sections of ``smoke``: both load.
+* ``yaml recipe`` is a whole recipe, ``yaml sections`` replaces sections of ``smoke``, ``yaml compression`` is for the
+  command ``compress``: all load.
 * ``python run`` runs; ``python file=PATH`` is a file that later blocks of the same document may import.
 * ``sh check``: the arguments of ``train.py`` and ``python -m distill`` are parsed, recipes and overrides loaded.
-* ``sh elsewhere`` needs a network, an account or hours; ``text`` is output.
+* ``elsewhere`` needs a network, an account, hours or files of the reader's; ``text`` is output.
 """
 
 import re
@@ -17,14 +18,14 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from distill.cli.main import parser
-from distill.recipe.loading import load
+from distill.cli import main as cli
+from distill.recipe.loading import load, load_compression
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 KINDS = {
-    "yaml": ("recipe", "sections"),
-    "python": ("run", "file="),
+    "yaml": ("recipe", "sections", "compression"),
+    "python": ("run", "file=", "elsewhere"),
     "sh": ("check", "elsewhere"),
     "text": ("",),
     "cpp": ("",),
@@ -85,6 +86,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
             file.write_text(block.text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    for module in [name for name in sys.modules if name.startswith("my_package")]:  # of another document
+        monkeypatch.delitem(sys.modules, module)
     return tmp_path
 
 
@@ -101,6 +104,12 @@ def test_sections_load(block: Block, folder: Path) -> None:
     assert load("own.yaml").stages
 
 
+@pytest.mark.parametrize("block", chosen("yaml", "compression"))
+def test_compressions_load(block: Block, folder: Path) -> None:
+    (folder / "own.yaml").write_text(block.text)
+    assert load_compression("own.yaml").compress
+
+
 @pytest.mark.parametrize("block", chosen("sh", "check"))
 def test_commands_are_understood(block: Block, folder: Path) -> None:
     for line in block.text.replace("\\\n", " ").splitlines():
@@ -111,7 +120,7 @@ def test_commands_are_understood(block: Block, folder: Path) -> None:
             if recipes and not recipes[0].startswith("my_own"):
                 load(recipes[0], overrides)
         elif words[:3] == ["python", "-m", "distill"]:
-            parser().parse_known_args(words[3:])
+            cli.parser(cli.commands(), words[3]).parse_known_args(words[3:])
         else:
             assert not words, f"a checked command is train.py or python -m distill, not: {line}"
 

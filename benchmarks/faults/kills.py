@@ -2,8 +2,8 @@
 
     python -m benchmarks.faults.kills [--count 20] [--seed 0]
 
-The temporary folder is on another file system than the output where the machine has one in memory. Nothing may be left
-in it, and nothing half-written in the output. The exit code is 1 if a run ended otherwise.
+The temporary folder is on another file system than the output where the machine has one in memory. No file may be
+left in it, and nothing half-written in the output. The exit code is 1 if a run ended otherwise.
 """
 
 import argparse
@@ -82,9 +82,9 @@ def leftovers(output: Path, temporary: Path) -> Iterator[str]:
     for path in output.rglob("*"):
         if path.suffix in (".part", ".copy", ".ckpt", ".damaged") or path.name.startswith(".student"):
             yield str(path.relative_to(output))
-    for path in temporary.iterdir():
-        if not path.name.startswith(("torchinductor", "pymp-")):
-            yield f"{path.name} in the temporary folder"
+    for path in temporary.rglob("*"):
+        if path.is_file() and path.stat().st_size:
+            yield f"{path.relative_to(temporary)} in the temporary folder"
 
 
 def main() -> int:

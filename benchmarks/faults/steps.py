@@ -15,7 +15,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from benchmarks.faults._faults import Faults, WrongResult
+from benchmarks.faults._faults import Faults, WrongResultError
 from benchmarks.faults._mutations import mutated_bytes
 from distill.artifact import Artifact
 from distill.artifact.step import Step
@@ -76,7 +76,7 @@ def attempt(state: State, kind: str, random: Random) -> None:
     shutil.copytree(state.whole / subject, folder)
     DAMAGES[damage](folder, random)
     if not equal(SUBJECTS[subject](folder), state.right[subject]):
-        raise WrongResult(f"{subject} after {damage}")
+        raise WrongResultError(f"{subject} after {damage}")
 
 
 def equal(one: Any, other: Any) -> bool:

@@ -56,7 +56,7 @@ class Artifact:
     """Whether it is entropy-coded: hooks and fine-tuning come before."""
 
     def copy_model(self) -> nn.Module:
-        """A model of one's own, in eval mode and in the memory layout that a loaded one has."""
+        """A copy of the model, in eval mode and in the memory layout that a loaded one has."""
         return copy.deepcopy(self.model).to(memory_format=torch.contiguous_format).eval()
 
     def with_model(self, model: nn.Module, plan: Plan | None = None) -> "Artifact":

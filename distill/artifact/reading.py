@@ -25,7 +25,7 @@ from distill.errors import ArtifactError
 from distill.models.build import build_network
 from distill.registry import surgery
 
-PARAMETERS = 100_000
+PARAMETERS = 20_000
 """Parameters and modules that a network may have: a depth of a billion is refused before the memory is gone."""
 IMPOSSIBLE = "has impossible content"
 

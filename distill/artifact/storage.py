@@ -12,8 +12,7 @@ from typing import Any, Protocol, Union, get_args, get_origin, get_type_hints, r
 import torch
 from torch import Tensor
 
-from distill.codecs import codec
-from distill.codecs._frame import claims
+from distill.codecs import chain
 from distill.errors import RecipeError
 from distill.registry import form
 
@@ -59,6 +58,7 @@ class Encoded:
     """A form whose integer ``codes`` are a coded byte stream."""
 
     codec: str
+    """Stages in the order of encoding, with spaces between: ``"delta bitmap ans"``. See `distill.codecs.chain`."""
     data: Tensor
     """uint8"""
     inner: Stored
@@ -66,27 +66,31 @@ class Encoded:
 
     @classmethod
     def of(cls, stored: Any, name: str) -> "Encoded":
-        """Code ``stored.codes``, whatever the form."""
-        data = codec.find(name)().encode(stored.codes.cpu().numpy())
+        """Code ``stored.codes``, whatever the form. For ``name``, see ``codec``."""
+        data = chain(*name.split()).encode(stored.codes.cpu().numpy())
         inner = replace(stored, codes=stored.codes.new_empty(0))
         return cls(codec=name, data=torch.frombuffer(bytearray(data), dtype=torch.uint8), inner=inner)
 
     def nbytes(self) -> int:
         return self.data.nbytes + self.inner.nbytes()
 
+    def codes(self) -> Tensor:
+        """The integers.
+
+        Raises:
+            ArtifactError: the stream is damaged.
+        """
+        return torch.from_numpy(chain(*self.codec.split()).decode(self.data.numpy().tobytes()))
+
     def decode(self) -> Tensor:
-        codes = codec.find(self.codec)().decode(self.data.numpy().tobytes())
         inner: Any = self.inner
-        return replace(inner, codes=torch.from_numpy(codes)).decode()
+        return replace(inner, codes=self.codes()).decode()
 
     def validate(self, shape: tuple[int, ...]) -> None:
         need(self.data.dtype == torch.uint8 and self.data.dim() == 1, "a coded stream is no list of bytes")
         inner: Any = self.inner
         need(hasattr(inner, "codes") and inner.codes.numel() == 0, "a coded stream beside codes")
-        if ":" not in self.codec:  # what a codec of somebody else's claims is not known
-            kind, claimed = claims(self.data.numpy().tobytes())
-            codes = torch.empty(claimed, dtype=getattr(torch, kind), device="meta")
-            validate(replace(inner, codes=codes), shape)
+        validate(replace(inner, codes=self.codes()), shape)
 
     def requantize(self, tensor: Tensor) -> "Encoded":
         raise RecipeError("coded tensors cannot be trained: put 'encode' last in compress, without finetune")

@@ -19,11 +19,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = next((word for word in arguments if not word.startswith("-")), None)
     if asked is not None and asked not in known:
         return failed(f"unknown command {did_you_mean(asked, known)}", 2)
-    parser = _parser(known, asked)
+    understood = parser(known, asked)
     # argparse looks for no positional arguments after an option: of `sweep FILE --jobs 2 seed=1` it leaves the last.
-    options, rest = parser.parse_known_args(arguments)
+    options, rest = understood.parse_known_args(arguments)
     if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        understood.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         options.overrides += rest
     return guarded(lambda: options.run(options), debug=options.debug)
@@ -39,7 +39,7 @@ def _summary(file: Path) -> str:
     return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0]
 
 
-def _parser(known: Mapping[str, str], asked: str | None) -> argparse.ArgumentParser:
+def parser(known: Mapping[str, str], asked: str | None) -> argparse.ArgumentParser:
     """The parser of all commands; only the one that is asked for is imported, for its arguments."""
     parser = argparse.ArgumentParser(prog="python -m distill", description=__doc__)
     parser.add_argument("--version", action="version", version=f"distill {__version__}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from distill.codecs._bits import pack_bits, unpack_bits
 from distill.codecs._frame import Reader, number
 from distill.errors import ArtifactError
 
@@ -72,19 +73,20 @@ class Alphabet:
         if self.low:
             ordinary = positions < len(self.levels) - 1
             offsets[~ordinary] = self.peak
-            offsets[ordinary] |= _unpack_bits(reader.rest(), int(ordinary.sum()), self.low)
+            offsets[ordinary] |= unpack_bits(reader.rest(), int(ordinary.sum()), self.low)
         return offsets
 
 
 def write(codes: np.ndarray, pack: Pack) -> bytes:
-    """Table, symbols and low bits of a non-empty, flat array."""
+    """Table, symbols and low bits of an array that is not empty."""
+    codes = codes.ravel()
     first = int(codes.min())
     offsets = codes.astype(np.uint64) - np.uint64(first % 2**64)  # modulo 2**64, so right for every type
     alphabet = _fit(first, offsets)
     positions, ordinary = alphabet.symbols(offsets)
     rank = np.cumsum(alphabet.levels > 0) - 1
     body = pack(rank[positions].astype(np.int32), alphabet.weights) if len(alphabet.weights) > 1 else b""
-    return alphabet.to_bytes() + number(len(body)) + body + _pack_bits(offsets[ordinary], alphabet.low)
+    return alphabet.to_bytes() + number(len(body)) + body + pack_bits(offsets[ordinary], alphabet.low)
 
 
 def read(reader: Reader, count: int, unpack: Unpack) -> np.ndarray:
@@ -126,18 +128,3 @@ def _bits(counts: np.ndarray) -> float:
     """What an ideal entropy coder needs for symbols of these counts."""
     counts = counts[counts > 0]
     return float((counts * np.log2(counts.sum() / counts)).sum())
-
-
-def _pack_bits(values: np.ndarray, bits: int) -> bytes:
-    planes = [(values >> np.uint64(bit)).astype(np.uint8) & 1 for bit in range(bits)]
-    return np.packbits(np.concatenate(planes)).tobytes() if planes else b""
-
-
-def _unpack_bits(data: bytes, count: int, bits: int) -> np.ndarray:
-    if len(data) != -(-count * bits // 8):
-        raise ArtifactError("a coded stream has too few or too many low bits")
-    planes = np.unpackbits(np.frombuffer(data, np.uint8), count=count * bits).reshape(bits, count)
-    values = np.zeros(count, np.uint64)
-    for bit, plane in enumerate(planes):
-        values |= plane.astype(np.uint64) << np.uint64(bit)
-    return values

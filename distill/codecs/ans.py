@@ -1,5 +1,7 @@
 """Duda: Asymmetric numeral systems. arXiv:1311.2540. One static model per tensor, coded by `constriction`."""
 
+from math import prod
+
 import numpy as np
 from constriction import stream
 
@@ -15,7 +17,7 @@ class Ans:
         return _frame.encode(codes, lambda values: _symbols.write(values, _pack))
 
     def decode(self, data: bytes) -> np.ndarray:
-        return _frame.decode(data, lambda reader, _, count: _symbols.read(reader, count, _unpack))
+        return _frame.decode(data, lambda reader, _, shape: _symbols.read(reader, prod(shape), _unpack))
 
 
 def _pack(symbols: np.ndarray, weights: np.ndarray) -> bytes:

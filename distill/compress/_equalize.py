@@ -71,7 +71,7 @@ def equalize(model: nn.Module, found: Iterable[Pair]) -> None:
 def correct_biases(model: nn.Module, exact: nn.Module, layers: Iterable[str], images: Tensor) -> None:
     """Give the ``layers`` of ``model`` the mean outputs, per channel, that those of ``exact`` have on ``images``.
 
-    Layer after layer in one pass: each sees what the corrected ones before it put out. Layers without bias are left.
+    Layer after layer in one pass: each reads the outputs of the corrected ones before it. Layers without bias are left.
     """
     means: dict[str, Tensor] = {}
 

@@ -1,4 +1,4 @@
-"""What a layer sees: second moments of its inputs on calibration batches.
+"""Second moments of a layer's inputs on calibration batches.
 
 For a layer of one weight matrix, |W x - V x|^2 summed over all x depends on the inputs through their moments only, so
 that a search for V need not see them again.
@@ -56,8 +56,8 @@ def moments(exact: nn.Module, coded: nn.Module, paths: Sequence[str], batches: S
     layer, total = layer_at(coded, paths[0]), None
     for batch in batches:
         exact(batch.inputs), coded(batch.inputs)
-        for theirs, ours in zip(*seen, strict=True):
-            x, z = patches(layer, ours), patches(layer, theirs)
+        for exact_input, coded_input in zip(*seen, strict=True):
+            x, z = patches(layer, coded_input), patches(layer, exact_input)
             now = torch.stack([x @ x.mT, (z - x) @ x.mT]).double()
             total = now if total is None else total + now
         for inputs in seen:

@@ -58,7 +58,7 @@ class Place(NamedTuple):
     """Values that share a grid."""
 
     spots: tuple[tuple[Spot, ...], ...]
-    """For each of the values, the ends of modules at which everybody who reads it, or most, sees it rounded."""
+    """For each of the values, the ends of modules at which all of its readers, or most, read it rounded."""
 
 
 class Places:
@@ -105,7 +105,7 @@ class Places:
                 self.shared[self._grid(value)] = self._grid(roots[0])
 
     def _round(self, value: int) -> None:
-        if self._root(self.flow.result) != value:  # answers stay as they are
+        if self._root(self.flow.result) != value:  # the network's output stays as it is
             self.shared.setdefault(value, value)
 
     def _grid(self, value: int) -> int:

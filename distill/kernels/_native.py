@@ -1,13 +1,10 @@
-"""The compiled kernels: built by the machine's own C++ compiler when first used, and kept for this kind of machine.
+"""The compiled kernels: see `distill.native`.
 
-Without a compiler nothing fails: `library` answers None, and layers compute the same with PyTorch.
+Without a compiler nothing fails: `library` returns None, and layers compute the same with PyTorch.
 """
 
 import ctypes
-import hashlib
 import logging
-import os
-import shlex
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -15,12 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from distill.atomic import replacing
+from distill import native
+from distill.errors import DistillError
 
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
-FLAGS = ("-O3", "-march=native", "-fopenmp", "-std=c++17", "-Wno-psabi", "-shared", "-fPIC")
 
 
 class Shape(ctypes.Structure):
@@ -41,34 +38,16 @@ class Shape(ctypes.Structure):
 def library() -> ctypes.CDLL | None:
     """The compiled kernels, or None, with a warning, where they cannot be compiled."""
     try:
-        kernels = ctypes.CDLL(str(built(_cache())))
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = (getattr(error, "stderr", "") or str(error)).strip().partition("\n")[0]
-        log.warning("sparse and blocked layers run in PyTorch, for the C++ compiler does not work: %s", reason)
+        kernels = ctypes.CDLL(str(native.built(SOURCE, native.cache_folder())))
+    except (DistillError, OSError, subprocess.CalledProcessError) as error:
+        log.warning(
+            "sparse and blocked layers run in PyTorch, for the C++ compiler does not work: %s", native.reason(error)
+        )
         return None
     kernels.sparse_slack.restype = ctypes.c_int64
     for kernel, pointers in ((kernels.sparse_conv, 7), (kernels.blocked_conv, 4)):
         kernel.restype, kernel.argtypes = None, [ctypes.POINTER(Shape), *[ctypes.c_void_p] * pointers]
     return kernels
-
-
-def built(folder: Path) -> Path:
-    """The shared library in that folder, compiled unless one of this source, compiler and processor is there.
-
-    Raises:
-        OSError: there is no compiler, or the folder cannot be written.
-        subprocess.CalledProcessError: the compiler refuses.
-    """
-    compiler = shlex.split(os.environ.get("CXX", "c++"))
-    # What the compiler defines tells its version and what the processor can do.
-    macros = _run([*compiler, *FLAGS[:4], "-dM", "-E", "-x", "c++", os.devnull])
-    key = hashlib.sha256(repr((SOURCE.read_text(), FLAGS, macros)).encode()).hexdigest()[:16]
-    path = folder / f"kernels-{key}.so"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part:
-            _run([*compiler, *FLAGS, "-o", str(part), str(SOURCE)])
-    return path
 
 
 def call(name: str, shape: Shape, *tensors: Tensor | None) -> None:
@@ -88,11 +67,3 @@ def runs(inputs: Tensor, weight: Tensor) -> bool:
         and not (torch.is_grad_enabled() and (inputs.requires_grad or weight.requires_grad))
         and library() is not None
     )
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distill"
-
-
-def _run(command: list[str]) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout

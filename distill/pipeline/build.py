@@ -76,7 +76,7 @@ def without_auxiliary(artifact: Artifact, images: Tensor) -> Artifact:
         return artifact
     model = artifact.copy_model()
     removed = remove_heads(model, images)
-    return replace(artifact, model=model, network={**artifact.network, REMOVED_HEADS: removed})
+    return replace(artifact, model=model.eval(), network={**artifact.network, REMOVED_HEADS: removed})
 
 
 def build_distiller(

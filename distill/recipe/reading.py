@@ -19,14 +19,14 @@ from distill.recipe.files import find, is_file
 Sections = dict[str, Any]
 
 _PROBLEMS = (
-    (r"'\\t'", "a tab, where YAML wants blanks"),
+    (r"'\\t'|tab character", "a tab, where YAML wants blanks"),
     (r"mapping values are not allowed", "a second colon; put texts with colons in quotes"),
     (r"could not find expected ':'", "a key without its colon"),
     (
         r"expected <block end>|expected the node content|expected <document start>",
         "not indented as the lines before it",
     ),
-    (r"expected ',' or|expected the node content", "a bracket or brace that is not closed"),
+    (r"expected ',' or|expected node content|expected the node content", "a bracket or brace that is not closed"),
     (r"unexpected end of stream|while scanning a quoted scalar", "a quotation mark that is not closed"),
     (r"undefined alias", "an alias (*name) without its anchor (&name)"),
     (r"unhashable|not acceptable", "a key that is a list or a mapping"),

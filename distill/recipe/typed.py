@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from distill.errors import RecipeError
-from distill.ranges import FINITE, SHOWN, Range
+from distill.ranges import FINITE, SHOWN, Range, Stages
 from distill.recipe.schema.components import Component
-from distill.registry import Registry, call, did_you_mean, schema
+from distill.registry import Registry, call, codec, did_you_mean, schema
 
 FROM_THE_DATA = ("num_classes", "channels")
 LARGEST = 1e300
@@ -100,7 +100,18 @@ def _annotated(value: Any, hint: Any, notes: tuple[Any, ...], place: str, key: s
     for note in notes:
         if isinstance(note, Range):
             note.check(result, f"at {place}: {place.rpartition('.')[2]}")
+        if isinstance(note, Stages):
+            for stage in result.split() if isinstance(result, str) else result:
+                _stage(stage, place)
     return result
+
+
+def _stage(text: str, place: str) -> None:
+    """Check one stage of a codec."""
+    try:
+        codec.parse(text)
+    except RecipeError as error:
+        raise RecipeError(f"at {place}: {error}") from None
 
 
 def _named(value: Any, base: type, registry: Registry, place: str, key: str | None) -> Any:
@@ -150,7 +161,7 @@ def _union(value: Any, members: tuple[Any, ...], place: str, key: str | None) ->
     if value is None and type(None) in members:
         return None
     possible = [member for member in members if member is not type(None)]
-    exact = [member for member in possible if type(value) is member]
+    exact = [member for member in possible if type(value) is (get_origin(member) or member)]
     return typed(value, (exact or possible)[0], place, key)
 
 

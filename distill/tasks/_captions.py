@@ -14,7 +14,7 @@ def captioned(image: Image.Image, *lines: tuple[str, str]) -> Image.Image:
         factor = -(-LEAST_SIDE // side)
         image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     font = ImageFont.load_default(FONT)
-    page = Image.new("RGB", (image.width, image.height + LINE * len(lines) + 4), "white")
+    page = Image.new("RGB", (image.width, image.height + (LINE * len(lines) + 4 if lines else 0)), "white")
     page.paste(image)
     drawing = ImageDraw.Draw(page)
     for number, (text, colour) in enumerate(lines):

@@ -1,12 +1,14 @@
 """``python -m distill COMMAND``: what each prints, and how it is called."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from distill import __version__
 from distill.__main__ import main
 from distill.cli._network_costs import count, recorded
+from distill.cli.commands.plan import duration
 from distill.cli.main import commands
 from distill.registry import loss
 from students import student
@@ -86,3 +88,21 @@ def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])
     assert capsys.readouterr().out == f"distill {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(None, ""), (0.0, "0 s"), (59.4, "59 s"), (59.6, "1:00"), (83, "1:23"), (3723, "1:02:03")]
+)
+def test_durations(seconds: float | None, shown: str) -> None:
+    assert duration(seconds) == shown
+
+
+def test_a_plan_shows_every_step(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["plan", "recipe=smoke", f"output={tmp_path / 'runs'}"]) == 0
+    shown = capsys.readouterr().out
+    assert [line.split()[0] for line in shown.splitlines()[1:-1]] == [
+        *("teacher", "baseline", "student/hint", "student/distill"),
+        *("compress/1-svd", "compress/2-quantize", "compress/3-encode", "export/onnx"),
+    ]
+    assert "together about" in shown
+    assert not (tmp_path / "runs").exists()

@@ -31,7 +31,7 @@ def test_help_explains(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
         (["quickstart"], "'quickstart' names 0 recipes: write recipe=NAME"),
         (["recipe=smoke", "recipe=quickstart"], "names 2 recipes"),
         (["recipe=smoke", "seed=1", "seed=2"], "'seed' is set 2 times"),
-        (["recipe=fashion_mnist/methods/kdd"], "Did you mean 'fashion_mnist/methods/kd', 'fashion_mnist/methods/pkd'"),
+        (["recipe=fashion_mnist/methods/kdd"], "Did you mean 'fashion_mnist/methods/kd"),
         (["recipe=smoke", "--fast"], "'--fast' is not of the form key.path=value"),
         (["recipe=smoke", "stages.distill.losses.at.student=[stage9,stage3]"], "no module 'stage9'"),
         (["recipe=smoke", "stages.distill.losses.at.student=[fc,stage3]"], "loss 'at' does not fit"),
@@ -67,7 +67,7 @@ def test_an_unknown_recipe_shows_the_nearest_ones_alone(capsys: pytest.CaptureFi
     assert train(["recipe=zzz"]) == 2
     error = capsys.readouterr().err
     assert len(error) < 400
-    assert error.count("'") == 2 * 6
+    assert error.count("', '") == 4
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -31,10 +31,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "tucker": {"max_params": 0.7},
 }
 BEFORE = {"encode": "quantize"}
-REFUSALS = r"cannot be met|allows|nothing|has none|cannot tell|not in|least possible|no .* to|cannot be"
-"""What a hook may say that cannot do anything for a family."""
-UNCHANGED = {"deep_rebirth", "flgc", "guided_sparsity"}
-"""Hooks that find nothing to do in some families, and say so in the log."""
 ON_INTEGERS = 0.1
 """Of the largest output: ties are rounded one way by PyTorch and the other by a runtime."""
 

@@ -9,19 +9,20 @@ import pytest
 import torch
 from torch import nn
 
+from distill import native
 from distill.kernels import SparseConv2d, _native
 
 
 def compiled() -> Path:
     if _native.library() is None:
         pytest.skip("no C++ compiler")
-    return _native.built(_native._cache())
+    return native.built(_native.SOURCE, native.cache_folder())
 
 
 def test_what_was_compiled_is_found_again() -> None:
     path = compiled()
     before = path.stat().st_mtime_ns
-    assert _native.built(path.parent) == path
+    assert native.built(_native.SOURCE, path.parent) == path
     assert path.stat().st_mtime_ns == before
 
 

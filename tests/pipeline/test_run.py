@@ -150,7 +150,7 @@ class TestCommands:
 
     def test_bench_times_it(self, artifact: str, capsys: Any) -> None:
         assert main(["bench", artifact, "--batch-sizes", "1", "--threads", "1"]) == 0
-        assert "batch1" in capsys.readouterr().out
+        assert "batch 1" in capsys.readouterr().out
 
     def test_a_truncated_artifact_is_refused_by_name(self, artifact: str, tmp_path: Path, capsys: Any) -> None:
         cut = tmp_path / "cut.safetensors"

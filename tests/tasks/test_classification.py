@@ -52,7 +52,7 @@ def test_a_prediction_names_classes_and_their_probabilities() -> None:
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("size", [(8, 8), (300, 200), (20, 90)])
 def test_a_drawn_image_keeps_its_shape_above_a_caption(mode: str, size: tuple[int, int]) -> None:
-    task, image = Classification(TEN_CLASSES), Image.new(mode, size, 255)
+    task, image = Classification(TEN_CLASSES), Image.new(mode, size, "white")
     prediction = {"class": "3" * 200, "probability": 0.987}
     drawn = [task.draw(image, prediction, truth) for truth in (None, {"class": "3" * 200}, {"class": "4"})]
     heights = [picture.height for picture in drawn]

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 from torchmetrics import MeanMetric, MetricCollection
 
@@ -114,3 +115,9 @@ def test_vectors_are_no_metrics_of_the_report() -> None:
 
 def test_a_task_without_classes_needs_none() -> None:
     assert Distance(DataInfo(1, (4, 4), (0.5,), (0.5,))).network_arguments() == {}
+
+
+def test_a_small_image_is_drawn_large_enough_to_see() -> None:
+    drawn = Distance(TEN_CLASSES).draw(Image.new("L", (16, 8), 200), {})
+    assert (drawn.width / 16, drawn.height / 8) == (14, 14)
+    assert drawn.getcolors() == [(14 * 14 * 16 * 8, (200, 200, 200))]

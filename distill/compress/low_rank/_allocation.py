@@ -1,6 +1,6 @@
 """Ranks for every layer from one number for the whole network.
 
-Each layer has a menu of options: what it may become, what that costs, what is lost. A budget is spread over layers
+Each layer has options: what it may become, what that costs, what is lost. A budget is spread over layers
 along their convex hulls, least loss per saving first: Everett, Generalized Lagrange Multiplier Method. Operations
 Research 11(3), 1963.
 """
@@ -30,7 +30,7 @@ class Option:
     """Without bias."""
     macs: int
     error: float
-    """Squared, as a part of the whole squared weight; both as they are felt."""
+    """Squared, as a part of the whole squared weight; both weighted."""
     seconds: float = 0.0
     """Of one run with one image; 0: not timed."""
     widths: tuple[int, ...] = ()
@@ -80,17 +80,17 @@ class Goal:
                 raise RecipeError(f"{name} is {value}, but {LIMITS[name][1]}")
 
     def choose(
-        self, by_layer: LayersOptions, total: Mapping[str, int], judge: Callable[[Allocation], float]
+        self, by_layer: LayersOptions, total: Mapping[str, int], evaluate: Callable[[Allocation], float]
     ) -> Allocation:
         """What becomes of each layer; layers that stay as they are are left out.
 
         Args:
-            menus: by layer.
+            by_layer: the options of each layer.
             total: the network's parameters and MACs, "params" and "macs".
-            judge: the task's monitor of a choice, higher is better; called for ``max_drop`` alone.
+            evaluate: the task's monitor of an allocation, higher is better; called only for ``max_drop``.
 
         Raises:
-            RecipeError: a budget that no choice meets, with the nearest possible.
+            RecipeError: a budget that no allocation meets, with the nearest possible.
         """
         cost = COSTS["seconds" if self.aim == "speed" else "params"]
         if self.max_error is not None:
@@ -98,14 +98,14 @@ class Goal:
         for kind, limit in (("params", self.max_params), ("macs", self.max_macs)):
             if limit is not None:
                 return _budgeted(by_layer, kind, limit, total[kind])
-        return _searched(by_layer, cost, judge, 0.01 if self.max_drop is None else self.max_drop)
+        return _searched(by_layer, cost, evaluate, 0.01 if self.max_drop is None else self.max_drop)
 
 
 LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
     "max_error": (lambda value: 0 < value < 1, "it is a part of the weight: above 0, below 1"),
     "max_params": (lambda value: value > 0, "it is a part of the network's parameters, or above 1 their number"),
     "max_macs": (lambda value: value > 0, "it is a part of the network's MACs, or above 1 their number"),
-    "max_drop": (lambda value: value >= 0, "it is a loss of the monitor: 0 or more"),
+    "max_drop": (lambda value: value >= 0, "it is the largest loss of the task's monitor: 0 or more"),
 }
 
 
@@ -173,7 +173,7 @@ def _within(by_layer: LayersOptions, max_error: float, cost: Cost) -> Allocation
 
 
 def _budgeted(by_layer: LayersOptions, kind: str, limit: float, total: int) -> Allocation:
-    """A budget for the whole network, of which layers without a menu have taken their part already."""
+    """A budget for the whole network, of which layers without options have taken their part already."""
     cost = COSTS[kind]
     budget = limit * total if limit <= 1 else limit
     fixed = total - sum(cost(layer.dense) for layer in by_layer.values())
@@ -187,16 +187,18 @@ def _budgeted(by_layer: LayersOptions, kind: str, limit: float, total: int) -> A
     return _changed(by_layer, chosen)
 
 
-def _searched(by_layer: LayersOptions, cost: Cost, judge: Callable[[Allocation], float], max_drop: float) -> Allocation:
+def _searched(
+    by_layer: LayersOptions, cost: Cost, evaluate: Callable[[Allocation], float], max_drop: float
+) -> Allocation:
     """The smallest budget that loses no more than ``max_drop``, by bisection."""
     most = sum(cost(layer.dense) for layer in by_layer.values())
     least = sum(min(map(cost, (layer.dense, *layer.options))) for layer in by_layer.values())
-    floor = judge({}) - max_drop
+    floor = evaluate({}) - max_drop
     best: Allocation = {}
     low, high, part = 0.0, 1.0, 0.5  # of what can be saved, as far as it is known
     for _ in range(EVALUATIONS if least < most else 0):
         choice = _changed(by_layer, spread(by_layer, cost, most - part * (most - least)))
-        value = judge(choice)
+        value = evaluate(choice)
         log.info("%.1f %% of what could be saved: %.4f, at least %.4f wanted", 100 * part, value, floor)
         if value >= floor:
             best, low = choice, part

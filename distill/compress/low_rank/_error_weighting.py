@@ -1,4 +1,4 @@
-"""What calibration images tell about a layer: where it computes, and which of its weights' errors would be felt.
+"""Error weighting by second moments of a layer's inputs and output derivatives on calibration images.
 
 Martens & Grosse: Optimizing Neural Networks with Kronecker-factored Approximate Curvature. arXiv:1503.05671, section 3,
 and Grosse & Martens, arXiv:1602.01407, for convolutions: an error E (inputs, outputs) of a layer's weight changes the
@@ -78,7 +78,7 @@ class Root(NamedTuple):
 
 @dataclass(frozen=True)
 class ErrorWeights:
-    """How much errors of one layer's weight are felt: second moments, float64; None: each value for itself."""
+    """Second moments that weight the errors of one layer's weight, float64; None: all errors weigh the same."""
 
     inputs: Tensor | None = None
     """Of patches, (in * height * width)^2, or of channels alone, in^2."""
@@ -130,7 +130,7 @@ def _shape(layer: Layer, values: Tensor) -> tuple[int, ...]:
 def error_weights(
     model: nn.Module, layers: Mapping[str, Layer], batches: Sequence[Batch], weighting: Weighting
 ) -> dict[str, ErrorWeights]:
-    """How much errors of every layer are felt, from a few batches of images.
+    """The error weights of every layer, from a few batches of images.
 
     Args:
         model: in eval mode; left as it is.
@@ -168,11 +168,11 @@ def _uses(
         return see
 
     with _watching(layers, look), torch.set_grad_enabled(generator is not None):
-        answer = model(images.clone().requires_grad_(generator is not None))
+        output = model(images.clone().requires_grad_(generator is not None))
     if generator is None:
         return [(path, moments, None) for path, moments, _ in seen]
-    direction = torch.randint(0, 2, answer.shape, generator=generator).to(answer) * 2 - 1
-    slopes = torch.autograd.grad(answer, [result for *_, result in seen], direction, allow_unused=True)
+    direction = torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
+    slopes = torch.autograd.grad(output, [result for *_, result in seen], direction, allow_unused=True)
     return [
         (path, moments, _output_moments(layers[path], slope, result))
         for (path, moments, result), slope in zip(seen, slopes, strict=True)

@@ -18,7 +18,7 @@ AXES = {"spatial": ((True, False), (False, True)), "channel": ((True, True), (Fa
 
 
 class Cut:
-    """The best pairs of layers that a layer may become, by rank, for errors as they are felt.
+    """The best pairs of layers that a layer may become, by rank, for weighted errors.
 
     Eckart & Young, for |R (W - A B) C|: the cut of R W C has the least error; R^-1 and C^-1 undo the weighting.
     """

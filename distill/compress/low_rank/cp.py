@@ -60,7 +60,7 @@ def apply(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> nn.Modul
 
 
 class Separable:
-    """Sums of so many separable kernels, for errors as they are felt."""
+    """Sums of so many separable kernels, for weighted errors."""
 
     def __init__(self, traced: TracedLayer, error_weights: ErrorWeights) -> None:
         self.traced = traced

@@ -2,7 +2,7 @@
 convolutional and FC layers alike. arXiv:1611.03214.
 
 Departs from the papers: modes are ordered inputs first (see `_trains`), so that a layer runs as two or three plain ones
-and may be faster than the dense one, not only smaller; and nobody chooses ranks or shapes, both follow from one number.
+and may be faster than the dense one, not only smaller; and ranks and shapes follow from one number.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,22 +123,22 @@ def shape_of(spec: Mapping[str, Any]) -> Shape:
 
 
 class LayerTrains:
-    """All trains that a layer may become, for errors as they are felt."""
+    """All trains that a layer may become, for weighted errors."""
 
     def __init__(self, traced: TracedLayer, error_weights: ErrorWeights) -> None:
         self.traced = traced
         self.rows, self.columns = error_weights.rows(traced, (False, False)), error_weights.columns(traced)
         weight = traced.layer.weight.detach().double()
         self.weight = weight.flatten(2).permute(1, 2, 0) if weight.dim() > 2 else weight.T[:, None]
-        self.error_weights = self._felt(self.weight)
+        self.weighted = self._weighted(self.weight)
 
     @property
     def importance(self) -> float:
-        return float(self.error_weights.square().sum())
+        return float(self.weighted.square().sum())
 
     def options(self, aim: Aim) -> Sequence[Option]:
         """The smallest train of each of some error bounds, and the error it really has."""
-        trains = Trains(self.weight, self.error_weights)
+        trains = Trains(self.weight, self.weighted)
         bounds = [level / LEVELS for level in range(1, LEVELS)]
         shapes = dict.fromkeys(trains.smallest(bound, fast=aim == "speed") for bound in bounds)
         return [self._option(shape) for shape in shapes]
@@ -148,29 +148,29 @@ class LayerTrains:
         for core, values in zip(module.cores, self._cores(shape_of(spec)), strict=True):
             core.copy_(values)
 
-    def _felt(self, weight: Tensor) -> Tensor:
+    def _weighted(self, weight: Tensor) -> Tensor:
         return torch.einsum("ai,iko,ob->akb", self.rows.root, weight, self.columns.root)
 
     def _cores(self, shape: Shape) -> list[Tensor]:
-        """Cut as errors are felt where layers are cut; then nothing is left to cut there."""
+        """The weight cut with weighted errors where layers are cut; further cuts there lose nothing."""
         first, *_, last = (*shape.widths, shape.widths[-1])
         u, v = self._u[:, :first], self._v[:, :last]
-        core = torch.einsum("ir,iko,os->rks", u, self.error_weights, v)
+        core = torch.einsum("ir,iko,os->rks", u, self.weighted, v)
         weight = torch.einsum("ir,rks,os->iko", self.rows.inverse @ u, core, self.columns.inverse @ v)
         return decompose(weight, shape)
 
     @cached_property
     def _u(self) -> Tensor:
-        """Directions of the inputs, those first whose errors are felt most."""
-        return left_singular(self.error_weights.flatten(1))
+        """Directions of the inputs, those with the largest error weights first."""
+        return left_singular(self.weighted.flatten(1))
 
     @cached_property
     def _v(self) -> Tensor:
-        return left_singular(self.error_weights.flatten(0, 1).T)
+        return left_singular(self.weighted.flatten(0, 1).T)
 
     def _option(self, shape: Shape) -> Option:
-        rest = self._felt(self.weight - dense(contract(self._cores(shape), shape)))
-        error = float(rest.square().sum() / self.error_weights.square().sum().clamp(min=1e-300))
+        rest = self._weighted(self.weight - dense(contract(self._cores(shape), shape)))
+        error = float(rest.square().sum() / self.weighted.square().sum().clamp(min=1e-300))
         macs = self._macs(shape)
         runs_dense = macs >= self.traced.macs
         plan = {"inputs": list(shape.inputs), "kernel": shape.kernel, "outputs": list(shape.outputs)}

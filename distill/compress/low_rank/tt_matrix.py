@@ -118,7 +118,7 @@ class Products:
     """The sums of Kronecker products that a weight may become.
 
     They are the best where second moments are Kronecker products too, of what the digits' own moments are; the error of
-    each is the one that is felt.
+    each is the weighted one.
     """
 
     def __init__(self, traced: TracedLayer, error_weights: ErrorWeights) -> None:
@@ -180,7 +180,7 @@ class Products:
         return first, second
 
     def _cost(self, error: Tensor) -> float:
-        """Squared, of an error (outputs, inputs) of the weight, as it is felt."""
+        """Squared, of an error (outputs, inputs) of the weight, weighted."""
         rows, columns = self.roots
         return float((columns @ error @ rows).square().sum())
 

@@ -2,8 +2,8 @@
 arXiv:1511.06530, section 3.1: Tucker-2 on the channels.
 
 A k x k convolution becomes a 1 x 1 one to few channels, a k x k one among few, and a 1 x 1 one back. Departs from the
-paper: ranks follow from one number for the network, not from variational Bayes; errors are weighted by how much they
-are felt. A 1 x 1 convolution and a linear layer are matrices, whose Tucker form is a product of two.
+paper: ranks follow from one number for the network, not from variational Bayes; errors are weighted by second
+moments. A 1 x 1 convolution and a linear layer are matrices, whose Tucker form is a product of two.
 """
 
 from collections.abc import Mapping, Sequence

@@ -55,7 +55,7 @@ def taylor(
     comes to, whatever normalisation lies between.
 
     Args:
-        model: one of its own, in eval mode; its gradients change.
+        model: a copy, in eval mode; its gradients change.
     """
     readers = {path: model.get_submodule(path) for path, end in ends.items() if end.groups}
     weights = [_weight(layer).requires_grad_() for layer in readers.values()]

@@ -76,4 +76,4 @@ def _samples(batch: Batch) -> Iterator[Batch]:
     """A batch as batches of one."""
     for at in range(len(batch.inputs)):
         one = slice(at, at + 1)
-        yield Batch(batch.inputs[one], batch.labels[one], batch.sample[one])
+        yield batch.take(one)

@@ -26,8 +26,8 @@ CUTS = torch.linspace(1, 0.125, 106).tolist()
 """How much of the whole range the tried ones keep, on either side of 0; no less, that bins stay finer than steps."""
 
 
-UNTOLD = 1e-6
-"""How frequent `entropy` takes a value to be that a grid does not tell of: an outlier at an end with no neighbours."""
+LEAST = 1e-6
+"""The frequency that `entropy` gives to a value that the coded distribution lacks: an outlier without neighbours."""
 
 
 class Histogram:
@@ -97,9 +97,9 @@ class Histogram:
         seen[ends[1]] += counts[ends[1] + 1 :].sum()
         codes = (centres / grid.scale + grid.zero).round().clamp(0, LEVELS).long()
         share = torch.bincount(codes, kept, LEVELS + 1) / torch.bincount(codes, (kept > 0).double(), LEVELS + 1)
-        told = torch.where(kept > 0, share[codes], 0)
-        told, seen = told[seen > 0] / told.sum(), seen[seen > 0] / seen.sum()
-        return float((seen * (seen / told.clamp(min=UNTOLD)).log()).sum())
+        coded = torch.where(kept > 0, share[codes], 0)
+        coded, seen = coded[seen > 0] / coded.sum(), seen[seen > 0] / seen.sum()
+        return float((seen * (seen / coded.clamp(min=LEAST)).log()).sum())
 
 
 @torch.no_grad()

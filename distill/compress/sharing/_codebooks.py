@@ -34,7 +34,7 @@ def k_means(rows: Tensor, size: int, generator: torch.Generator) -> Tensor:
 
 
 def centred(rows: Tensor, codes: Tensor, size: int) -> Tensor:
-    """The mean of the rows of each code, and for codes without any the rows that are farthest from theirs."""
+    """The mean of the rows of each code, and for codes without any the rows that are farthest from their means."""
     counts = torch.bincount(codes, minlength=size)
     means = rows.new_zeros(size, rows.shape[1]).index_add(0, codes, rows) / counts.clamp(min=1)[:, None]
     errors = (rows - means[codes]).square().sum(1)

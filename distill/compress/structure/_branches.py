@@ -44,7 +44,7 @@ class Branch(NamedTuple):
     source: int
     result: int
     ops: list[Op]
-    """First to last; each reads what the one before it makes, and nobody else does."""
+    """First to last; each is the only reader of the output of the one before it."""
 
     def end(self) -> Op | None:
         """The convolution that makes its channels, if no more than normalisation and activations follow it."""

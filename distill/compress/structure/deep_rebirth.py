@@ -179,7 +179,7 @@ def _merged(
         pools: among those that go.
         gone: paths of all that go.
         before: shape of its input.
-        after: shape of what the last of them answers.
+        after: shape of the last one's output.
     """
     if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         return "padding is not a number of zeros"

@@ -48,7 +48,7 @@ def nested_level(
         masks = largest_masks(artifact.model, level)
         named = [(name, weight.detach()) for name, weight in artifact.model.named_parameters() if name in masks]
         small = store(artifact, {name: Sparse.of(weight.cpu(), masks[name].cpu()) for name, weight in named})
-        return small.with_model(settled(small.copy_model(), calibration))
+        return small.with_model(with_batch_statistics(small.copy_model(), calibration))
     model = artifact.copy_model()
     image = calibration[0].inputs[:1].to(next(model.parameters()).device)
     plan: dict[str, dict[str, Any]]
@@ -60,7 +60,7 @@ def nested_level(
         channels, kept = leading(sizes, level)
         plan = sizes.plan(channels)
         model = narrowed(model, plan, kept)
-    return artifact.with_model(settled(model, calibration), Plan("nested_level", plan))
+    return artifact.with_model(with_batch_statistics(model, calibration), Plan("nested_level", plan))
 
 
 @surgery("nested_level")
@@ -73,7 +73,7 @@ def apply(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> nn.Modul
 
 
 @torch.no_grad()
-def settled(model: nn.Module, batches: Sequence[Batch]) -> nn.Module:
+def with_batch_statistics(model: nn.Module, batches: Sequence[Batch]) -> nn.Module:
     """The same model with the batch statistics of these images."""
     norms = [module for module in model.modules() if isinstance(module, Channelwise) and module.track_running_stats]
     momenta = [norm.momentum for norm in norms]

@@ -174,7 +174,7 @@ def test_a_layer_used_twice_is_replaced_everywhere() -> None:
         ({"max_error": 1.0}, "max_error is 1.0"),
         ({"max_params": 0}, "max_params is 0, but it is a part of the network's parameters, or above 1 their number"),
         ({"max_macs": -1}, "max_macs is -1"),
-        ({"max_drop": -0.1}, "max_drop is -0.1, but it is a loss of the monitor: 0 or more"),
+        ({"max_drop": -0.1}, "max_drop is -0.1, but it is the largest loss of the task's monitor: 0 or more"),
         ({"max_drop": float("nan")}, "max_drop is nan"),
         ({"max_drop": 0.1, "max_error": 0.1}, "max_error and max_drop: give one of them"),
         (

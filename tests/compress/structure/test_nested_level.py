@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from distill.artifact import Artifact, open_artifact
 from distill.batch import Batch
-from distill.compress.structure.nested_level import nested_level, settled
+from distill.compress.structure.nested_level import nested_level, with_batch_statistics
 from distill.errors import RecipeError
 from distill.losses.structure.nestednet import NestedNet, masked
 from distill.models import cost
@@ -100,7 +100,7 @@ def with_masks(loss: NestedNet, model: nn.Module, level: float, inputs: Tensor) 
 def test_a_narrower_network_computes_what_the_masked_one_does(name: str, tmp_path: Path) -> None:
     artifact, data = network(name), batch()
     loss = NestedNet(artifact.model)
-    expected = settled(with_masks(loss, artifact.model, 0.5, data.inputs), [data])(data.inputs)
+    expected = with_batch_statistics(with_masks(loss, artifact.model, 0.5, data.inputs), [data])(data.inputs)
     level = nested_level(artifact, [data], level=0.5)
     torch.testing.assert_close(level.model(data.inputs), expected, rtol=1e-4, atol=1e-5)
     weights = sum(p.numel() for p in level.model.parameters() if p.dim() > 1)
@@ -122,7 +122,7 @@ def test_a_narrower_network_computes_what_the_masked_one_does(name: str, tmp_pat
 def test_a_shallower_network_computes_what_the_masked_one_does(name: str, kept: list[int], tmp_path: Path) -> None:
     artifact, data = network(name), batch()
     loss = NestedNet(artifact.model, levels=[0.3], nest="layers")
-    expected = settled(with_masks(loss, artifact.model, 0.3, data.inputs), [data])(data.inputs)
+    expected = with_batch_statistics(with_masks(loss, artifact.model, 0.3, data.inputs), [data])(data.inputs)
     level = nested_level(artifact, [data], level=0.3, nest="layers")
     torch.testing.assert_close(level.model(data.inputs), expected, rtol=1e-5, atol=1e-5)
     assert cost.params(level.model) == weights(loss.masks(data.inputs)[0])
@@ -146,7 +146,9 @@ def test_blocks_of_torchvision_go_and_the_first_of_each_stage_stays() -> None:
     model, data = torchvision.models.resnet18(num_classes=10).eval(), batch(size=32)
     level = nested_level(Artifact(model), [data], level=0.5, nest="layers")
     assert list(level.plans[0].layers) == ["layer1.1", "layer2.1", "layer3.1", "layer4.1"]
-    expected = settled(with_masks(NestedNet(model, levels=[0.5], nest="layers"), model, 0.5, data.inputs), [data])
+    expected = with_batch_statistics(
+        with_masks(NestedNet(model, levels=[0.5], nest="layers"), model, 0.5, data.inputs), [data]
+    )
     torch.testing.assert_close(level.model(data.inputs), expected(data.inputs), rtol=1e-5, atol=1e-5)
 
 
@@ -172,16 +174,16 @@ class Clipped(Deep):
 
 @pytest.mark.parametrize("model", [ConvNet(), Sigmoid(), Clipped()], ids=lambda model: type(model).__name__)
 def test_a_network_whose_blocks_cannot_go_is_refused(model: nn.Module) -> None:
-    with pytest.raises(RecipeError, match=f"{type(model).__name__} has none that answer their input"):
+    with pytest.raises(RecipeError, match=f"{type(model).__name__} has none that return their input"):
         nested_level(Artifact(model.eval()), [batch(1)], nest="layers")
-    with pytest.raises(RecipeError, match=f"{type(model).__name__} has none that answer their input"):
+    with pytest.raises(RecipeError, match=f"{type(model).__name__} has none that return their input"):
         NestedNet(model, nest="layers").masks(batch(1).inputs)
 
 
 def test_the_largest_weights_are_left_as_zeros_elsewhere() -> None:
     artifact, data = network("resnet20"), batch()
     loss = NestedNet(artifact.model, nest="connections")
-    expected = settled(with_masks(loss, artifact.model, 0.25, data.inputs), [data])
+    expected = with_batch_statistics(with_masks(loss, artifact.model, 0.25, data.inputs), [data])
     level = nested_level(artifact, [data], level=0.25, nest="connections")
     torch.testing.assert_close(level.model(data.inputs), expected(data.inputs))
     kept = sum(int((p != 0).sum()) for p in level.model.parameters() if p.dim() > 1)

@@ -1,0 +1,124 @@
+"""The context coder: the same bytes compiled and not, shorter than zero-order entropy where neighbours are alike."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from distill.codecs import _lanes, _native, _neighbours, _tables, chain
+from distill.codecs._tables import Alphabet, Tables
+from tests.codecs.test_codecs import bell, entropy
+
+
+def filters(rows: int = 64, channels: int = 48, kernel: int = 3, seed: int = 0) -> np.ndarray:
+    """Weights whose filters, channels and kernel positions differ in scale, as those of trained networks do."""
+    random = np.random.default_rng(seed)
+    scales = random.lognormal(1, 0.7, (rows, 1, 1, 1)) * random.lognormal(0, 0.5, (1, channels, 1, 1))
+    scales = scales * random.lognormal(0, 0.4, (1, 1, kernel, kernel))
+    return (random.laplace(0, 1, (rows, channels, kernel, kernel)) * scales).round().clip(-127, 127).astype(np.int8)
+
+
+def without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_native, "library", lambda: None)
+
+
+@pytest.mark.parametrize(
+    "codes", [filters(), bell(70_000, 9).reshape(100, 700), filters(40, 1)], ids=["3x3", "1x1", "dw"]
+)
+def test_numpy_writes_the_same_bytes_and_reads_them(codes: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    if _native.library() is None:
+        pytest.skip("no C++ compiler")
+    for name in ("context", "huffman"):
+        coder = chain(name)
+        compiled = coder.encode(codes)
+        with monkeypatch.context() as patch:
+            without_compiler(patch)
+            assert coder.encode(codes) == compiled
+            assert np.array_equal(coder.decode(compiled), codes)
+
+
+def test_neighbours_save_what_frequencies_alone_cannot() -> None:
+    codes = filters()
+    assert 8 * len(chain("context").encode(codes)) < 0.97 * entropy(codes) * codes.size
+
+
+def test_signs_of_neighbours_save_what_their_magnitudes_cannot() -> None:
+    random = np.random.default_rng(0)
+    smooth = (random.normal(0, 3, (64, 64, 1, 1)) + random.normal(0, 1, (64, 64, 3, 3))).round().astype(np.int8)
+    shuffled = smooth * random.choice([-1, 1], smooth.shape).astype(np.int8)
+    together, apart = (len(chain("context").encode(codes)) for codes in (smooth, shuffled))
+    assert together < 0.95 * apart
+
+
+def test_without_neighbours_that_tell_anything_it_takes_the_entropy() -> None:
+    codes = bell(200_000, 12).reshape(200, 1000)
+    assert 8 * len(chain("context").encode(codes)) < 1.002 * entropy(codes) * codes.size
+
+
+def test_tables_of_a_small_tensor_take_few_bytes() -> None:
+    codes = bell(216, 45).reshape(24, 1, 3, 3)
+    ideal = 216 * np.log2(45 * np.sqrt(2 * np.pi * np.e)) / 8
+    assert len(chain("context").encode(codes)) < ideal + 32
+
+
+def test_a_code_apart_for_zero_costs_no_more_than_zero_in_the_middle() -> None:
+    codes = filters().clip(-7, 7)
+    apart = np.where(codes == 0, 0, np.where(codes < 0, codes + 8, codes + 7)).astype(np.uint8)
+    middle, clustered = (len(chain("context").encode(array)) for array in (codes, apart))
+    assert clustered < middle * 1.01
+
+
+def test_decoding_takes_three_times_the_tensor_at_most() -> None:
+    codes = filters(512, 512)
+    data = chain("context").encode(codes)
+    chain("context").decode(data)
+    tracemalloc.start()
+    try:
+        chain("context").decode(data)
+        assert tracemalloc.get_traced_memory()[1] < 3 * codes.nbytes
+    finally:
+        tracemalloc.stop()
+
+
+@given(
+    even=arrays.arrays(np.int64, (3, 4), elements=st.integers(-3000, 3000)),
+    odd=arrays.arrays(np.int64, (2,), elements=st.integers(-300, 300)),
+    size=st.integers(6, 256),
+    data=st.data(),
+)
+@settings(deadline=None, max_examples=60)
+def test_every_table_has_room_for_every_symbol(
+    even: np.ndarray, odd: np.ndarray, size: int, data: st.DataObject
+) -> None:
+    alphabet = Alphabet(size, data.draw(st.integers(0, size - 1)), data.draw(st.integers(0, 2 * size)))
+    even = even[:, : alphabet.features().shape[1] - 2]
+    tilts = data.draw(st.sampled_from([np.zeros((0, 2), np.int64), np.array([[99, -900], [-3000, 7]])]))
+    frequencies = Tables(alphabet, even, odd, tilts, np.zeros(size, np.int8)).frequencies()
+    assert len(frequencies) == 3 * (1 if not len(tilts) else 5)
+    assert (frequencies.sum(1) == 2**16).all()
+    assert (frequencies[:, :size] > 0).all()
+    assert not frequencies[:, size:].any()
+
+
+def test_powers_of_two_are_rounded_down_exactly() -> None:
+    exact = [int(2 ** (40 - k / 64)) for k in range(64)]  # floats: at most one off
+    assert np.abs(_tables._powers() - exact).max() <= 1
+    assert _tables._powers()[0] == 2**40
+
+
+def test_a_slow_mean_is_the_mean() -> None:
+    magnitudes = np.random.default_rng(0).integers(0, 20, (1, 100), dtype=np.uint8)
+    row = next(_neighbours.neighbours(magnitudes, 1, 5 << 16))
+    plain = [(5 + magnitudes[0, :at].sum()) / (at + 1) for at in range(100)]
+    # The prior counts as one weight before the first: 1 / (n + 2) of the way each time.
+    assert np.abs(row[0] / 2**16 - plain).max() < 0.6
+
+
+def test_lanes_cover_every_weight_once() -> None:
+    for count, width, lanes in ((100, 7, 5), (64, 8, 8), (5, 5, 1), (1000, 33, 31)):
+        layout = _lanes.Layout(count, width, 1, 1, lanes, 0, (0,) * 7)
+        places = np.concatenate([layout.places(step)[1] for step in range(layout.steps)])
+        assert sorted(places.tolist()) == list(range(count))
