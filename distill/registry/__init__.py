@@ -17,9 +17,9 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, TypeVar
 
-from distill import signatures, source
 from distill.errors import RecipeError
-from distill.signatures import EMPTY, Setting, Signature
+from distill.registry import signatures, source
+from distill.registry.signatures import EMPTY, Setting, Signature
 
 Component = Callable[..., Any]
 C = TypeVar("C", bound=Component)
