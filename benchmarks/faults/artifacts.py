@@ -19,11 +19,14 @@ from torch import Tensor, nn
 
 from benchmarks.faults._faults import Faults, WrongResultError
 from benchmarks.faults._mutations import mutated, mutated_bytes
-from distill.artifact import Artifact, byte_planes, file_format, open_artifact
-from distill.artifact.file_format import PACKED
+from distill.artifact import Artifact, open_artifact
+from distill.artifact.raw import to_raw
 from distill.artifact.step import Step
 from distill.batch import Batch
 from distill.compress import hook
+from distill.container import file_format
+from distill.container.file_format import PACKED
+from distill.container.raw import SIZES, Raw
 from distill.models.build import build_network
 from distill.registry import injected
 
@@ -140,7 +143,9 @@ def resealed(file: bytes, random: Random) -> bytes:
             tensors[name] = _other_tensor(tensors[name], random)
         if random.random() < 0.3:
             tensors[random.choice(["x", "", "/", "conv1.weight/codes"])] = torch.zeros(3)
-    return file_format.encode(tensors, head if isinstance(head, dict) else {})
+    return file_format.encode(
+        {name: to_raw(tensor) for name, tensor in tensors.items()}, head if isinstance(head, dict) else {}
+    )
 
 
 def repacked(file: bytes, random: Random) -> bytes:
@@ -161,7 +166,7 @@ def repacked(file: bytes, random: Random) -> bytes:
     if random.random() < 0.05:  # a bomb: zeros without end in few bytes
         frame = zstandard.compress(content + bytes(2 ** random.randrange(20, 27))).removeprefix(zstandard.FRAME_HEADER)
     data = struct.pack("<I", len(frame)) + frame + _checksums(index, body) + body
-    return file_format.encode({PACKED: torch.frombuffer(bytearray(data), dtype=torch.uint8)}, head)
+    return file_format.encode({PACKED: Raw("uint8", (len(data),), data)}, head)
 
 
 def _other_stream(index: Any, body: bytes, random: Random) -> bytes:
@@ -207,7 +212,7 @@ def _count(shape: list[int]) -> int:
 def _other_tensor(tensor: Tensor, random: Random) -> Tensor:
     how = random.choice(("type", "shape", "values", "less"))
     if how == "type":
-        return tensor.to(getattr(torch, random.choice(sorted(byte_planes.TYPES))))
+        return tensor.to(getattr(torch, random.choice(sorted(SIZES))))
     if how == "shape":
         return tensor.reshape(random.choice(([-1], [1, -1], [-1, 1], [tensor.numel()])))
     if how == "less":

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from distill import atomic
-from distill.artifact import file_format
-from distill.artifact.file_format import PACKED
-from distill.artifact.packed import pack
+from distill.artifact.raw import to_raw
 from distill.artifact.sparse import Sparse, inherit_zeros, keeps_zeros
 from distill.artifact.step import Step
-from distill.artifact.storage import Stored, to_record
+from distill.artifact.storage import Record, Stored, to_record
+from distill.container import file_format
+from distill.container.file_format import PACKED
+from distill.container.packed import pack
+from distill.container.raw import Raw
 from distill.errors import ArtifactError
 
 
@@ -78,31 +80,42 @@ class Artifact:
         """Exactly what `save` writes."""
         return len(self.to_bytes())
 
-    def to_bytes(self) -> bytes:
-        """The file's content: see docs/artifact.md."""
+    def to_bytes(self, graph: str | None = None) -> bytes:
+        """The file's content: see docs/artifact.md.
+
+        Args:
+            graph: the network as plain data, for programs that run the file without PyTorch.
+        """
         records = {
-            name: to_record(self.stored[name]) if name in self.stored else (None, {"": tensor})
-            for name, tensor in state_of(self.model).items()
+            name: (settings, {part: to_raw(tensor) for part, tensor in parts.items()})
+            for name, (settings, parts) in self._records().items()
         }
         head = {
             "network": dict(self.network),
             "plans": [asdict(plan) for plan in self.plans],
             "about": dict(self.about),
             "history": [step.to_json() for step in self.history],
+            **({} if graph is None else {"graph": graph}),
         }
         if self.encoded:
-            return file_format.encode({PACKED: pack(records)}, head)
+            return file_format.encode({PACKED: _bytes(pack(records))}, head)
         forms: dict[str, list[str]] = {}
         for name, (settings, _) in records.items():
             if settings is not None:
                 forms.setdefault(json.dumps(settings), []).append(name)
         tensors = {
-            f"{name}/{part}" if part else name: tensor
+            f"{name}/{part}" if part else name: raw
             for name, (_, parts) in records.items()
-            for part, tensor in parts.items()
+            for part, raw in parts.items()
         }
         head["forms"] = [{"settings": json.loads(settings), "of": names} for settings, names in forms.items()]
         return file_format.encode(tensors, head)
+
+    def _records(self) -> dict[str, Record]:
+        return {
+            name: to_record(self.stored[name]) if name in self.stored else (None, {"": tensor})
+            for name, tensor in state_of(self.model).items()
+        }
 
     def save(self, path: Path | str) -> int:
         """Write the file, whole or not at all, and return its size in bytes.
@@ -136,6 +149,10 @@ def store(artifact: Artifact, stored: Mapping[str, Stored]) -> Artifact:
         for name, compact in stored.items():
             parameters[name].copy_(compact.decode())
     return replace(artifact, model=model, stored={**artifact.stored, **stored})
+
+
+def _bytes(data: bytes) -> Raw:
+    return Raw("uint8", (len(data),), data)
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from distill.artifact import file_format
 from distill.artifact.artifact import Artifact, Plan, state_of
-from distill.artifact.file_format import PACKED
-from distill.artifact.packed import Block
+from distill.artifact.raw import to_tensor
 from distill.artifact.step import Step
 from distill.artifact.storage import Record, Stored, from_record, validate
+from distill.container import file_format
+from distill.container.file import File
 from distill.errors import ArtifactError
 from distill.models.build import build_network
 from distill.registry import surgery
@@ -49,7 +49,7 @@ def open_artifact(path: Path | str, allow: Collection[str] = ()) -> Artifact:
             _check_size(sum(kind.itemsize * prod(shape) for shape, kind in expected.values()), size)
             _check_names(file.names, expected)
             for name, (shape, kind) in expected.items():
-                file.check(name, shape, kind)
+                file.check(name, shape, kind.itemsize)
         model = _build(head, allow)
         stored = _fill(model, file)
         history = tuple(Step.from_json(row) for row in head["history"])
@@ -72,57 +72,8 @@ def read_tensor(path: Path | str, name: str, allow: Collection[str] = ()) -> Ten
     with _blamed_on(path, IMPOSSIBLE):
         if name not in file.names:
             raise ArtifactError(f"there is no tensor '{name}'; there are: {', '.join(file.names)}")
-        settings, parts = file.record(name, file_format.memory_limit(size))
+        settings, parts = _record(file, name, file_format.memory_limit(size))
         return parts[""] if settings is None else from_record(settings, parts).decode()
-
-
-class File:
-    """The tensors of an artifact's file, by their names in the network."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], head: Mapping[str, Any]) -> None:
-        self.head, self.tensors = head, tensors
-        encoded = set(tensors) == {PACKED} and "forms" not in head
-        self.block = Block(tensors[PACKED].numpy().tobytes()) if encoded else None
-        self.forms = {} if self.block else {name: form["settings"] for form in head["forms"] for name in form["of"]}
-        parts = {name: name.rpartition("/")[0] for name in tensors}
-        self.names = (
-            list(self.block.entries)
-            if self.block
-            else list(dict.fromkeys(parts[name] if parts[name] in self.forms else name for name in sorted(tensors)))
-        )
-
-    def settings(self) -> list[Any]:
-        """Of all storage formats in the file."""
-        entries = self.block.entries.values() if self.block else ()
-        return [*self.forms.values(), *(entry.settings for entry in entries)]
-
-    def check(self, name: str, shape: tuple[int, ...], kind: torch.dtype) -> None:
-        """Refuse a tensor of another shape, or one whose parts would take far more memory than it.
-
-        Raises:
-            ValueError: it is one.
-        """
-        if self.block is None:
-            found = self.tensors[name].shape if name in self.tensors else shape
-        else:
-            entry = self.block.entries[name]
-            found = entry.parts[0].shape if entry.settings is None else shape
-            if sum(part.nbytes for part in entry.parts) > 4 * prod(shape) * kind.itemsize + 2**16:
-                raise ValueError(f"the parts of tensor '{name}' are larger than the tensor")
-        if tuple(found) != shape:
-            raise ValueError(f"tensor '{name}' is {tuple(found)} in the file and {shape} in the network")
-
-    def record(self, name: str, limit: int) -> Record:
-        """Settings and parts of one tensor, which take no more bytes than ``limit``."""
-        if self.block is not None:
-            if sum(part.nbytes for part in self.block.entries[name].parts) > limit:
-                raise ValueError(f"tensor '{name}' stands for more than {limit} bytes")
-            return self.block.read(name)
-        if name not in self.forms:
-            return None, {"": self.tensors[name]}
-        prefix = f"{name}/"
-        parts = {key.removeprefix(prefix): t for key, t in self.tensors.items() if key.startswith(prefix)}
-        return self.forms[name], parts
 
 
 def _read(path: Path, allow: Collection[str]) -> tuple[int, File]:
@@ -240,8 +191,8 @@ def _fill(model: nn.Module, file: File) -> dict[str, Stored]:
     _check_names(file.names, state)
     stored: dict[str, Stored] = {}
     for name, tensor in state.items():
-        file.check(name, tuple(tensor.shape), tensor.dtype)
-        settings, parts = file.record(name, 4 * tensor.nbytes + 2**16)
+        file.check(name, tuple(tensor.shape), tensor.itemsize)
+        settings, parts = _record(file, name, 4 * tensor.nbytes + 2**16)
         if settings is None:
             tensor.copy_(parts[""])
             continue
@@ -249,6 +200,11 @@ def _fill(model: nn.Module, file: File) -> dict[str, Stored]:
         validate(stored[name], tuple(tensor.shape))
         tensor.copy_(_of_shape(stored[name].decode(), name, tensor))
     return stored
+
+
+def _record(file: File, name: str, limit: int) -> Record:
+    settings, parts = file.record(name, limit)
+    return settings, {part: to_tensor(raw) for part, raw in parts.items()}
 
 
 def _of_shape(values: Tensor, name: str, tensor: Tensor) -> Tensor:

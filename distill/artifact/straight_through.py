@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from distill.artifact import Artifact, store
-from distill.artifact.byte_planes import raw
+from distill.artifact.raw import to_raw
 from distill.artifact.storage import Shared, Stored, moved
 from distill.errors import RecipeError
 from distill.models.state import load_state
@@ -110,7 +110,7 @@ def finalize(artifact: Artifact, model: nn.Module) -> Artifact:
 
 def _table(form: Shared) -> Hashable:
     """The same for forms that train their values together."""
-    return raw(form.shared()).tobytes() if form.common else id(form)
+    return to_raw(form.shared()).data if form.common else id(form)
 
 
 def _uses(form: Shared) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from distill.artifact import Artifact
-from distill.artifact.byte_planes import raw
+from distill.artifact.raw import to_raw
 from distill.compress._layers import refuse_broken, refuse_encoded
 from distill.errors import RecipeError
 
@@ -60,7 +60,7 @@ def _refuse_not_finite(name: str, artifact: Artifact) -> None:
 def _fingerprint(artifact: Artifact) -> object:
     """Changes when a tensor, a module or a storage format does."""
     model = artifact.model
-    sums = {name: zlib.crc32(raw(tensor).data) for name, tensor in model.state_dict().items()}
+    sums = {name: zlib.crc32(to_raw(tensor).data) for name, tensor in model.state_dict().items()}
     forms = {name: id(form) for name, form in artifact.stored.items()}
     return sums, [(path, id(module), module.training) for path, module in model.named_modules()], forms, artifact.plans
 

@@ -11,7 +11,7 @@ from typing import Any
 import torchvision
 from safetensors import SafetensorError, safe_open
 
-from distill.artifact.file_format import KEY
+from distill.container.file_format import KEY
 from distill.data import DataInfo
 from distill.errors import RecipeError
 from distill.models.input_transform import INPUT_TRANSFORM, InputTransform

@@ -7,7 +7,7 @@ up (``Annotated[Loss, loss]``), whose signature adds the component's own setting
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -86,7 +86,7 @@ def built(section: Any, registry: Registry, available: Mapping[str, Callable[[],
     return call(registry.find(spec.name), spec, available)
 
 
-@cache
+@lru_cache(maxsize=256)  # every section of a component has a class of its own
 def annotations(kind: Any) -> Mapping[str, Any]:
     """The annotations of a dataclass, ranges included."""
     return get_type_hints(kind, include_extras=True)

@@ -12,13 +12,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from distill.artifact import Artifact, Plan, file_format, load, open_artifact, store
+from distill.artifact import Artifact, Plan, load, open_artifact, store
 from distill.artifact.step import Step
 from distill.artifact.storage import Record, Stored, to_record
 from distill.compress.encode import encode
 from distill.compress.low_rank.svd import svd
 from distill.compress.quantization._quantized import Quantized
 from distill.compress.quantization.quantize import quantize
+from distill.container import file_format
 from distill.errors import ArtifactError, DistillError
 from distill.models.surgery import deployable
 from tests.compress import nets

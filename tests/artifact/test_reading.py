@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 import zstandard
@@ -12,11 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.faults import artifacts
-from distill.artifact import Artifact, byte_planes, file_format, open_artifact, read_tensor, reading
-from distill.artifact.packed import Block, pack
+from distill.artifact import Artifact, open_artifact, read_tensor, reading
+from distill.artifact.raw import to_raw
 from distill.compress.encode import encode
 from distill.compress.quantization.quantize import quantize
 from distill.compress.sharing.cluster import cluster
+from distill.container import byte_planes, file_format
+from distill.container.packed import Block, pack
+from distill.container.raw import Raw
 from distill.errors import ArtifactError
 from tests.compress import nets
 
@@ -74,10 +78,11 @@ def test_one_tensor_is_read_alone(before: str, tmp_path: Path, monkeypatch: pyte
 
 
 def test_parts_that_are_equal_are_kept_once() -> None:
-    one, both = (pack({str(k): (None, {"": torch.arange(100.0)}) for k in range(count)}).numel() for count in (1, 2))
+    values = Raw("float32", (100,), np.arange(100, dtype="<f4").tobytes())
+    one, both = (len(pack({str(k): (None, {"": values}) for k in range(count)})) for count in (1, 2))
     assert both - one < 30
-    block = Block(pack({str(k): (None, {"": torch.arange(100.0)}) for k in range(3)}).numpy().tobytes())
-    assert all(torch.equal(block.read(name)[1][""], torch.arange(100.0)) for name in "012")
+    block = Block(pack({str(k): (None, {"": values}) for k in range(3)}))
+    assert all(block.read(name)[1][""] == values for name in "012")
     shared = encode(cluster(nets.artifact(), shared=True))
     entries = Block(shared_block(shared)).entries.values()
     assert sum(part.name == "inner.values" and part.same is None for entry in entries for part in entry.parts) == 1
@@ -85,7 +90,7 @@ def test_parts_that_are_equal_are_kept_once() -> None:
 
 def shared_block(artifact: Artifact) -> bytes:
     tensors, _ = file_format.decode(artifact.to_bytes(), "")
-    return tensors[file_format.PACKED].numpy().tobytes()
+    return bytes(tensors[file_format.PACKED].data)
 
 
 def test_a_damaged_tensor_of_an_encoded_file_is_named() -> None:
@@ -98,7 +103,7 @@ def test_a_damaged_tensor_of_an_encoded_file_is_named() -> None:
 def test_a_small_file_does_not_stand_for_a_large_network(tmp_path: Path) -> None:
     head = {"network": {"name": "vit_h_14", "num_classes": 1000}, "plans": [], "about": {}, "history": [], "forms": []}
     path = tmp_path / "student.safetensors"
-    path.write_bytes(file_format.encode({"x": torch.zeros(20_000)}, head))
+    path.write_bytes(file_format.encode({"x": to_raw(torch.zeros(20_000))}, head))
     with pytest.raises(
         ArtifactError, match=r"its network takes 2,41\d MiB, but a file of 80,\d\d\d bytes may stand for"
     ):
@@ -123,7 +128,8 @@ def index_of(claimed: int) -> bytes:
 @pytest.mark.parametrize("claimed", [10**6, 10**9, 2**39, 2**41])
 def test_claimed_sizes_are_checked_before_memory_is_asked_for(claimed: int, tmp_path: Path) -> None:
     head = {"network": nets.ENTRY, "plans": [], "about": {}, "history": []}
-    block = torch.frombuffer(bytearray(index_of(claimed)), dtype=torch.uint8)
+    content = index_of(claimed)
+    block = Raw("uint8", (len(content),), content)
     path = tmp_path / "student.safetensors"
     path.write_bytes(file_format.encode({file_format.PACKED: block}, head))
     for read in (lambda: open_artifact(path, nets.ALLOW), lambda: read_tensor(path, "stem.weight")):

@@ -28,7 +28,7 @@ def sparse(shape: tuple[int, ...] = (12, 5, 3, 3), density: float = 0.2, seed: i
     return np.where(random.random(shape) < density, random.integers(-7, 8, shape), 0).astype(np.int8)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(stages=st.lists(st.sampled_from(STAGES), min_size=1, max_size=4), codes=some_array)
 def test_any_chain_is_inverted(stages: list[str], codes: np.ndarray) -> None:
     coder = chain(*stages)
@@ -38,7 +38,7 @@ def test_any_chain_is_inverted(stages: list[str], codes: np.ndarray) -> None:
     assert np.array_equal(decoded, codes)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(stages=st.lists(st.sampled_from(STAGES), min_size=1, max_size=3), data=st.data())
 def test_a_damaged_chain_is_refused(stages: list[str], data: st.DataObject) -> None:
     coder = chain(*stages)

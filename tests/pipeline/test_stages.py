@@ -181,7 +181,7 @@ stages:
         run(recipe, on_epoch=kill)
     (checkpoint,) = tmp_path.glob("runs/stages/*/student/only.part/last.ckpt")
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
-    assert state["terms.own.parts.0.mean"] == LEARNED[0]
+    assert state["method.terms.own.parts.0.mean"] == LEARNED[0]
     epochs: list[int] = []
     run(recipe, on_epoch=lambda title, epoch, metrics: epochs.append(epoch))
     assert epochs == [2]

@@ -1,4 +1,4 @@
-"""The section ``cache``: what is kept of the teacher's answers."""
+"""The section ``cache``: what is kept of the teacher's outputs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from distill.ranges import Count
 
 @dataclass
 class Cache:
-    """The teacher's answers, kept on disk and read instead of computed.
+    """The teacher's outputs, kept on disk and read instead of computed.
 
     In epoch e the training images of a stage with a teacher look as in epoch ``e % views``.
     """

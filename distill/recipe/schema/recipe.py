@@ -77,7 +77,7 @@ class Recipe:
     trainer: dict[str, Any] = field(default_factory=dict)
     """Passed to Lightning's Trainer: devices, num_nodes, strategy, precision, ..."""
     cache: Cache | None = None
-    """Ask the teacher once about each image, and remember its answers."""
+    """Compute the teacher's outputs once for each image, and keep them."""
     latency_batch_sizes: list[int] = field(default_factory=list)
     """Batch sizes at which latency is measured; without any, the task's."""
     tracking: Tracking = field(default_factory=Tracking)

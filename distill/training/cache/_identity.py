@@ -61,6 +61,8 @@ def acquire(folder: Path, identity: Mapping[str, Any]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     header = folder / "cache.json"
+    if header.is_dir():
+        raise RecipeError(f"{header} is a folder, so this is no cache: name an empty cache.folder")
     with FileLock(folder / ".lock"):
         damaged = False
         try:

@@ -13,11 +13,9 @@ from typing import Any
 
 import safetensors
 from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
 
-from distill.artifact.byte_planes import raw
-from distill.artifact.packed import Block
+from distill.container.packed import Block
+from distill.container.raw import SIZES, Raw
 from distill.errors import ArtifactError
 
 FORMAT = 2
@@ -28,18 +26,23 @@ KEY = "distill"
 PACKED = "packed"
 """The only tensor of an encoded artifact's file: see `distill.artifact.packed`."""
 BLANK = b"?" * 16
+NAMES = {
+    **{"bool": "BOOL", "uint8": "U8", "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64"},
+    **{"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64"},
+}
+"""Of types, as safetensors has them."""
+KINDS = {name: kind for kind, name in NAMES.items()}
 
 
-def encode(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
+def encode(tensors: Mapping[str, Raw], about: Mapping[str, Any]) -> bytes:
     """The file's content."""
-    whole = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    checksums = "".join(_crc(raw(whole[name])) for name in sorted(whole))
+    checksums = "".join(_crc(tensors[name].data) for name in sorted(tensors))
     head = {"checksum": BLANK.decode(), "format": FORMAT, **about, "checksums": checksums}
-    data = save(whole, {KEY: json.dumps(head, separators=(",", ":"))})
+    data = _safetensors(tensors, {KEY: _json(head)})
     return data.replace(BLANK, _digest(data), 1)
 
 
-def decode(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def decode(data: bytes, name: str) -> tuple[dict[str, Raw], dict[str, Any]]:
     """Tensors and plain data of a file's content.
 
     Args:
@@ -66,10 +69,9 @@ def decode(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             part for at, part in enumerate(sorted(parts)) if _crc(parts[part]["data"]) != expected[8 * at : 8 * at + 8]
         ]
         raise ArtifactError(f"{name} has been altered: {_which(wrong, parts)} is damaged")
-    try:
-        return load(data), head
-    except (LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise ArtifactError(f"{name} holds tensors of a type that this program does not know: {error}") from None
+    if strange := {part["dtype"] for part in parts.values()} - KINDS.keys():
+        raise ArtifactError(f"{name} holds tensors of a type that this program does not know: {min(strange)}")
+    return {key: Raw(KINDS[p["dtype"]], tuple(p["shape"]), bytes(p["data"])) for key, p in parts.items()}, head
 
 
 def memory_limit(size: int) -> int:
@@ -77,13 +79,30 @@ def memory_limit(size: int) -> int:
     return MEMORY + RATIO * size
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read(path: Path) -> tuple[dict[str, Raw], dict[str, Any]]:
     """`decode` of a file."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {error.strerror}") from None
     return decode(data, str(path))
+
+
+def _safetensors(tensors: Mapping[str, Raw], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file: the length of its header, 8 bytes, the header in JSON, and the arrays, the widest first."""
+    header: dict[str, Any] = {"__metadata__": metadata}
+    ordered = sorted(tensors.items(), key=lambda item: (-SIZES[item[1].kind], item[0]))
+    end = 0
+    for name, raw in ordered:
+        start, end = end, end + len(raw.data)
+        header[name] = {"dtype": NAMES[raw.kind], "shape": list(raw.shape), "data_offsets": [start, end]}
+    text = _json(header).encode()
+    text += b" " * (-len(text) % 8)  # arrays begin where every type may
+    return len(text).to_bytes(8, "little") + text + b"".join(raw.data for _, raw in ordered)
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, separators=(",", ":"))
 
 
 def _metadata(data: bytes) -> dict[str, str]:

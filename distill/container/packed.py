@@ -14,12 +14,14 @@ from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Any, NamedTuple
 
-import torch
 import zstandard
-from torch import Tensor
 
-from distill.artifact import byte_planes
-from distill.artifact.storage import Record
+from distill.container import byte_planes
+from distill.container.raw import SIZES, Raw
+
+Record = tuple[Mapping[str, Any] | None, dict[str, Raw]]
+"""The settings of a storage format, plain data, and its parts by name; what is kept as it is has neither settings nor a
+name."""
 
 INDEX = 2**24
 """Bytes of JSON that an index may have."""
@@ -40,7 +42,7 @@ class Part(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Once decompressed."""
-        return prod(self.shape) * byte_planes.TYPES[self.kind].itemsize
+        return prod(self.shape) * SIZES[self.kind]
 
     @property
     def size(self) -> int:
@@ -59,8 +61,8 @@ class Entry(NamedTuple):
     crc: int
 
 
-def pack(records: Mapping[str, Record]) -> Tensor:
-    """The block, as one uint8 tensor."""
+def pack(records: Mapping[str, Record]) -> bytes:
+    """The block."""
     forms: list[str] = []
     tensors: list[Any] = []
     checksums, body = [], []
@@ -72,9 +74,9 @@ def pack(records: Mapping[str, Record]) -> Tensor:
             form = forms.index(text) if text in forms else len(forms)
             forms += [text] if form == len(forms) else []
         described, data = [], b""
-        for part, tensor in parts.items():
-            lengths, content = byte_planes.compress(tensor)
-            what = [part, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
+        for part, raw in parts.items():
+            lengths, content = byte_planes.compress(raw)
+            what = [part, raw.kind, list(raw.shape)]
             same = first.setdefault((json.dumps([*what, lengths]), content), number)
             if same < number and len(content) > SHORT:
                 described.append([*what, same])
@@ -87,8 +89,7 @@ def pack(records: Mapping[str, Record]) -> Tensor:
     index = json.dumps({"forms": [json.loads(text) for text in forms], "tensors": tensors}, separators=(",", ":"))
     compressor = zstandard.ZstdCompressor(level=byte_planes.LEVEL, write_content_size=True)
     head = compressor.compress(index.encode()).removeprefix(byte_planes.MAGIC)
-    data = struct.pack("<I", len(head)) + head + struct.pack(f"<{len(checksums)}I", *checksums) + b"".join(body)
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    return struct.pack("<I", len(head)) + head + struct.pack(f"<{len(checksums)}I", *checksums) + b"".join(body)
 
 
 class Block:
@@ -118,13 +119,13 @@ class Block:
             ValueError: its bytes are damaged.
         """
         entry = self.entries[name]
-        parts: dict[str, Tensor] = {}
+        parts: dict[str, Raw] = {}
         for part in entry.parts:
             owner = entry if part.same is None else list(self.entries.values())[part.same]
             parts[part.name] = self._part(owner, part)
         return entry.settings, parts
 
-    def _part(self, owner: Entry, wanted: Part) -> Tensor:
+    def _part(self, owner: Entry, wanted: Part) -> Raw:
         """A part, from the data of the tensor that has its bytes."""
         data, at = self._bytes(owner), 0
         if zlib.crc32(data) != owner.crc:
@@ -173,7 +174,7 @@ def _index(frame: bytes) -> Any:
 def _part(number: int, name: Any, kind: Any, shape: Any, lengths: Any) -> Part:
     same = lengths if type(lengths) is int else None
     numbers = [*shape, *([] if same is not None else lengths)]
-    if type(name) is not str or kind not in byte_planes.TYPES or len(shape) > 15:
+    if type(name) is not str or kind not in SIZES or len(shape) > 15:
         raise ValueError(f"the packed block's index has an impossible part '{name}' of type '{kind}'")
     if not all(type(size) is int and 0 <= size < 2**40 for size in numbers) or not 0 <= (same or 0) <= number:
         raise ValueError(f"the packed block's index has an impossible size in part '{name}'")

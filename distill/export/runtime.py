@@ -1,0 +1,61 @@
+"""The artifact with its graph, for `distill.runtime`, which needs NumPy and the decoders' libraries alone."""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from distill.artifact import Artifact
+from distill.artifact.artifact import state_of
+from distill.atomic import replacing
+from distill.batch import Batch
+from distill.errors import ExportError
+from distill.export import exporter
+from distill.export.exported import Exported, compared, to_export
+from distill.export.graph import graph_of
+from distill.ranges import NonNegative
+from distill.runtime import Network, load
+from distill.tasks import Task
+
+
+@exporter("runtime")
+def runtime(
+    artifact: Artifact,
+    folder: Path,
+    samples: list[Batch],
+    task: Task,
+    *,
+    tolerance: NonNegative | None = None,
+) -> Exported:
+    """Write ``folder/student.runtime.safetensors``: the artifact's own file, weights coded as they are, and its graph.
+
+    Args:
+        artifact: the compressed student.
+        folder: where the file goes.
+        samples: real images, on which the file is checked against PyTorch in NumPy.
+        task: how outputs are compared.
+        tolerance: largest difference allowed on the samples, relative to the largest output; None: 0.001, or after
+            `int8` 0.1 and an agreement of 95 %.
+
+    Raises:
+        ExportError: the network has an operator that the runtime has not, or its file computes something else.
+    """
+    model = to_export(artifact, samples, "runtime")
+    path = folder / "student.runtime.safetensors"
+    with replacing(path, ExportError) as part:
+        part.write_bytes(written(artifact, samples[0].inputs))
+        network = load(part)
+        predict = partial(_answer, network)
+        difference, agreement = compared(model, predict, samples, task, path, "export.runtime.tolerance", tolerance)
+    return Exported(path, predict, difference, agreement, single=lambda: predict)
+
+
+def written(artifact: Artifact, example: Tensor) -> bytes:
+    """The file's content."""
+    model = artifact.copy_model().cpu()
+    return artifact.to_bytes(graph_of(model, example, state_of(model)).to_text())
+
+
+def _answer(network: Network, inputs: Tensor) -> Tensor:
+    return torch.from_numpy(network(inputs.cpu().numpy()))

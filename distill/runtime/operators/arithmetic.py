@@ -1,0 +1,110 @@
+"""Sums, products and comparisons, position by position or along axes. Scalars do not change the type of an array."""
+
+import operator as python
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from distill.runtime.operators.registry import OPERATORS, operator
+
+Operand = Any
+"""An array, or a number."""
+Axes = int | list[int] | None
+
+UNARY: dict[str, Callable[[Operand], Operand]] = {
+    **{"abs": np.abs, "neg": np.negative, "exp": np.exp, "log": np.log, "sqrt": np.sqrt, "tanh": np.tanh},
+    **{"sin": np.sin, "cos": np.cos, "floor": np.floor, "ceil": np.ceil, "round": np.rint, "sign": np.sign},
+    **{"logical_not": np.logical_not, "square": np.square, "reciprocal": lambda x: 1 / x},
+    "rsqrt": lambda x: 1 / np.sqrt(x),
+}
+BINARY: dict[str, Callable[[Operand, Operand], Operand]] = {
+    **{"mul": python.mul, "div": python.truediv, "truediv": python.truediv, "floordiv": python.floordiv},
+    **{"mod": python.mod, "remainder": python.mod, "maximum": np.maximum, "minimum": np.minimum},
+    **{"eq": python.eq, "ne": python.ne, "lt": python.lt, "le": python.le, "gt": python.gt, "ge": python.ge},
+    **{"logical_and": np.logical_and, "logical_or": np.logical_or, "pow": python.pow},
+    "floor_divide": python.floordiv,
+}
+
+
+def _unary(function: Callable[[Operand], Operand]) -> Callable[..., Operand]:
+    return lambda input: function(input)
+
+
+def _binary(function: Callable[[Operand, Operand], Operand]) -> Callable[..., Operand]:
+    def compute(input: Operand, other: Operand) -> Operand:
+        return function(input, other)
+
+    return compute
+
+
+OPERATORS.update({name: _unary(function) for name, function in UNARY.items()})
+OPERATORS.update({name: _binary(function) for name, function in BINARY.items() if name != "pow"})
+
+
+@operator("pow")
+def power(input: Operand, exponent: Operand) -> Operand:
+    return input**exponent
+
+
+@operator("add")
+def add(input: Operand, other: Operand, alpha: float = 1) -> Operand:
+    return input + (other if alpha == 1 else other * alpha)
+
+
+@operator("sub")
+def sub(input: Operand, other: Operand, alpha: float = 1) -> Operand:
+    return input - (other if alpha == 1 else other * alpha)
+
+
+@operator("rsub")
+def rsub(input: Operand, other: Operand, alpha: float = 1) -> Operand:
+    return other - (input if alpha == 1 else input * alpha)
+
+
+@operator("where")
+def where(condition: np.ndarray, input: Operand, other: Operand) -> np.ndarray:
+    return np.where(condition, input, other).astype(np.result_type(input, other), copy=False)
+
+
+@operator("masked_fill")
+def masked_fill(input: np.ndarray, mask: np.ndarray, value: Operand) -> np.ndarray:
+    return np.where(mask, np.asarray(value, input.dtype), input)
+
+
+@operator("mean")
+def mean(input: np.ndarray, dim: Axes = None, keepdim: bool = False, dtype: str | None = None) -> np.ndarray:
+    return input.mean(_axes(dim), keepdims=keepdim)
+
+
+@operator("sum")
+def total(input: np.ndarray, dim: Axes = None, keepdim: bool = False, dtype: str | None = None) -> np.ndarray:
+    return input.sum(_axes(dim), keepdims=keepdim)
+
+
+@operator("amax")
+def amax(input: np.ndarray, dim: Axes = None, keepdim: bool = False) -> np.ndarray:
+    return input.max(_axes(dim), keepdims=keepdim)
+
+
+@operator("argmax")
+def argmax(input: np.ndarray, dim: int | None = None, keepdim: bool = False) -> np.ndarray:
+    return input.argmax(dim, keepdims=keepdim)
+
+
+@operator("linalg_vector_norm")
+def vector_norm(
+    input: np.ndarray, ord: float = 2, dim: Axes = None, keepdim: bool = False, dtype: str | None = None
+) -> np.ndarray:
+    return (np.abs(input) ** ord).sum(_axes(dim), keepdims=keepdim) ** (1 / ord)
+
+
+@operator("fake_quantize_per_tensor_affine")
+def fake_quantize(input: np.ndarray, scale: float, zero_point: int, quant_min: int, quant_max: int) -> np.ndarray:
+    """Jacob et al. arXiv:1712.05877, section 3: the nearest value (code - zero_point) * scale."""
+    codes = np.rint(input * np.float32(1 / np.float32(scale))) + np.float32(zero_point)
+    return (np.clip(codes, quant_min, quant_max) - np.float32(zero_point)) * np.float32(scale)
+
+
+def _axes(dim: Axes) -> int | tuple[int, ...] | None:
+    return (tuple(dim) or None) if isinstance(dim, list | tuple) else dim
