@@ -8,17 +8,16 @@ so an environment of its own; it and `zipnn` are left out where they are missing
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks._machine import measured_here
 from distill.codecs.delta import Delta
 from distill.measure.codes import read
 from distill.measure.coding import Row, compare, entropy
@@ -134,9 +133,9 @@ def main() -> None:
     lines = [
         "# Lossless codecs on real weights",
         "",
-        f"`python -m benchmarks.codecs` on {datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {_processor()}, Python "
-        f"{platform.python_version()}; megabytes of 8-bit codes per second of one core's time. Weights are pruned per "
-        "tensor by magnitude and quantized with one symmetric scale per tensor, without retraining.",
+        f"`python -m benchmarks.codecs` on {measured_here()}; megabytes of 8-bit codes per second of one core's time. "
+        "Weights are pruned per tensor by magnitude and quantized with one symmetric scale per tensor, without "
+        "retraining.",
         "",
         "## Against other libraries",
         "",
@@ -157,12 +156,6 @@ def main() -> None:
             print(line, file=sys.stderr, flush=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

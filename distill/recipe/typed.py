@@ -1,7 +1,7 @@
 """Plain data from YAML as the dataclasses of `distill.recipe.schema`, every mistake named with its place.
 
-Annotations are the schema: types, ranges (`distill.registry.ranges`), and the registry in which the name of a section is
-looked up (``Annotated[Loss, loss]``), whose signature adds the component's own settings.
+Annotations are the schema: types, ranges (`distill.registry.ranges`), and the registry in which the name of a section
+is looked up (``Annotated[Loss, loss]``), whose signature adds the component's own settings.
 """
 
 import types

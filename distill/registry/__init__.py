@@ -1,9 +1,7 @@
 """Names in a recipe become objects here, and nowhere else.
 
-One rule joins recipes to code. In a component's signature
-
-* **positional** parameters are what the framework supplies (``student``, ``labels``, ``teacher_shape``);
-* **keyword-only** parameters are what a recipe may set, with their types and defaults.
+In a component's signature, **positional** parameters are injected by the framework (``student``, ``labels``), and
+**keyword-only** parameters are what a recipe may set, with their types and defaults.
 
 So a signature is documentation, schema and constructor at once, and nothing is written twice.
 """
@@ -165,9 +163,8 @@ class Registry:
             try:
                 settings[key] = kinds[key](value)
             except ValueError:
-                raise RecipeError(
-                    f"{self.kind} '{name}': {key} is of type {kinds[key].__name__}, not '{value}'"
-                ) from None
+                expected = kinds[key].__name__
+                raise RecipeError(f"{self.kind} '{name}': {key} is of type {expected}, not '{value}'") from None
         return name, settings
 
     def _unknown(self, name: str) -> RecipeError:
