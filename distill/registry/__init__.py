@@ -11,12 +11,12 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, fields, make_dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, TypeVar
 
 from distill.errors import RecipeError
 from distill.registry import signatures, source
+from distill.registry.nearest import did_you_mean
 from distill.registry.signatures import EMPTY, Setting, Signature
 
 Component = Callable[..., Any]
@@ -169,28 +169,6 @@ class Registry:
 
     def _unknown(self, name: str) -> RecipeError:
         return RecipeError(f"unknown {self.kind} {did_you_mean(name, self.names(), self.foreign())}")
-
-
-MANY = 50
-"""More names than this are not listed in a message."""
-
-
-def did_you_mean(name: str, valid: Iterable[str], others: Iterable[str] = ()) -> str:
-    """The second half of every "unknown name" message: the nearest valid name, then all of them if they are not many.
-
-    Args:
-        name: what was asked for.
-        valid: the names to list.
-        others: valid too, but not listed.
-    """
-    valid = list(valid)
-    close = get_close_matches(name, [*valid, *others], n=5, cutoff=0.6)
-    if len(valid) <= MANY:
-        hint = f" Did you mean '{close[0]}'?" if close else ""
-        return f"'{name}'.{hint} There are: {', '.join(valid)}"
-    nearest = close or get_close_matches(name, valid, n=5, cutoff=0)
-    quoted = ", ".join(f"'{one}'" for one in nearest)
-    return f"'{name}'. Did you mean {quoted}?" if close else f"'{name}'. The nearest of {len(valid)} are {quoted}"
 
 
 def injected(component: Component) -> list[str]:
