@@ -27,6 +27,7 @@ from distill.recipe.schema import Network, Recipe, Stage
 from distill.tasks import Task
 from distill.training.distiller import Distiller
 from distill.training.ensemble import combined
+from distill.training.trainer import shares
 from distill.training.trial import try_steps
 
 SAMPLES = 32
@@ -69,7 +70,7 @@ class DryRun:
     ) -> None:
         self.recipe, self.data, self.task, self.line = recipe, data, task, line
         self.example = data.calibration(8)[0]
-        self.batches = batches or [self.example, self.example]
+        self.batches = batches or [self._share()] * 2
         self.known: dict[str, nn.Module] = {}
         """Networks by the names that stages call their teachers by."""
         self.trials: dict[str, Trial] = {}
@@ -79,6 +80,11 @@ class DryRun:
         with _quiet_hooks(), torch.random.fork_rng(devices=[]):
             self._teachers()
             self._compress(self._stages())
+
+    def _share(self) -> Batch:
+        """A training batch as one process of the run sees it, or 8 images of it."""
+        size = getattr(self.recipe.data, "batch_size", 8) // shares(self.recipe.trainer)
+        return self.data.calibration(max(1, min(8, size)))[0]
 
     def modules(self) -> list[Distiller]:
         """Every stage of the student and every training after a hook."""
@@ -176,7 +182,7 @@ class DryRun:
 
     def _failing(self, error: Exception) -> RecipeError:
         alone = len(self.batches[0].inputs) == 1  # batch norm cannot normalise a single value per channel
-        remedy = "; a training batch holds one image: raise data.batch_size or data.limit" if alone else ""
+        remedy = "; a process trains on one image at a time: raise data.batch_size or data.limit" if alone else ""
         return RecipeError(f"a training step fails: {_first_line(error)}{remedy}")
 
     @torch.no_grad()

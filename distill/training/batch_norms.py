@@ -28,9 +28,7 @@ def synchronized(networks: Iterable[nn.Module], trainer: pl.Trainer, wanted: boo
         yield
         return
     if trainer.strategy.root_device.type != "cuda":
-        log.warning(
-            "batch norms use the statistics of each process's own share of a batch: on CPUs PyTorch has no other"
-        )
+        _warn_once()
         yield
         return
     classes = [(layer, type(layer)) for layer in dict.fromkeys(layers)]

@@ -74,6 +74,13 @@ def require_trainer(settings: Mapping[str, Any]) -> None:
     build_trainer(settings, logger=False, enable_checkpointing=False)
 
 
+def shares(settings: Mapping[str, Any]) -> int:
+    """Into how many shares a batch is divided that batch norms see apart, see `distill.training.batch_norms`."""
+    trainer = build_trainer(settings, logger=False, enable_checkpointing=False)
+    together = trainer.strategy.root_device.type == "cuda" and settings.get("sync_batchnorm") is not False
+    return 1 if together else int(trainer.world_size)
+
+
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

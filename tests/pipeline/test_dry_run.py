@@ -87,10 +87,14 @@ def test_others_keep_it() -> None:
         ([student("Frozen"), "stages={only: {epochs: 1}}"], "at stages.only: a training step fails: .*grad"),
         *(
             (
-                [student("Pooling"), "stages={only: {epochs: 1}}", few],
-                "at stages.only: a training step fails: .*; a training batch holds one image: raise data.batch_size",
+                [student("Pooling"), "stages={only: {epochs: 1}}", *few.split()],
+                "at stages.only: .*; a process trains on one image at a time: raise data.batch_size",
             )
-            for few in ("data.limit=2", "data.batch_size=1")
+            for few in (
+                "data.limit=2",
+                "data.batch_size=1",
+                "data.batch_size=2 trainer.accelerator=cpu trainer.devices=2 trainer.strategy=ddp",
+            )
         ),
         (
             [student("Unsteady"), "stages={only: {epochs: 1}}", "compress={quantize: {bits: 8}}"],
