@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks._machine import measured_here
+from distill.codecs.delta import Delta
 from distill.measure.codes import read
 from distill.measure.coding import Row, compare, entropy
 
@@ -116,7 +117,7 @@ def _differences(tensors: Mapping[str, np.ndarray]) -> Iterator[str]:
     yield "|---|---|---|"
     count = sum(codes.size for codes in tensors.values())
     for label, axis in (("as they are", None), ("differences along the last axis", -1), ("along the first", 0)):
-        seen = [codes if axis is None else np.diff(codes, axis=axis, prepend=0) for codes in tensors.values()]
+        seen = [codes if axis is None else Delta(axis=axis).split(codes)[1][0] for codes in tensors.values()]
         zeros = sum(int((codes == 0).sum()) for codes in seen) / count
         bits = sum(entropy(codes) * codes.size for codes in seen) / count
         yield f"| {label} | {100 * zeros:.1f} % | {bits:.3f} |"

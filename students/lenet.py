@@ -6,7 +6,7 @@ tables 2 and 3. This LeNet-5 is Caffe's: wider than the original, and without a 
 
 from torch import nn
 
-from distill.ranges import Count
+from distill.registry.ranges import Count
 from students import student
 from students._blocks import Network
 

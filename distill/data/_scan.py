@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from distill.atomic import replacing
 from distill.data.decoding import check_header, shown
 from distill.errors import DataError, DistillError
+from distill.files.atomic import replacing
 
 T = TypeVar("T")
 READERS = 16

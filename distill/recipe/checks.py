@@ -6,10 +6,10 @@ from functools import cache
 from typing import Any
 
 from distill.errors import RecipeError
-from distill.ranges import Range
 from distill.recipe.schema import Recipe, Stage
 from distill.registry import did_you_mean, hook, loss, needs_teacher
-from distill.source import path_of
+from distill.registry.ranges import Range
+from distill.registry.source import path_of
 
 _OURS = {
     "max_epochs": "epochs belong to stages: write stages.NAME.epochs",

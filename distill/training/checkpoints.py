@@ -13,7 +13,7 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from torch import nn
 
-from distill.atomic import replacing
+from distill.files.atomic import replacing
 from distill.training.processes import is_first, wait_for_all
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"

@@ -75,6 +75,12 @@ def test_delta_is_the_difference_along_its_axis() -> None:
     assert np.array_equal(different.swapaxes(-1, 0)[1:], np.diff(codes, axis=0))
 
 
+def test_delta_goes_along_the_last_axis_that_has_neighbours() -> None:
+    codes = sparse((6, 7, 1, 1))
+    _, (different,) = codec.find("delta")().split(codes)
+    assert np.array_equal(different.squeeze((2, 1))[:, 1:], np.diff(codes.squeeze((2, 3)), axis=1))
+
+
 def test_permute_finds_the_order_in_which_neighbours_are_alike() -> None:
     codes = np.repeat(np.random.default_rng(0).integers(-99, 99, (1, 40)), 50, axis=0).astype(np.int8)
     assert len(chain("permute", "run_length").encode(codes)) < len(chain("run_length").encode(codes)) / 5

@@ -21,8 +21,8 @@ from distill.compress.low_rank._allocation import Aim, Option
 from distill.compress.low_rank._composed import Composed, PlainLayer
 from distill.compress.low_rank._error_weighting import ErrorWeights, TracedLayer
 from distill.compress.low_rank._factorise import factorisation, rebuild
-from distill.ranges import NonNegative
 from distill.registry import surgery
+from distill.registry.ranges import NonNegative
 
 Kernel = Literal["spatial", "covariance"]
 LEVELS = 24

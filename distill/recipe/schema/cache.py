@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from distill.ranges import Count
+from distill.registry.ranges import Count
 
 
 @dataclass

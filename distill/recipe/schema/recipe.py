@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 from distill import registry
 from distill.errors import RecipeError
-from distill.ranges import Count, Seed
 from distill.recipe.schema.cache import Cache
 from distill.recipe.schema.components import Component, NetworkSection, TeacherNetwork, TeacherSection
 from distill.recipe.schema.optimisation import Optimizer, Schedule
 from distill.recipe.schema.stage import Finetune, Stage
 from distill.registry import did_you_mean
+from distill.registry.ranges import Count, Seed
 
 
 @dataclass

@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from distill.errors import RecipeError
-from distill.ranges import Count, Index, NonNegative
 from distill.recipe.schema.components import Component, NetworkSection
 from distill.recipe.schema.cuts import Cuts
 from distill.recipe.schema.optimisation import Optimizer, Schedule
 from distill.registry import loss
+from distill.registry.ranges import Count, Index, NonNegative
 
 Scaling = Literal["paper", "inverted"]
 

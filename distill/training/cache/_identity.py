@@ -10,9 +10,10 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from distill import __version__, sealed
+from distill import __version__
 from distill.data import DataModule
 from distill.errors import RecipeError
+from distill.files import sealed
 from distill.models.input_transform import InputTransform
 from distill.recipe.plain import plain
 from distill.recipe.schema import Recipe

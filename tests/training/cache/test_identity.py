@@ -68,7 +68,10 @@ class TestRefusals:
 
     def test_more_top_classes_than_there_are(self, tmp_path: Path) -> None:
         recipe = load("smoke", ["cache={top_k: 10}", f"output={tmp_path}", "tracking.mode=disabled"])
-        with pytest.raises(RecipeError, match="cache.top_k=10 keeps the largest logits, but there are only 10 classes"), Experiment.open(recipe):
+        with (
+            pytest.raises(RecipeError, match="cache.top_k=10 keeps the largest logits, but there are only 10 classes"),
+            Experiment.open(recipe),
+        ):
             pass
 
     def test_weights_structure_and_own_images_make_a_teacher(self) -> None:
