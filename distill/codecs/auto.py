@@ -6,7 +6,7 @@ import numpy as np
 
 from distill.codecs import chain, codec
 from distill.errors import ArtifactError
-from distill.ranges import Positive
+from distill.registry.ranges import Positive
 
 CHAINS: tuple[tuple[str, ...], ...] = (
     ("context",),

@@ -6,7 +6,7 @@ from distill.codecs import Transform, codec
 from distill.codecs._frame import Reader
 from distill.codecs._matrix import matrix
 from distill.errors import RecipeError
-from distill.ranges import Count
+from distill.registry.ranges import Count
 
 
 @codec("block")

@@ -5,7 +5,7 @@ import numpy as np
 from distill.codecs import Transform, _relative, codec
 from distill.codecs._frame import Reader
 from distill.codecs._matrix import matrix
-from distill.ranges import IndexBits
+from distill.registry.ranges import IndexBits
 
 
 @codec("csr")

@@ -4,7 +4,7 @@ import numpy as np
 
 from distill.codecs import Transform, codec
 from distill.codecs._frame import Reader
-from distill.ranges import Axis
+from distill.registry.ranges import Axis
 
 
 @codec("delta")
