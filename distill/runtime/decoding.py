@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from distill.codecs._frame import claims
+from distill.codecs import chain
 from distill.container.raw import Raw
-from distill.registry import codec
 from distill.runtime.lookups import Clustered, Codebooks, Shared
 
 Settings = Mapping[str, Any]
@@ -134,11 +133,9 @@ def _inner(settings: Settings, parts: Parts, limit: int) -> Weight:
 def _encoded(settings: Settings, parts: Parts, limit: int) -> Weight:
     if ":" in settings["codec"]:
         raise ValueError(f"codec '{settings['codec']}' is code from outside, which the runtime never runs")
-    data = parts["data"].tobytes()
-    kind, claimed = claims(data)
-    if prod(claimed) * np.dtype(kind).itemsize > limit:
-        raise ValueError(f"a coded stream claims {claimed}, more than {limit} bytes")
-    codes = codec.find(settings["codec"])().decode(data)
+    codes = chain(*settings["codec"].split()).decode(parts["data"].tobytes())
+    if codes.nbytes > limit:
+        raise ValueError(f"a coded stream holds {codes.nbytes} bytes, more than {limit}")
     return _inner(settings, {**parts, "inner.codes": codes}, limit)
 
 
