@@ -47,9 +47,7 @@ class Predictor:
             ArtifactError: the file is damaged, holds no graph, or its task needs PyTorch.
         """
         if Path(path).suffix in (".onnx", ".xml"):
-            raise ArtifactError(
-                f"{path} needs PyTorch, which is not installed: pip install torch"
-            )
+            raise ArtifactError(f"{path} needs PyTorch, which is not installed: pip install torch")
         network = load(path)
         if missing := {"task", "info"} - network.about.keys():
             raise ArtifactError(f"{path} does not say its {' and '.join(sorted(missing))}: it was not made by a recipe")
