@@ -14,12 +14,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from torch import nn
-
 from benchmarks._jobs import at_once, spread
-from benchmarks._machine import measured_here
+from benchmarks._page import measured_here, write_page
+from benchmarks.compression import test
 from distill.console import console, quiet_libraries
-from distill.measure.evaluation import score, to_accelerator
 from distill.pipeline.experiment import Experiment
 from distill.pipeline.run import compress, train_student
 from distill.recipe.loading import load
@@ -62,16 +60,12 @@ def measure(recipe: str, seed: int, output: Path) -> Measured:
         stages = train_student(experiment, {})
         trained = list(stages.values())[-1]
         done = compress(experiment, trained, stages)
-
-        def accuracy(model: nn.Module) -> float:
-            return 100 * score(to_accelerator(model), experiment.data.test_dataloader(), experiment.task)["accuracy"]
-
         return Measured(
             student=experiment.recipe.student.name,
             samples=len(experiment.data.train_dataloader().dataset),
             params=trained.step.params,
-            dense=accuracy(trained.artifact.model),
-            small=accuracy(list(done.values())[-1].artifact.model),
+            dense=test(experiment, trained.artifact.model),
+            small=test(experiment, list(done.values())[-1].artifact.model),
             bytes={name.partition("-")[2]: one.step.bytes for name, one in done.items()},
         )
 
@@ -139,8 +133,7 @@ def main() -> None:
         if not file.exists():
             sys.exit(f"{recipe}, seed {seed} failed: {file.with_suffix('.log')}")
         results.setdefault(recipe, []).append(Measured(**json.loads(file.read_text())))
-    options.page.parent.mkdir(parents=True, exist_ok=True)
-    options.page.write_text("\n".join(page(results, options.seeds)) + "\n", encoding="utf-8")
+    write_page(options.page, page(results, options.seeds))
 
 
 if __name__ == "__main__":

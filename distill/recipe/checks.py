@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
@@ -55,6 +56,9 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
             raise RecipeError(f"at trainer.{key}: {_OURS[key]}")
         valid = [name for name in trainer_settings() if name not in _OURS]
         if key not in valid:
+            for meant in get_close_matches(str(key), [*valid, *_OURS], n=1):
+                if meant in _OURS:
+                    raise RecipeError(f"at trainer: unknown setting of Lightning's Trainer '{key}'; {_OURS[meant]}")
             raise RecipeError(f"at trainer: unknown setting of Lightning's Trainer {did_you_mean(str(key), valid)}")
         if key in _RANGES and value is not None:
             if isinstance(value, bool) or not isinstance(value, int | float):

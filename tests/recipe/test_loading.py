@@ -94,11 +94,13 @@ class TestEveryRecipe:
         ("trainer.max_epochs=3", "at trainer.max_epochs: epochs belong to stages: write stages.NAME.epochs"),
         ("trainer.gradient_clip_val=-1", "at trainer.gradient_clip_val: gradient_clip_val is -1, but must be"),
         ("trainer.precision=17", "at trainer.precision: unknown precision '17'. There are: 16-true"),
+        ("trainer.max_epoch=3", "unknown setting of Lightning's Trainer 'max_epoch'; .* write stages.NAME.epochs"),
         ("trainer.devices=0", "at trainer.devices: devices is 0, but is at least 1"),
         (
             "output=${oc.env:NO_SUCH}",
             "at output: the environment variable NO_SUCH is not set; .*[$]{oc.env:NO_SUCH,VAL",
         ),
+        ("output=${env:NO_SUCH}", "at output: unknown '[$]{env:...}'; there are .* and [$]{oc.env:NAME}"),
         ("output=${nothing}", "at output: .* names a value that the recipe does not have"),
         (
             "optimizer.lr=[1",
@@ -132,6 +134,8 @@ def test_a_missing_file_is_named() -> None:
         ("just words", "at the top: unknown key 'just words'"),
         ("student: [", "is not YAML: .*a bracket or brace that is not closed"),
         ("seed: 1\n\tstudent: lenet5\n", "is not YAML: line 2, column 1: a tab, where YAML wants blanks"),
+        ("data:\n\tname: digits\n", "line 2, column 1: a tab, where YAML wants blanks"),
+        ("output: @runs\n", "line 1, column 9: a text that begins with a character of YAML's own; put it in quotes"),
         ("output: a: b\n", "line 1, column 10: a second colon; put texts with colons in quotes"),
         ("seed: 'one\n", "a quotation mark that is not closed"),
         ("seed: 1\nseed: 2\n", "found duplicate key seed"),

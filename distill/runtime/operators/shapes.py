@@ -139,12 +139,12 @@ def unbind(input: np.ndarray, dim: int = 0) -> list[np.ndarray]:
 
 @operator("flip")
 def flip(input: np.ndarray, dims: list[int]) -> np.ndarray:
-    return np.flip(input, dims)
+    return np.flip(input, tuple(dims))
 
 
 @operator("roll")
 def roll(input: np.ndarray, shifts: list[int], dims: list[int]) -> np.ndarray:
-    return np.roll(input, shifts, dims)
+    return np.roll(input, tuple(shifts), tuple(dims))
 
 
 @operator("channel_shuffle")
@@ -177,7 +177,7 @@ def full(size: list[int], fill_value: float, input: np.ndarray | None = None, dt
 
 @operator("arange")
 def arange(end: float, start: float = 0, step: float = 1, dtype: str | None = None) -> np.ndarray:
-    return np.arange(start, end, step, dtype)
+    return np.arange(start, end, step, dtype=np.dtype(dtype) if dtype else None)
 
 
 @operator("one_hot")
