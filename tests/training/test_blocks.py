@@ -235,5 +235,5 @@ def test_what_cannot_be_cut_is_refused(settings: dict[str, Any], complaint: str)
 
 def test_only_maps_can_be_cut() -> None:
     tokens = torch.rand(2, 5, 8)
-    with pytest.raises(RecipeError, match=r"'cut' puts out \(2, 5, 8\), but a cut needs a map"):
+    with pytest.raises(RecipeError, match=r"'cut' outputs \(2, 5, 8\), but a cut needs a map"):
         Blocks(Cuts(["cut"], ["cut"]), {"cut": tokens}, {"cut": tokens})
