@@ -193,6 +193,32 @@ def scatter(input: np.ndarray, dim: int, index: np.ndarray, src: np.ndarray) -> 
     return result
 
 
+@operator("slice_scatter")
+def slice_scatter(
+    input: np.ndarray,
+    src: np.ndarray,
+    dim: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
+) -> np.ndarray:
+    result = input.copy()
+    cut(result, dim, start, end, step)[...] = src
+    return result
+
+
+@operator("zero", "zeros_like")
+def zeros_like(input: np.ndarray, dtype: str | None = None) -> np.ndarray:
+    return np.zeros(input.shape, dtype or input.dtype)
+
+
+@operator("fill", "full_like")
+def fill(
+    input: np.ndarray, value: float | None = None, fill_value: float | None = None, dtype: str | None = None
+) -> np.ndarray:
+    return np.full(input.shape, fill_value if value is None else value, dtype or input.dtype)
+
+
 @operator("_to_copy", "to")
 def convert(input: np.ndarray, dtype: str | None = None) -> np.ndarray:
     return input if dtype is None else input.astype(dtype)
