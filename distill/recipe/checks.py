@@ -15,6 +15,7 @@ from distill.registry.source import path_of
 _OURS = {
     "max_epochs": "epochs belong to stages: write stages.NAME.epochs",
     "logger": "logging belongs to the section tracking",
+    "overfit_batches": "a part of the data set is taken with data.limit",
     "callbacks": "callbacks are set by each stage",
 }
 _RANGES = {

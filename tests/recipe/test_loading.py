@@ -94,6 +94,7 @@ class TestEveryRecipe:
         ("trainer.max_epochs=3", "at trainer.max_epochs: epochs belong to stages: write stages.NAME.epochs"),
         ("trainer.gradient_clip_val=-1", "at trainer.gradient_clip_val: gradient_clip_val is -1, but must be"),
         ("trainer.precision=17", "at trainer.precision: unknown precision '17'. There are: 16-true"),
+        ("trainer.overfit_batches=1", "at trainer.overfit_batches: .* data.limit"),
         ("trainer.max_epoch=3", "unknown setting of Lightning's Trainer 'max_epoch'; .* write stages.NAME.epochs"),
         ("trainer.devices=0", "at trainer.devices: devices is 0, but is at least 1"),
         (

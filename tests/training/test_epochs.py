@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from distill.data.digits import Digits
+from distill.errors import RecipeError
 from distill.recipe.schema import Optimizer, Schedule, Stage
 from distill.tasks.classification import Classification
 from distill.training.distiller import Distiller
@@ -30,13 +31,15 @@ def data() -> Digits:
     return Digits(0, limit=100, crop=0, batch_size=30)
 
 
-def trained(folder: Path, stage: Stage, teacher: nn.Module | None = None, **settings: Any) -> Trained:
+def trained(
+    folder: Path, stage: Stage, teacher: nn.Module | None = None, trainer: dict[str, Any] | None = None, **settings: Any
+) -> Trained:
     torch.manual_seed(0)
     digits = data()
     parts = {"optimizer": Optimizer(), "schedule": Schedule(), "injectable": {}}
     task, example = Classification(digits.info), digits.calibration(8)[0]
     module = Distiller(ConvNet(), teacher, task, stage, example=example, **parts)
-    cpu = {"accelerator": "cpu", "devices": 1}
+    cpu = {"accelerator": "cpu", "devices": 1, **(trainer or {})}
     return fit(module, digits, folder, title="student", settings=cpu, **settings)
 
 
@@ -77,3 +80,14 @@ def test_a_removed_stopwatch_leaves_no_hook() -> None:
     watch.remove()
     net(torch.zeros(2, 1, 8, 8))
     assert watch.seconds() == 0
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_what_is_trained_in_another_precision_is_float32_again(precision: str, tmp_path: Path) -> None:
+    found = trained(tmp_path, Stage(epochs=1), trainer={"precision": precision})
+    assert {value.dtype for value in found.student.parameters()} == {torch.float32}
+
+
+def test_a_part_of_the_batches_that_is_none_at_all_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="at trainer: .*limit_train_batches"):
+        trained(tmp_path, Stage(epochs=1), trainer={"limit_train_batches": 1e-6})
