@@ -21,6 +21,8 @@ from distill.console import console, quiet_libraries
 from distill.pipeline.experiment import Experiment
 from distill.pipeline.run import compress, train_student
 from distill.recipe.loading import load
+from distill.recipe.plain import key, plain
+from distill.recipe.schema import Recipe
 
 PAGE = Path("docs/benchmarks/deep_compression.md")
 PUBLISHED = {
@@ -56,7 +58,7 @@ class Measured:
 
 def measure(recipe: str, seed: int, output: Path) -> Measured:
     """Train, compress and evaluate; what earlier calls have finished is reused."""
-    with Experiment.open(load(recipe, [f"seed={seed}", f"output={output}", "tracking.mode=disabled"])) as experiment:
+    with Experiment.open(loaded(recipe, seed, output)) as experiment:
         stages = train_student(experiment, {})
         trained = list(stages.values())[-1]
         done = compress(experiment, trained, stages)
@@ -70,9 +72,14 @@ def measure(recipe: str, seed: int, output: Path) -> Measured:
         )
 
 
+def loaded(recipe: str, seed: int, output: Path) -> Recipe:
+    return load(recipe, [f"seed={seed}", f"output={output}", "tracking.mode=disabled"])
+
+
 def kept(output: Path, recipe: str, seed: int) -> Path:
-    """Where a result is, for the command that writes the page."""
-    return output / "deep_compression" / f"{recipe.replace('/', '-')}-{seed}.json"
+    """Where a result is kept: another place for every setting of the recipe, defaults of hooks among them."""
+    name = f"{recipe.replace('/', '-')}-{seed}-{key(plain(loaded(recipe, seed, output)))}"
+    return output / "deep_compression" / f"{name}.json"
 
 
 def page(results: Mapping[str, list[Measured]], seeds: int) -> Iterator[str]:
@@ -122,14 +129,18 @@ def main() -> None:
         return
     console.quiet = True
     every = [(recipe, seed) for recipe in options.recipes for seed in range(options.seeds)]
-    for recipe, seed in every:
-        kept(options.output, recipe, seed).unlink(missing_ok=True)
+    files = {pair: kept(options.output, *pair) for pair in every}
     shared = [f"--output={options.output}", "--recipes"]
-    work = {kept(options.output, r, s).stem: [f"--seed={s}", *shared, r] for r, s in every}
-    at_once(work, options.output / "deep_compression", options.jobs, "benchmarks.deep_compression")
+    work = {file.stem: [f"--seed={seed}", *shared, recipe] for (recipe, seed), file in files.items()}
+    missing = {file.stem for file in files.values() if not file.exists()}
+    at_once(
+        {name: arguments for name, arguments in work.items() if name in missing},
+        options.output / "deep_compression",
+        options.jobs,
+        "benchmarks.deep_compression",
+    )
     results: dict[str, list[Measured]] = {}
-    for recipe, seed in every:
-        file = kept(options.output, recipe, seed)
+    for (recipe, seed), file in files.items():
         if not file.exists():
             sys.exit(f"{recipe}, seed {seed} failed: {file.with_suffix('.log')}")
         results.setdefault(recipe, []).append(Measured(**json.loads(file.read_text())))
