@@ -9,7 +9,6 @@ so an environment of its own; it and `zipnn` are left out where they are missing
 import argparse
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks._machine import measured_here
+from benchmarks._page import measured_here, write_page
 from distill.codecs.delta import Delta
 from distill.measure.codes import read
 from distill.measure.coding import Row, compare, entropy
@@ -129,8 +128,11 @@ def main() -> None:
     parser.add_argument("--nncodec", metavar="PYTHON", help="the interpreter of the environment that has it")
     parser.add_argument("--output", type=Path, default=PAGE)
     options = parser.parse_args()
-    found = list(networks(options.weights))
-    lines = [
+    write_page(options.output, page(list(networks(options.weights)), options.nncodec))
+
+
+def page(found: list[tuple[str, Path]], python: str | None) -> Iterator[str]:
+    yield from (
         "# Lossless codecs on real weights",
         "",
         f"`python -m benchmarks.codecs` on {measured_here()}; megabytes of 8-bit codes per second of one core's time. "
@@ -144,18 +146,13 @@ def main() -> None:
         "| network | pruned, bits | zero-order entropy | context | nncodec | ans | huffman | zstd -19 | ZipNN "
         "| context over entropy | context encode / decode MB/s | nncodec encode / decode MB/s |",
         "|" + "---|" * 12,
-    ]
+    )
     for name, path in found:
-        for line in peers(name, path, options.nncodec):
-            lines.append(line)
-            print(line, file=sys.stderr, flush=True)
-    lines += ["", "## What is claimed of differencing, bitmaps and two coders in a row"]
+        yield from peers(name, path, python)
+    yield ""
+    yield "## What is claimed of differencing, bitmaps and two coders in a row"
     for name, path in found:
-        for line in claims(name, path):
-            lines.append(line)
-            print(line, file=sys.stderr, flush=True)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        yield from claims(name, path)
 
 
 if __name__ == "__main__":

@@ -14,15 +14,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from torch import nn
-
 from benchmarks._jobs import at_once, spread
-from benchmarks._machine import measured_here
+from benchmarks._page import measured_here, write_page
+from benchmarks.compression import test
 from distill.console import console, quiet_libraries
-from distill.measure.evaluation import score, to_accelerator
 from distill.pipeline.experiment import Experiment
 from distill.pipeline.run import compress, train_student
 from distill.recipe.loading import load
+from distill.recipe.plain import key, plain
+from distill.recipe.schema import Recipe
 
 PAGE = Path("docs/benchmarks/deep_compression.md")
 PUBLISHED = {
@@ -58,27 +58,28 @@ class Measured:
 
 def measure(recipe: str, seed: int, output: Path) -> Measured:
     """Train, compress and evaluate; what earlier calls have finished is reused."""
-    with Experiment.open(load(recipe, [f"seed={seed}", f"output={output}", "tracking.mode=disabled"])) as experiment:
+    with Experiment.open(loaded(recipe, seed, output)) as experiment:
         stages = train_student(experiment, {})
         trained = list(stages.values())[-1]
         done = compress(experiment, trained, stages)
-
-        def accuracy(model: nn.Module) -> float:
-            return 100 * score(to_accelerator(model), experiment.data.test_dataloader(), experiment.task)["accuracy"]
-
         return Measured(
             student=experiment.recipe.student.name,
             samples=len(experiment.data.train_dataloader().dataset),
             params=trained.step.params,
-            dense=accuracy(trained.artifact.model),
-            small=accuracy(list(done.values())[-1].artifact.model),
+            dense=test(experiment, trained.artifact.model),
+            small=test(experiment, list(done.values())[-1].artifact.model),
             bytes={name.partition("-")[2]: one.step.bytes for name, one in done.items()},
         )
 
 
+def loaded(recipe: str, seed: int, output: Path) -> Recipe:
+    return load(recipe, [f"seed={seed}", f"output={output}", "tracking.mode=disabled"])
+
+
 def kept(output: Path, recipe: str, seed: int) -> Path:
-    """Where a result is, for the command that writes the page."""
-    return output / "deep_compression" / f"{recipe.replace('/', '-')}-{seed}.json"
+    """Where a result is kept: another place for every setting of the recipe, defaults of hooks among them."""
+    name = f"{recipe.replace('/', '-')}-{seed}-{key(plain(loaded(recipe, seed, output)))}"
+    return output / "deep_compression" / f"{name}.json"
 
 
 def page(results: Mapping[str, list[Measured]], seeds: int) -> Iterator[str]:
@@ -128,19 +129,22 @@ def main() -> None:
         return
     console.quiet = True
     every = [(recipe, seed) for recipe in options.recipes for seed in range(options.seeds)]
-    for recipe, seed in every:
-        kept(options.output, recipe, seed).unlink(missing_ok=True)
+    files = {pair: kept(options.output, *pair) for pair in every}
     shared = [f"--output={options.output}", "--recipes"]
-    work = {kept(options.output, r, s).stem: [f"--seed={s}", *shared, r] for r, s in every}
-    at_once(work, options.output / "deep_compression", options.jobs, "benchmarks.deep_compression")
+    work = {file.stem: [f"--seed={seed}", *shared, recipe] for (recipe, seed), file in files.items()}
+    missing = {file.stem for file in files.values() if not file.exists()}
+    at_once(
+        {name: arguments for name, arguments in work.items() if name in missing},
+        options.output / "deep_compression",
+        options.jobs,
+        "benchmarks.deep_compression",
+    )
     results: dict[str, list[Measured]] = {}
-    for recipe, seed in every:
-        file = kept(options.output, recipe, seed)
+    for (recipe, seed), file in files.items():
         if not file.exists():
             sys.exit(f"{recipe}, seed {seed} failed: {file.with_suffix('.log')}")
         results.setdefault(recipe, []).append(Measured(**json.loads(file.read_text())))
-    options.page.parent.mkdir(parents=True, exist_ok=True)
-    options.page.write_text("\n".join(page(results, options.seeds)) + "\n", encoding="utf-8")
+    write_page(options.page, page(results, options.seeds))
 
 
 if __name__ == "__main__":

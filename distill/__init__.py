@@ -1,6 +1,7 @@
 """Large vision networks in, small ones that ship out: distil, compress, export, measure.
 
-The public names are imported on first use, so that ``students`` can be used with nothing but torch installed.
+The public names are imported on first use, so that ``students`` can be used with nothing but torch installed, and
+`predict` without it.
 """
 
 import os
@@ -26,4 +27,6 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'distill' has no attribute '{name}'")
     module, attribute = _PUBLIC[name]
+    if name == "predict" and import_module("distill.runtime.predict").torch_is_missing():
+        module = "distill.runtime.predict"
     return getattr(import_module(module), attribute)

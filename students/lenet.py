@@ -12,17 +12,17 @@ from students._blocks import Network
 
 
 @student("lenet_300_100")
-def lenet_300_100(*, num_classes: Count = 10, channels: Count = 1, image_size: Count = 28) -> nn.Module:
+def lenet_300_100(*, num_classes: Count = 10, channels: Count = 1, input_size: Count = 28) -> nn.Module:
     """Two hidden layers, of 300 and 100 units.
 
     Args:
         num_classes: outputs.
         channels: of the images.
-        image_size: height and width of the images.
+        input_size: height and width of the images.
     """
     layers = {
         "flatten": nn.Flatten(),
-        "fc1": nn.Linear(channels * image_size**2, 300),
+        "fc1": nn.Linear(channels * input_size**2, 300),
         "relu1": nn.ReLU(),
         "fc2": nn.Linear(300, 100),
         "relu2": nn.ReLU(),
@@ -32,22 +32,22 @@ def lenet_300_100(*, num_classes: Count = 10, channels: Count = 1, image_size: C
 
 
 @student("lenet5")
-def lenet5(*, num_classes: Count = 10, channels: Count = 1, image_size: Count = 28) -> nn.Module:
+def lenet5(*, num_classes: Count = 10, channels: Count = 1, input_size: Count = 28) -> nn.Module:
     """Two convolutions and two linear layers.
 
     Args:
         num_classes: outputs.
         channels: of the images.
-        image_size: height and width of the images. Below 16 pixels, of which nothing would be left, both convolutions
+        input_size: height and width of the images. Below 16 pixels, of which nothing would be left, both convolutions
             pad by 2 pixels.
 
     Raises:
         ValueError: the images have fewer than 4 pixels a side.
     """
-    if image_size < 4:
-        raise ValueError(f"image_size={image_size}: two poolings leave nothing of fewer than 4 pixels")
-    padding = 2 if image_size < 16 else 0
-    side = ((image_size + 2 * padding - 4) // 2 + 2 * padding - 4) // 2
+    if input_size < 4:
+        raise ValueError(f"input_size={input_size}: two poolings leave nothing of fewer than 4 pixels")
+    padding = 2 if input_size < 16 else 0
+    side = ((input_size + 2 * padding - 4) // 2 + 2 * padding - 4) // 2
     layers = {
         "conv1": nn.Conv2d(channels, 20, 5, padding=padding),
         "pool1": nn.MaxPool2d(2),

@@ -14,6 +14,7 @@ def body(function: ast.FunctionDef) -> ast.stmt:
 
 
 MODULES = sorted(path for folder in ("distill", "students") for path in (ROOT / folder).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 ROOMS = [ROOT / "students", *(ROOT / "distill" / room for room in ("losses", "compress", "codecs"))]
 COMPONENTS = [p for p in MODULES if any(room in p.parents for room in ROOMS)]
 TEXTBOOK = {"auto", "bitmap", "bitplane", "block", "coo", "delta", "packed", "permute", "run_length", "zigzag"}
@@ -30,6 +31,11 @@ def test_a_file_is_one_idea_in_fewer_than_300_lines(path: Path) -> None:
     text = path.read_text()
     assert ast.get_docstring(ast.parse(text)), "the first line says what the file is"
     assert text.count("\n") < 300
+
+
+@pytest.mark.parametrize("path", TESTS, ids=name)
+def test_a_file_of_tests_specifies_one_thing_in_fewer_than_300_lines(path: Path) -> None:
+    assert path.read_text().count("\n") < 300
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)

@@ -113,7 +113,7 @@ def main() -> int:
             wrong += bool(faults)
             when = ", ".join(f"{moment:.1f}" for moment in moments)
             say(f"case {case}: killed after {when} s of {seconds:.1f} s: {'; '.join(faults) or 'equal'}")
-            shutil.rmtree(output)
+            shutil.rmtree(output, ignore_errors=True)
         say(f"{options.count} runs with {kills} kills: {options.count - wrong} equal, {wrong} otherwise")
         orphans = [path for path in place.rglob("*") if path.is_file() and path.stat().st_size]
         for path in orphans:

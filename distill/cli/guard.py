@@ -49,6 +49,8 @@ def guarded(work: Callable[[], None], *, debug: bool) -> int:
         return 0
     except MemoryError:
         return failed("out of memory: choose a smaller batch with data.batch_size=N, or a smaller network", 1, debug)
+    except ModuleNotFoundError as error:
+        return failed(f"this needs the library '{error.name}', which is not installed", 1, debug)
     except OSError as error:
         return failed(_of_the_system(error), 1, debug)
     except Exception as error:

@@ -4,6 +4,7 @@ import numpy as np
 
 from distill.codecs import Transform, codec
 from distill.codecs._frame import Reader
+from distill.registry.ranges import Axis
 
 
 @codec("delta")
@@ -15,7 +16,7 @@ class Delta(Transform):
             only one value along it, as 1x1 kernels have, the last axis with more is taken.
     """
 
-    def __init__(self, *, axis: int = -1) -> None:
+    def __init__(self, *, axis: Axis = -1) -> None:
         self.axis = axis
 
     def split(self, codes: np.ndarray) -> tuple[bytes, list[np.ndarray]]:

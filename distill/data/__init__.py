@@ -1,13 +1,15 @@
 """Data modules: one file each."""
 
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from torch import Tensor
-from torch.utils.data import DataLoader
-
-from distill.batch import Batch
 from distill.data.info import DataInfo
 from distill.registry import data
+
+if TYPE_CHECKING:  # pictures are prepared without PyTorch too
+    from torch import Tensor
+    from torch.utils.data import DataLoader
+
+    from distill.batch import Batch
 
 __all__ = ["DataInfo", "DataModule", "Viewed", "data"]
 
@@ -27,16 +29,16 @@ class DataModule(Protocol):
     samples: int
     """Training samples, after the validation part is held out: `Batch.sample` is below it."""
 
-    def train_dataloader(self) -> DataLoader[Batch]: ...
+    def train_dataloader(self) -> "DataLoader[Batch]": ...
 
-    def val_dataloader(self) -> DataLoader[Batch]: ...
+    def val_dataloader(self) -> "DataLoader[Batch]": ...
 
-    def test_dataloader(self) -> DataLoader[Batch]: ...
+    def test_dataloader(self) -> "DataLoader[Batch]": ...
 
-    def train_labels(self) -> Tensor | None:
+    def train_labels(self) -> "Tensor | None":
         """(samples,) class of each training sample, by `Batch.sample`; None where a sample has no single class."""
 
-    def calibration(self, samples: int) -> list[Batch]:
+    def calibration(self, samples: int) -> "list[Batch]":
         """That many training samples, the same in every run, not augmented; every class in proportion, if any."""
 
     def fingerprint(self) -> str:
@@ -53,5 +55,5 @@ class Viewed(Protocol):
     views: int | None
     """Set before training; None lets every epoch look different."""
 
-    def every_view(self) -> DataLoader[Batch]:
+    def every_view(self) -> "DataLoader[Batch]":
         """Each of the ``views`` of each training sample once, in any order."""

@@ -7,13 +7,13 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
-
 from distill.data.decoding import check_header, shown
 from distill.errors import DataError, DistillError
 from distill.files.atomic import replacing
 
 T = TypeVar("T")
+IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""Those that torchvision's ImageFolder reads."""
 READERS = 16
 """Threads that read headers: on network file systems most of the time is waiting."""
 

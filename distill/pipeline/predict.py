@@ -13,11 +13,12 @@ from distill.artifact import Artifact, open_artifact
 from distill.batch import Predict
 from distill.data.decoding import open_picture
 from distill.data.info import DataInfo
-from distill.errors import ArtifactError, DataError
+from distill.data.picture_arrays import Picture, expanded, named
+from distill.errors import ArtifactError
 from distill.export import onnx_file
 from distill.measure.evaluation import to_accelerator
 from distill.models.surgery import deployable
-from distill.pipeline.picture_inputs import Picture, batched_inputs, picture_files
+from distill.pipeline.picture_inputs import batched_inputs
 from distill.recipe.typed import built
 from distill.registry import task
 from distill.tasks import Task
@@ -111,25 +112,7 @@ def predict(
         case _:
             predictor = Predictor.open(model, allow)
     pictures = expanded([images] if isinstance(images, str | Path | Image.Image) else images)
-    names = [None if isinstance(first, Image.Image) else str(first) for first in pictures[:: predictor.info.images]]
-    return [
-        {**({"file": name} if name else {}), **prediction}
-        for name, prediction in zip(names, predictor.predict(pictures), strict=True)
-    ]
-
-
-def expanded(images: Sequence[Picture]) -> list[Picture]:
-    """Pictures, with files in place of folders and globs.
-
-    Raises:
-        DataError: there are none.
-    """
-    found: list[Picture] = []
-    for image in images:
-        found += [image] if isinstance(image, Image.Image) else picture_files([image])
-    if not found:
-        raise DataError("there are no pictures to predict for")
-    return found
+    return named(pictures, predictor.info, predictor.predict(pictures))
 
 
 def _parsed(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:

@@ -12,11 +12,12 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, fields, make_dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from distill.errors import RecipeError
 from distill.registry import signatures, source
 from distill.registry.nearest import did_you_mean
+from distill.registry.ranges import Range
 from distill.registry.signatures import EMPTY, Setting, Signature
 
 Component = Callable[..., Any]
@@ -160,15 +161,24 @@ class Registry:
             key, _, value = (side.strip() for side in part.partition("="))
             if key not in kinds:
                 raise RecipeError(f"{self.kind} '{name}' has no setting {did_you_mean(key, kinds)}")
-            try:
-                settings[key] = kinds[key](value)
-            except ValueError:
-                expected = kinds[key].__name__
-                raise RecipeError(f"{self.kind} '{name}': {key} is of type {expected}, not '{value}'") from None
+            settings[key] = _number(value, kinds[key], f"{self.kind} '{name}': {key}")
         return name, settings
 
     def _unknown(self, name: str) -> RecipeError:
         return RecipeError(f"unknown {self.kind} {did_you_mean(name, self.names(), self.foreign())}")
+
+
+def _number(text: str, hint: Any, place: str) -> Any:
+    """A number of an annotation's type, in its range."""
+    kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    try:
+        value = kind(text)
+    except ValueError:
+        raise RecipeError(f"{place} is of type {kind.__name__}, not '{text}'") from None
+    for note in notes:
+        if isinstance(note, Range):
+            note.check(value, place)
+    return value
 
 
 def injected(component: Component) -> list[str]:

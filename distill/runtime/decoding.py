@@ -91,7 +91,7 @@ def _clustered(settings: Settings, parts: Parts, limit: int) -> Weight:
 def _hashed(settings: Settings, parts: Parts, limit: int) -> Weight:
     """Chen et al. arXiv:1504.04788: a hash of each position chooses a value and its sign."""
     shape, values = _shape(settings, limit), parts["values"].astype(np.float32)
-    start = _mixed(np.array(settings["seed"] & MASK, np.uint64))
+    start = _mixed(np.array([settings["seed"] & MASK], np.uint64))
     bits = _mixed(np.arange(prod(shape), dtype=np.uint64) ^ start)
     signs = 1 - 2 * (bits & np.uint64(1)).astype(np.float32)
     return (values[(bits >> np.uint64(1)).astype(np.int64) % len(values)] * signs).reshape(shape)

@@ -97,8 +97,9 @@ class Network:
                 del self.nodes[str(before)]
 
     def _folded(self, layer: Node, norm: Node, name: str) -> Node:
-        statistics = (self._of(norm, key) for key in ("weight", "bias", "running_mean", "running_var"))
-        scale, shift = scale_and_shift(*statistics, norm.arguments.get("eps", 1e-5))
+        keys = ("weight", "bias", "running_mean", "running_var")
+        affine = {key.removeprefix("running_"): self._of(norm, key) for key in keys}
+        scale, shift = scale_and_shift(**affine, eps=norm.arguments.get("eps", 1e-5))
         weight, bias = self._of(layer, "weight"), self._of(layer, "bias")
         self.values[f"{name}.weight"] = weight * scale[:, None, None, None]
         self.values[f"{name}.bias"] = shift if bias is None else shift + bias * scale

@@ -12,8 +12,11 @@ from distill.artifact import Artifact
 from distill.export.runtime import written
 from tests.students.test_contract import NAMES, build, images
 
-DEEP = {"shift_resnet110", "shift_resnet56", "x_densenet", "versatile_resnet50", "wide_resnet_40_2", "resnet110"}
-"""Half a minute or more: what they are made of is in smaller ones too."""
+QUICK = {
+    *("igcv2", "lccl_resnet20", "lcnn_resnet20", "lenet5", "nin_low_rank", "resnet8x4", "shift_resnet20"),
+    *("shufflenet_v1", "squeezenet1_1", "versatile_resnet20", "vgg8", "x_mobilenet"),
+}
+"""One of each kind; `torch.export` takes seconds, so all others are slow."""
 
 
 def opened(artifact: Artifact, example: torch.Tensor, folder: Path, *, lookups: bool = False) -> runtime.Network:
@@ -34,7 +37,7 @@ def settled(network: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else []) for name in NAMES]
+    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in NAMES]
 )
 @torch.no_grad()
 def test_it_computes_what_pytorch_computes(name: str, tmp_path: Path) -> None:

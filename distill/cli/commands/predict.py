@@ -1,6 +1,7 @@
 """Predict for pictures, with an artifact or an exported file."""
 
 import json
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +20,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """Print one row per picture; pictures are prepared as the network says."""
     from distill.console import console
-    from distill.pipeline.predict import Predictor, expanded
+    from distill.data.picture_arrays import expanded
 
-    predictor = Predictor.open(options.artifact, options.allow)
+    predictor = _predictor(options.artifact, options.allow)
     pictures = expanded(options.images)
     predictions = predictor.predict(pictures)
     firsts = pictures[:: predictor.info.images]
@@ -36,6 +37,18 @@ def run(options: Namespace) -> None:
         for number, (picture, prediction) in enumerate(zip(firsts, predictions, strict=True)):
             file = folder / f"{number:04}-{Path(str(picture)).stem}.png"
             predictor.draw(picture, prediction).save(file)
+
+
+def _predictor(path: str, allow: Sequence[str]) -> Any:
+    """By PyTorch, or by NumPy where it is not installed."""
+    from distill.runtime import predict as runtime
+
+    if runtime.torch_is_missing():
+        sys.stderr.write("PyTorch is not installed: NumPy computes\n")
+        return runtime.Predictor.open(path, allow)
+    from distill.pipeline.predict import Predictor
+
+    return Predictor.open(path, allow)
 
 
 def _table(predictions: Sequence[dict[str, Any]]) -> Any:

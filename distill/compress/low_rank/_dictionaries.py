@@ -69,19 +69,23 @@ def predictions(kernel: Tensor, kept: Tensor, ridge: float) -> Tensor:
     """
     among = kernel[kept][:, kept]
     damping = ridge * among.diagonal().mean() * torch.eye(len(kept), dtype=kernel.dtype)
-    return solve_spd(among + damping, kernel[kept][:, others(len(kernel), kept)]).T
+    rest = rows_in_order(len(kernel), kept)[len(kept) :]
+    return solve_spd(among + damping, kernel[kept][:, rest]).T
 
 
-def others(inputs: int, kept: Tensor) -> Tensor:
-    """Positions of the rows that are not kept, ascending."""
-    rest = torch.ones(inputs, dtype=torch.bool)
+def rows_in_order(inputs: int, kept: Tensor) -> Tensor:
+    """Positions of all rows: first those that are kept, then the others, ascending."""
+    rest = torch.ones(inputs, dtype=torch.bool, device=kept.device)
     rest[kept] = False
-    return torch.where(rest)[0]
+    return torch.cat([kept, torch.where(rest)[0]])
 
 
-def dictionary(inputs: int, kept: Tensor, predicted: Tensor) -> Tensor:
-    """U (inputs, kept) of W = U V: the identity where rows are kept, ``predicted`` elsewhere."""
-    whole = predicted.new_zeros(inputs, len(kept))
-    whole[kept] = torch.eye(len(kept), dtype=predicted.dtype, device=predicted.device)
-    whole[others(inputs, kept)] = predicted
-    return whole
+def dictionary(predicted: Tensor, order: Tensor) -> Tensor:
+    """U (inputs, kept) of W = U V: the identity where rows are kept, ``predicted`` elsewhere.
+
+    Args:
+        predicted: (inputs - kept, kept).
+        order: where each input is in `rows_in_order`, the inverse of that permutation.
+    """
+    identity = torch.eye(predicted.shape[1], dtype=predicted.dtype, device=predicted.device)
+    return torch.cat([identity, predicted])[order]

@@ -8,7 +8,8 @@ the same rows (one column, in the paper's words). Fine-tuning trains V alone, as
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cached_property
+from math import prod
 from typing import Any, Literal, get_args
 
 import torch
@@ -46,34 +47,51 @@ class PredictedLayer(Composed):
     """
 
     predicted: Tensor
+    """Rows of the dictionary for the rows that are not kept, (inputs - kept, kept)."""
+    order: Tensor
+    """Where each input is among the kept and then the other ones."""
 
     def __init__(self, layer: Layer, spec: Mapping[str, Any]) -> None:
         super().__init__()
-        outputs, inputs = len(layer.weight), layer.weight[0].numel()
+        inputs, device = layer.weight[0].numel(), layer.weight.device
+        _check(spec, inputs)
+        locations = torch.tensor(spec["locations"], device=device)
         self.runs_dense = bool(spec["dense"])
         self.geometry: dict[str, Any] | None = None
         self.shape = layer.weight.shape[1:]
         if isinstance(layer, nn.Conv2d):
             self.geometry = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
-        self.locations = torch.tensor(spec["locations"])
-        self.kept = nn.Parameter(layer.weight.new_empty(outputs, len(self.locations)))
-        predicted = layer.weight.new_empty(inputs - len(self.locations), len(self.locations))
-        if "grid" in spec:
-            kernel = _squared_exponential(tuple(spec["grid"]), spec["length"])
-            predicted = _dictionaries.predictions(kernel, self.locations, spec["ridge"]).to(predicted)
+        self.kept = nn.Parameter(layer.weight.new_empty(len(layer.weight), len(locations)))
+        predicted = layer.weight.new_empty(inputs - len(locations), len(locations))
+        order = locations.new_empty(inputs)
+        if device.type != "meta":
+            order = _dictionaries.rows_in_order(inputs, locations).argsort()
+            if "grid" in spec:
+                kernel = _dictionaries.squared_exponential(spec["grid"], spec["length"])
+                predicted = _dictionaries.predictions(kernel, locations.cpu(), spec["ridge"]).to(predicted)
         self.register_buffer("predicted", predicted, persistent="grid" not in spec)
+        self.register_buffer("order", order, persistent=False)
         self.bias = layer.bias
 
     def plain_layers(self) -> Iterator[PlainLayer]:
-        inputs = len(self.predicted) + len(self.locations)
-        first = _dictionaries.dictionary(inputs, self.locations.to(self.kept.device), self.predicted).T
-        ends = (-1, *(1,) * (len(self.shape) - 1))
+        first = _dictionaries.dictionary(self.predicted, self.order).T
         if self.runs_dense:
             yield PlainLayer((self.kept @ first).unflatten(1, self.shape), self.bias, self.geometry)
             return
         yield PlainLayer(first.unflatten(1, self.shape), None, self.geometry)
-        second = self.kept.reshape(*self.kept.shape, *ends[1:])
-        yield PlainLayer(second, self.bias, None if self.geometry is None else {})
+        kernel = (1,) * (len(self.shape) - 1)
+        yield PlainLayer(self.kept.reshape(*self.kept.shape, *kernel), self.bias, None if self.geometry is None else {})
+
+
+def _check(spec: Mapping[str, Any], inputs: int) -> None:
+    """Raises ValueError: an entry of a plan that is for another layer, which a damaged file may have."""
+    locations, grid = spec["locations"], spec.get("grid")
+    if inputs > INPUTS or not 0 < len(locations) < inputs or len(set(locations)) < len(locations):
+        raise ValueError(f"{len(locations)} kept rows of {inputs}")
+    if not all(type(place) is int and 0 <= place < inputs for place in locations):
+        raise ValueError(f"kept rows that are not from 0 to {inputs - 1}")
+    if grid is not None and (len(grid) != 3 or min(grid) < 1 or prod(grid) != inputs):
+        raise ValueError(f"a grid of {grid} for {inputs} inputs")
 
 
 @hook("predict_parameters")
@@ -138,17 +156,17 @@ class Predictions:
         if "spatial" in self.kernels:
             for length in LENGTHS:
                 place = {"grid": list(_grid(self.traced)), "length": length, "ridge": self.ridge}
-                found += self._options(_squared_exponential(_grid(self.traced), length), place)
+                found += self._options(_dictionaries.squared_exponential(_grid(self.traced), length), place)
         if "covariance" in self.kernels:
             found += self._options(self._moments, {})
         return found
 
     def fill(self, module: nn.Module, spec: Mapping[str, Any]) -> None:
         assert isinstance(module, PredictedLayer)
-        locations = torch.tensor(spec["locations"])
         if "grid" not in spec:
+            locations = torch.tensor(spec["locations"])
             module.predicted.copy_(_dictionaries.predictions(self._moments, locations, self.ridge))
-        whole = _dictionaries.dictionary(len(self.weight), locations, module.predicted.double().cpu())
+        whole = _dictionaries.dictionary(module.predicted.double().cpu(), module.order.cpu())
         module.kept.copy_(torch.linalg.lstsq(self.rows @ whole, self.rows @ self.weight).solution.T)
 
     @cached_property
@@ -168,7 +186,8 @@ class Predictions:
         inputs, outputs = self.weight.shape
         count = len(locations)
         predicted = _dictionaries.predictions(kernel, locations, self.ridge)
-        span, _ = torch.linalg.qr(self.rows @ _dictionaries.dictionary(inputs, locations, predicted))
+        order = _dictionaries.rows_in_order(inputs, locations).argsort()
+        span, _ = torch.linalg.qr(self.rows @ _dictionaries.dictionary(predicted, order))
         rest = self.weighted - span @ (span.T @ self.weighted)
         macs = count * (inputs + outputs) * self.traced.positions
         spec = {"ranks": [count], "locations": locations.tolist(), "dense": macs >= self.traced.macs, **place}
@@ -181,8 +200,3 @@ def _grid(traced: TracedLayer) -> tuple[int, ...]:
     """Channels, height and width of the inputs of one output; empty where inputs have no places."""
     grid = (traced.layer.weight.shape[1], *traced.kernel) if isinstance(traced.layer, nn.Conv2d) else traced.maps
     return grid if torch.Size(grid[1:]).numel() > 1 else ()
-
-
-@cache
-def _squared_exponential(grid: tuple[int, ...], length: float) -> Tensor:
-    return _dictionaries.squared_exponential(grid, length)

@@ -14,7 +14,7 @@ def relu(input: np.ndarray) -> np.ndarray:
     return np.maximum(input, 0)
 
 
-@operator("hardtanh", "clamp", "clip", "relu6")
+@operator("hardtanh", "clamp", "clamp_max", "clamp_min")
 def clamp(
     input: np.ndarray,
     min: float | None = None,

@@ -64,7 +64,7 @@ def rsub(input: Operand, other: Operand, alpha: float = 1) -> Operand:
 
 @operator("where")
 def where(condition: np.ndarray, input: Operand, other: Operand) -> np.ndarray:
-    return np.where(condition, input, other).astype(np.result_type(input, other), copy=False)
+    return np.asarray(np.where(condition, input, other)).astype(np.result_type(input, other), copy=False)
 
 
 @operator("masked_fill")
@@ -89,7 +89,7 @@ def amax(input: np.ndarray, dim: Axes = None, keepdim: bool = False) -> np.ndarr
 
 @operator("argmax")
 def argmax(input: np.ndarray, dim: int | None = None, keepdim: bool = False) -> np.ndarray:
-    return input.argmax(dim, keepdims=keepdim)
+    return np.asarray(np.argmax(input, dim, keepdims=keepdim))
 
 
 @operator("linalg_vector_norm")

@@ -139,12 +139,12 @@ def unbind(input: np.ndarray, dim: int = 0) -> list[np.ndarray]:
 
 @operator("flip")
 def flip(input: np.ndarray, dims: list[int]) -> np.ndarray:
-    return np.flip(input, dims)
+    return np.flip(input, tuple(dims))
 
 
 @operator("roll")
 def roll(input: np.ndarray, shifts: list[int], dims: list[int]) -> np.ndarray:
-    return np.roll(input, shifts, dims)
+    return np.roll(input, tuple(shifts), tuple(dims))
 
 
 @operator("channel_shuffle")
@@ -177,7 +177,7 @@ def full(size: list[int], fill_value: float, input: np.ndarray | None = None, dt
 
 @operator("arange")
 def arange(end: float, start: float = 0, step: float = 1, dtype: str | None = None) -> np.ndarray:
-    return np.arange(start, end, step, dtype)
+    return np.arange(start, end, step, dtype=np.dtype(dtype) if dtype else None)
 
 
 @operator("one_hot")
@@ -191,6 +191,32 @@ def scatter(input: np.ndarray, dim: int, index: np.ndarray, src: np.ndarray) -> 
     result = input.copy()
     np.put_along_axis(result, index, src[tuple(slice(length) for length in index.shape)], dim)
     return result
+
+
+@operator("slice_scatter")
+def slice_scatter(
+    input: np.ndarray,
+    src: np.ndarray,
+    dim: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
+) -> np.ndarray:
+    result = input.copy()
+    cut(result, dim, start, end, step)[...] = src
+    return result
+
+
+@operator("zero", "zeros_like")
+def zeros_like(input: np.ndarray, dtype: str | None = None) -> np.ndarray:
+    return np.zeros(input.shape, dtype or input.dtype)
+
+
+@operator("fill", "full_like")
+def fill(
+    input: np.ndarray, value: float | None = None, fill_value: float | None = None, dtype: str | None = None
+) -> np.ndarray:
+    return np.full(input.shape, fill_value if value is None else value, dtype or input.dtype)
 
 
 @operator("_to_copy", "to")

@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from distill.artifact import Artifact, open_artifact
 from distill.artifact.straight_through import finalize, trainable
 from distill.batch import Batch
-from distill.compress.low_rank._dictionaries import dictionary, kept_first, predictions, squared_exponential
+from distill.compress.low_rank._dictionaries import (
+    dictionary,
+    kept_first,
+    predictions,
+    rows_in_order,
+    squared_exponential,
+)
 from distill.compress.low_rank._error_weighting import trace_layers
 from distill.compress.low_rank.predict_parameters import PredictedLayer, predict_parameters
 from distill.models.cost import macs, params
@@ -46,7 +52,8 @@ def test_predictions_are_those_of_scikit_learns_kernel_ridge_regression() -> Non
 
     kept, values = torch.tensor([7, 0, 12, 19]), torch.randn(4, 3).double()
     kernel = squared_exponential((1, 4, 5), 1.3)
-    weight = dictionary(20, kept, predictions(kernel, kept, 0.05)) @ values
+    order = rows_in_order(20, kept).argsort()
+    weight = dictionary(predictions(kernel, kept, 0.05), order) @ values
     ridge = KernelRidge(alpha=0.05, kernel="precomputed").fit(kernel[kept][:, kept].numpy(), values.numpy())
     expected = torch.from_numpy(ridge.predict(kernel[:, kept].numpy()))
     rest = [place for place in range(20) if place not in kept.tolist()]
@@ -119,7 +126,7 @@ def test_it_computes_with_the_product_of_dictionary_and_kept_rows(
         layer.kept.copy_(values)
         if not place:
             layer.predicted.normal_()
-        conv.weight.copy_((dictionary(60, kept, layer.predicted) @ values.T).T.view_as(conv.weight))
+        conv.weight.copy_((dictionary(layer.predicted, layer.order) @ values.T).T.view_as(conv.weight))
     images = torch.randn(2, 4, 9, 12)
     expected = conv(images)
     torch.testing.assert_close(layer(images), expected, rtol=1e-4, atol=1e-4)
@@ -175,3 +182,18 @@ def test_layers_without_anything_to_compare_inputs_by_stay(caplog: pytest.LogCap
     with caplog.at_level("INFO"):
         assert not predicted(model, (16,), max_error=0.9).plans
     assert "2 (inputs without places or images to compare them by)" in " ".join(caplog.text.split())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"locations": [0, 0]}, "2 kept rows of 12"),
+        ({"locations": list(range(12))}, "12 kept rows of 12"),
+        ({"locations": [3, 12]}, "kept rows that are not from 0 to 11"),
+        ({"grid": [1, 3, 5]}, r"a grid of \[1, 3, 5\] for 12 inputs"),
+    ],
+)
+def test_a_plan_for_another_layer_is_refused(changed: dict[str, object], message: str) -> None:
+    spec = {"ranks": [2], "locations": [1, 5], "dense": True, "grid": [1, 3, 4], "length": 1.0, "ridge": 1e-3}
+    with pytest.raises(ValueError, match=message):
+        PredictedLayer(nn.Linear(12, 9), spec | changed)

@@ -1,0 +1,162 @@
+"""One file holds the graph and the coded weights; what is wrong with it is one line that names it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from distill import runtime
+from distill.artifact import Artifact, open_artifact
+from distill.artifact.artifact import state_of
+from distill.compress.encode import encode
+from distill.compress.quantization.quantize import quantize
+from distill.compress.sharing.cluster import cluster
+from distill.compress.sharing.product_quantize import product_quantize
+from distill.errors import ArtifactError, ExportError
+from distill.export.graph import graph_of
+from distill.export.runtime import written
+from distill.runtime.graph import Graph, Node
+from distill.runtime.lookups import Shared
+from tests.compress import nets
+
+
+@pytest.fixture(scope="module")
+def graph() -> str:
+    artifact = nets.artifact()
+    return graph_of(artifact.model, nets.images(), state_of(artifact.model)).to_text()
+
+
+@pytest.fixture
+def save(tmp_path: Path, graph: str) -> Callable[[Artifact], Path]:
+    def saved(artifact: Artifact, other: str | None = None) -> Path:
+        path = tmp_path / "student.runtime.safetensors"
+        path.write_bytes(artifact.to_bytes(graph if other is None else other))
+        return path
+
+    return saved
+
+
+def close(network: runtime.Network, model: nn.Module) -> None:
+    with torch.no_grad():
+        for count in (1, 4):
+            expected = model(nets.images(count)).numpy()
+            np.testing.assert_allclose(network(nets.images(count).numpy()), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("hook", [lambda a: a, quantize, lambda a: encode(quantize(a)), lambda a: encode(cluster(a))])
+def test_weights_stay_coded_in_the_file(hook: Callable[[Artifact], Artifact], save: Callable[..., Path]) -> None:
+    artifact = hook(nets.artifact())
+    path = save(artifact)
+    close(runtime.load(path), artifact.model)
+    assert path.stat().st_size - artifact.nbytes() < 2000
+    again = open_artifact(path, nets.ALLOW)  # it is an artifact still
+    assert again.to_bytes() == artifact.to_bytes()
+
+
+@pytest.mark.parametrize("hook", [cluster, product_quantize, lambda a: product_quantize(a, residual=1)])
+def test_lookups_compute_the_same(hook: Callable[[Artifact], Artifact], save: Callable[..., Path]) -> None:
+    artifact = hook(nets.artifact())
+    network = runtime.load(save(artifact), lookups=True)
+    coded = {name for name, value in network.values.items() if isinstance(value, Shared)}
+    assert {"point.weight", "kernel.weight", "tied.weight", "head.weight"} <= coded
+    assert "depthwise.weight" not in coded
+    close(network, artifact.model)
+
+
+def test_a_trained_form_is_traced_as_the_file_has_it(tmp_path: Path) -> None:
+    """Where torch.export cannot follow a layer, its plain form is taken, and what the file lacks is in the graph."""
+
+    class Doubling(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return inputs * (2 if inputs.sum().item() else 1)
+
+        def deploy(self) -> nn.Module:
+            layer = nn.Conv2d(1, 1, 1, bias=False)
+            nn.init.constant_(layer.weight, 2)
+            return layer
+
+    artifact = Artifact(nn.Sequential(nn.Conv2d(1, 1, 3), Doubling()).eval(), network=nets.ENTRY)
+    path = tmp_path / "student.safetensors"
+    path.write_bytes(written(artifact, nets.images()))
+    with torch.no_grad():
+        expected = artifact.model(nets.images()).numpy()
+    np.testing.assert_allclose(runtime.load(path)(nets.images().numpy()), expected, atol=1e-5)
+
+
+def test_an_operator_that_there_is_not_is_named(save: Callable[..., Path]) -> None:
+    class Strange(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return torch.special.i0(inputs)
+
+    with pytest.raises(ExportError, match="Strange computes special_i0, for which the runtime has no operator"):
+        graph_of(Strange(), nets.images(), {})
+    foreign = Graph((Node("special_i0", {"input": "%0"}),), "%1").to_text()
+    with pytest.raises(ArtifactError, match=r"student\.runtime\.safetensors: the runtime has no operator special_i0"):
+        runtime.load(save(nets.artifact(), foreign))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "output", "what"),
+    [
+        ([Node("relu", {"input": "%2"}), Node("relu", {"input": "%0"})], "%2", r"node 1 \(relu\) reads %2"),
+        ([Node("relu", {"input": "%0"})], "%7", "its output '%7' is not computed"),
+        ([Node("add", {"input": "%0", "other": "gone"})], "%1", "tensor 'gone', which is not in the file"),
+        ([Node("relu", {"inputs": "head.bias"}), Node("relu", {"input": "%0"})], "%2", r"node 1 \(relu\) of the graph"),
+    ],
+)
+def test_a_graph_that_is_impossible_is_refused(
+    nodes: list[Node], output: str, what: str, save: Callable[..., Path]
+) -> None:
+    with pytest.raises(ArtifactError, match=what) as caught:
+        runtime.load(save(nets.artifact(), Graph(tuple(nodes), output).to_text()))
+    assert "student.runtime.safetensors" in str(caught.value)
+
+
+def test_inputs_that_do_not_fit_are_named(save: Callable[..., Path]) -> None:
+    with pytest.raises(ArtifactError, match=r"node \d+ \(conv2d\) of the graph cannot be computed"):
+        runtime.load(save(nets.artifact()))(np.zeros((1, 3, 24, 24), np.float32))
+
+
+def test_a_plain_artifact_says_what_to_do(tmp_path: Path) -> None:
+    nets.artifact().save(tmp_path / "student.safetensors")
+    with pytest.raises(ArtifactError, match=r"holds no graph.*export .*student\.safetensors --to runtime"):
+        runtime.load(tmp_path / "student.safetensors")
+
+
+def test_damage_is_noticed(save: Callable[..., Path]) -> None:
+    path = save(encode(quantize(nets.artifact())))
+    content, random = path.read_bytes(), Random(0)
+    for _ in range(100):
+        damaged = bytearray(content)
+        damaged[random.randrange(len(content))] ^= random.randrange(1, 256)
+        length = random.choice((len(content), random.randrange(len(content))))
+        path.write_bytes(bytes(damaged[:length]))
+        with pytest.raises(ArtifactError, match=r"student\.runtime\.safetensors"):
+            runtime.load(path)
+
+
+def test_a_graph_of_anybody_is_a_network_or_a_named_error(graph: str, save: Callable[..., Path]) -> None:
+    """Behind right checksums: nodes, arguments and numbers that somebody changed."""
+    random, original = Random(1), Graph.from_text(graph)
+    for _ in range(60):
+        nodes = [Node(node.operator, dict(node.arguments)) for node in original.nodes]
+        node = random.choice(nodes)
+        key = random.choice(sorted(node.arguments))
+        node.arguments[key] = random.choice([None, -1, 0, 7, "%0", [3], [], {"text": "x"}, "head.bias", True, 1e30])
+        path = save(nets.artifact(), Graph(tuple(nodes), original.output, original.constants).to_text())
+        message = "its graph computes something else"
+        try:
+            runtime.load(path)(nets.images().numpy())
+        except ArtifactError as error:
+            message = str(error)
+        assert "graph" in message or path.name in message
+
+
+def test_a_graph_that_claims_much_is_not_unpacked(save: Callable[..., Path]) -> None:
+    huge = Graph(tuple(Node("relu", {"input": "%0"}) for _ in range(400_000)), "%1").to_text()
+    with pytest.raises(ArtifactError, match="once decompressed"):
+        runtime.load(save(nets.artifact(), huge))
