@@ -8,17 +8,16 @@ so an environment of its own; it and `zipnn` are left out where they are missing
 
 import argparse
 import json
-import platform
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks._page import measured_here, write_page
+from distill.codecs.delta import Delta
 from distill.measure.codes import read
 from distill.measure.coding import Row, compare, entropy
 
@@ -117,7 +116,7 @@ def _differences(tensors: Mapping[str, np.ndarray]) -> Iterator[str]:
     yield "|---|---|---|"
     count = sum(codes.size for codes in tensors.values())
     for label, axis in (("as they are", None), ("differences along the last axis", -1), ("along the first", 0)):
-        seen = [codes if axis is None else np.diff(codes, axis=axis, prepend=0) for codes in tensors.values()]
+        seen = [codes if axis is None else Delta(axis=axis).split(codes)[1][0] for codes in tensors.values()]
         zeros = sum(int((codes == 0).sum()) for codes in seen) / count
         bits = sum(entropy(codes) * codes.size for codes in seen) / count
         yield f"| {label} | {100 * zeros:.1f} % | {bits:.3f} |"
@@ -129,13 +128,16 @@ def main() -> None:
     parser.add_argument("--nncodec", metavar="PYTHON", help="the interpreter of the environment that has it")
     parser.add_argument("--output", type=Path, default=PAGE)
     options = parser.parse_args()
-    found = list(networks(options.weights))
-    lines = [
+    write_page(options.output, page(list(networks(options.weights)), options.nncodec))
+
+
+def page(found: list[tuple[str, Path]], python: str | None) -> Iterator[str]:
+    yield from (
         "# Lossless codecs on real weights",
         "",
-        f"`python -m benchmarks.codecs` on {datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {_processor()}, Python "
-        f"{platform.python_version()}; megabytes of 8-bit codes per second of one core's time. Weights are pruned per "
-        "tensor by magnitude and quantized with one symmetric scale per tensor, without retraining.",
+        f"`python -m benchmarks.codecs` on {measured_here()}; megabytes of 8-bit codes per second of one core's time. "
+        "Weights are pruned per tensor by magnitude and quantized with one symmetric scale per tensor, without "
+        "retraining.",
         "",
         "## Against other libraries",
         "",
@@ -144,24 +146,13 @@ def main() -> None:
         "| network | pruned, bits | zero-order entropy | context | nncodec | ans | huffman | zstd -19 | ZipNN "
         "| context over entropy | context encode / decode MB/s | nncodec encode / decode MB/s |",
         "|" + "---|" * 12,
-    ]
+    )
     for name, path in found:
-        for line in peers(name, path, options.nncodec):
-            lines.append(line)
-            print(line, file=sys.stderr, flush=True)
-    lines += ["", "## What is claimed of differencing, bitmaps and two coders in a row"]
+        yield from peers(name, path, python)
+    yield ""
+    yield "## What is claimed of differencing, bitmaps and two coders in a row"
     for name, path in found:
-        for line in claims(name, path):
-            lines.append(line)
-            print(line, file=sys.stderr, flush=True)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+        yield from claims(name, path)
 
 
 if __name__ == "__main__":

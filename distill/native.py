@@ -6,7 +6,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from distill.atomic import replacing
+from distill.files.atomic import replacing
 
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-std=c++17", "-Wno-psabi", "-shared", "-fPIC")
 

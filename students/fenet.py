@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torchvision.ops import Conv2dNormActivation
 
-from distill.ranges import Count, NonNegative, Width
+from distill.registry.ranges import Count, NonNegative, Width
 from students import student
 from students._blocks import Network, head, initialised, require
 from students.shiftnet import grid, one_hot

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 from torchvision.models.mobilenetv2 import InvertedResidual
 
-from distill.ranges import Count, Width
+from distill.registry.ranges import Count, Width
 from students import student
 from students.mobilenet import mobilenet_v2
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
-from distill.ranges import Count
+from distill.registry.ranges import Count
 from students import student
 from students._blocks import Network, head, initialised, require, residual_stages
 from students.shufflenet import ChannelShuffle, shuffled

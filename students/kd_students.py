@@ -7,7 +7,7 @@ Distillation. arXiv:1910.10699, table 2; HobbitLong/RepDistiller, models/).
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
-from distill.ranges import Count
+from distill.registry.ranges import Count
 from students import student
 from students._blocks import Network, head, initialised
 from students.mobilenet import V2_STAGES

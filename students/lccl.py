@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill.ranges import Count
+from distill.registry.ranges import Count
 from students import student
 from students.wide_resnet import Block, preactivated
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill.ranges import Count, NonNegative
+from distill.registry.ranges import Count, NonNegative
 from students import student
 from students._blocks import Network
 from students._replace import replace_convolutions

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from distill.ranges import Count, NonNegative, Width
+from distill.registry.ranges import Count, NonNegative, Width
 from students import student
 from students._blocks import Network, initialised, require
 

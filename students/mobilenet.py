@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.models import MobileNetV2 as TorchvisionMobileNetV2
 from torchvision.ops import Conv2dNormActivation
 
-from distill.ranges import Count, Width
+from distill.registry.ranges import Count, Width
 from students import student
 from students._blocks import Network, head, initialised, stem
 

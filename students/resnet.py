@@ -4,7 +4,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.resnet import ResNet as TorchvisionResNet
 
-from distill.ranges import Count
+from distill.registry.ranges import Count
 from students import student
 from students._blocks import stem
 

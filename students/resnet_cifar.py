@@ -11,7 +11,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill.ranges import Count
+from distill.registry.ranges import Count
 from students import student
 from students._blocks import Network, head, initialised, require, residual_stages
 

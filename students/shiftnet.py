@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
-from distill.ranges import Count, Positive
+from distill.registry.ranges import Count, Positive
 from students import student
 from students._blocks import Network, head, initialised, residual_stages, stem
 

@@ -10,7 +10,7 @@ from torchvision.models import ShuffleNetV2 as TorchvisionShuffleNetV2
 from torchvision.models.shufflenetv2 import InvertedResidual, channel_shuffle
 from torchvision.ops import Conv2dNormActivation
 
-from distill.ranges import Count, Width
+from distill.registry.ranges import Count, Width
 from students import student
 from students._blocks import Network, head, require, stem
 

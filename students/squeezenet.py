@@ -6,7 +6,7 @@ With ``small_images`` the poolings stay: only the first convolution changes.
 from torch import nn
 from torchvision.models import SqueezeNet as TorchvisionSqueezeNet
 
-from distill.ranges import Count
+from distill.registry.ranges import Count
 from students import student
 from students._blocks import stem
 

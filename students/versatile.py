@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
 
-from distill.ranges import Count, Index
+from distill.registry.ranges import Count, Index
 from students import student
 from students._blocks import M, Network, initialised, stem
 from students._replace import replace_convolutions

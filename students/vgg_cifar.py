@@ -7,7 +7,7 @@ For 32x32 images, with batch normalisation: one linear layer instead of three, a
 from torch import nn
 from torchvision.ops import Conv2dNormActivation
 
-from distill.ranges import Count, Width
+from distill.registry.ranges import Count, Width
 from students import student
 from students._blocks import Network, head, initialised
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from distill.ranges import Count
+from distill.registry.ranges import Count
 from students import student
 from students._blocks import Network, head, initialised, residual_stages
 

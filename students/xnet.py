@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 from torchvision.models import DenseNet as TorchvisionDenseNet
 
-from distill.ranges import Count, Width
+from distill.registry.ranges import Count, Width
 from students import student
 from students._blocks import initialised
 from students.mobilenet import mobilenet_v1

@@ -39,6 +39,7 @@ CHAINS: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("encode", {}),
     ],
     "tt_matrix": [("tt_matrix", {"max_error": 0.9})],
+    "predict_parameters": [("predict_parameters", {"max_error": 0.9}), ("quantize", {}), ("encode", {})],
     "svd": [("svd", {"max_error": 0.5}), ("prune", {"sparsity": 0.7}), ("encode", {})],
     "spliced": [("prune", {"pattern": "1:2", "splice": True})],
     "pruned": [("prune", {}), ("quantize", {}), ("encode", {"codec": "huffman"})],

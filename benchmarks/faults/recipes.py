@@ -1,21 +1,12 @@
-"""Mutated recipes: each loads, or is refused by a RecipeError of one line; anything else is a fault.
+"""Mutated recipes and overrides: each loads, or is refused by a RecipeError of one line. Nothing is trained."""
 
-    python -m benchmarks.faults.recipes [--count 5000] [--seed 0]
-
-Nothing is trained. The exit code is 1 if there was a fault, or if a case took more than ten seconds.
-"""
-
-import argparse
-import random
-import sys
-import tempfile
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
+from benchmarks.faults._faults import Faults, WrongResultError
 from distill.errors import RecipeError
-from distill.recipe.files import RECIPES
+from distill.recipe.files import RECIPES, names
 from distill.recipe.loading import load
 
 SOURCES = ("smoke", "quickstart", "digits/hybrid", "fashion_mnist/methods/ensemble", "fashion_mnist/hundred")
@@ -34,22 +25,21 @@ OVERRIDES = (
     *("optimizer.lr", "optimizer.lr_factors", "schedule.milestones", "trainer", "trainer.devices", "trainer.precision"),
     *("output", "recipe", "+stages.extra", "+compress.more", "+seed", "a..b", ".", "teachers.x.weights", "base"),
 )
-SECONDS = 10.0
 
 
-def mutated(text: str, chance: random.Random) -> str:
+def mutated(text: str, chance: Random) -> str:
     """The text of a recipe with one to four faults."""
     for _ in range(chance.randint(1, 4)):
         text = chance.choice(MUTATIONS)(text, chance)
     return text
 
 
-def _character(text: str, chance: random.Random) -> str:
+def _character(text: str, chance: Random) -> str:
     at = chance.randrange(len(text) + 1)
     return text[:at] + chance.choice(CHARACTERS) + text[at + chance.randint(0, 1) :]
 
 
-def _line(text: str, chance: random.Random) -> str:
+def _line(text: str, chance: Random) -> str:
     """A line is lost, doubled, moved, or indented otherwise."""
     lines = text.splitlines() or [""]
     at = chance.randrange(len(lines))
@@ -65,7 +55,7 @@ def _line(text: str, chance: random.Random) -> str:
     return "\n".join(lines)
 
 
-def _value(text: str, chance: random.Random) -> str:
+def _value(text: str, chance: Random) -> str:
     """What stands behind a colon becomes something else."""
     places = [at for at, character in enumerate(text) if character == ":"]
     if not places:
@@ -75,7 +65,7 @@ def _value(text: str, chance: random.Random) -> str:
     return f"{text[:start]} {chance.choice(VALUES)}{text[min(ends, default=len(text)) :]}"
 
 
-def _key(text: str, chance: random.Random) -> str:
+def _key(text: str, chance: Random) -> str:
     """A letter of a word is lost, or a word becomes another word of the text."""
     words = text.split()
     if not words:
@@ -85,64 +75,51 @@ def _key(text: str, chance: random.Random) -> str:
     return text.replace(word, other, 1)
 
 
-def _cut(text: str, chance: random.Random) -> str:
+def _cut(text: str, chance: Random) -> str:
     return text[: chance.randrange(len(text) + 1)]
 
 
-MUTATIONS: tuple[Callable[[str, random.Random], str], ...] = (_character, _line, _line, _value, _value, _key, _cut)
+MUTATIONS: tuple[Callable[[str, Random], str], ...] = (_character, _line, _line, _value, _value, _key, _cut)
 
 
-def cases(count: int, seed: int) -> Iterator[tuple[str, list[str]]]:
-    """Texts of recipes and overrides; at least one of the two is random."""
-    chance = random.Random(seed)
-    texts = [(RECIPES / f"{name}.yaml").read_text(encoding="utf-8") for name in SOURCES]
-    for _ in range(count):
-        text, overrides = chance.choice(texts), []
-        if chance.random() < 0.5:
-            text = mutated(text, chance)
-        if chance.random() < 0.5 or text in texts:
-            overrides = [f"{chance.choice(OVERRIDES)}={chance.choice(VALUES)}" for _ in range(chance.randint(1, 2))]
-        yield text, overrides
+def case(kind: str, chance: Random) -> tuple[str, list[str]]:
+    """The text of a recipe and overrides; one of them, or for ``both`` each of them, is random."""
+    text = (RECIPES / f"{chance.choice(SOURCES)}.yaml").read_text(encoding="utf-8")
+    if kind != "override":
+        text = mutated(text, chance)
+    if kind == "text":
+        return text, []
+    return text, [f"{chance.choice(OVERRIDES)}={chance.choice(VALUES)}" for _ in range(chance.randint(1, 2))]
 
 
-def outcome(file: Path, overrides: list[str]) -> str:
-    """``loads``, ``RecipeError``, or what else happened."""
+def attempt(folder: Path, kind: str, chance: Random) -> None:
+    """Load one case.
+
+    Raises:
+        RecipeError: it is refused.
+        WrongResultError: it is refused in more than one line.
+    """
+    text, overrides = case(kind, chance)
+    file = folder / "mutated.yaml"
+    file.write_text(text, encoding="utf-8", newline="")
     try:
         load(str(file), overrides)
     except RecipeError as error:
-        return "RecipeError" if "\n" not in str(error) else f"fault: {str(error)!r} has several lines"
-    except Exception as error:
-        return f"fault: {type(error).__name__}: {error}"
-    return "loads"
+        if "\n" in str(error):
+            raise WrongResultError(f"several lines: {str(error)!r}, of {overrides} and\n{text}") from None
+        raise
 
 
-def run(count: int, seed: int) -> Counter[str]:
-    """Try ``count`` cases and count outcomes; every fault is printed with its case."""
-    counts: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "mutated.yaml")
-        for number, (text, overrides) in enumerate(cases(count, seed)):
-            file.write_text(text, encoding="utf-8", newline="")
-            start = time.perf_counter()
-            result = outcome(file, overrides)
-            if time.perf_counter() - start > SECONDS:
-                result = f"fault: took {time.perf_counter() - start:.1f} s"
-            if result.startswith("fault"):
-                print(f"case {number} of seed {seed}: {result}\n{text}\n{overrides}\n", file=sys.stderr)
-            counts[result.partition(":")[0]] += 1
-    return counts
+def valid(_: Path) -> None:
+    """Load every recipe of the repository, with what reads most: Lightning's source, and OmegaConf's grammar."""
+    for name in names():
+        load(name, ["trainer.log_every_n_steps=1", "output=${oc.env:HOME,runs}/${student.name}/${oc.decode:'1'}"])
 
 
-def main() -> int:
-    """Print the counts."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=5000)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    counts = run(options.count, options.seed)
-    print("  ".join(f"{name} {count}" for name, count in sorted(counts.items())))
-    return min(counts["fault"], 1)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+FAULTS = Faults(
+    kinds={"text": 0.4, "override": 0.4, "both": 0.2},
+    count=5000,
+    prepare=lambda folder: folder,
+    valid=valid,
+    attempt=attempt,
+)

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill import atomic
 from distill.artifact.raw import to_raw
 from distill.artifact.sparse import Sparse, inherit_zeros, keeps_zeros
 from distill.artifact.step import Step
@@ -24,6 +23,7 @@ from distill.container.file_format import PACKED
 from distill.container.packed import pack
 from distill.container.raw import Raw
 from distill.errors import ArtifactError
+from distill.files import atomic
 
 
 @dataclass(frozen=True)

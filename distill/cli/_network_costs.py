@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from distill.signatures import Signature
+from distill.registry.signatures import Signature
 from students import student
 
 RECORD = Path(__file__).with_name("network_costs.json")

@@ -71,7 +71,12 @@ def _of_the_system(error: OSError) -> str:
     place = error.filename2 or error.filename  # of a copy that failed, the second is where it should have gone
     what = error.strerror or str(error) or type(error).__name__
     advice = _ADVICE.get(error.errno or 0, "")
-    if place is not None and error.errno == errno.ENOENT and Path(os.fsdecode(place)).is_symlink():
+    # A folder that is made in a dangling link's place is refused as if something stood there.
+    if place is not None and error.errno in (errno.ENOENT, errno.EEXIST) and _dangles(Path(os.fsdecode(place))):
         advice = f"it is a link to {str(Path(os.fsdecode(place)).readlink())!r}, which is not there"
     named = f"{what}: {os.fsdecode(place)}" if isinstance(place, str | bytes) else what
     return f"{named}; {advice}" if advice else named
+
+
+def _dangles(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()

@@ -161,17 +161,7 @@ def _decode(layout, contexts, magnitudes, signs, frequencies, states, words, col
         both = slow[numbers] * mean >> layout.prior.bit_length()
         heard = (slow[numbers], fast[numbers], left[numbers], mean, up, channel, both)
         total = sum(weight * values for weight, values in zip(layout.weights, heard, strict=True))
-        signed = [
-            np.where(place, signs[symbols[at - before]], 0)
-            for place, before in (
-                (column >= 1, 1),
-                (column >= layout.line, layout.line),
-                (column >= layout.period, layout.period),
-                (row > 0, layout.width),
-            )
-        ]
-        level = LEVELS[2 * (signed[0] + signed[1]) + signed[2] + signed[3] + 6]
-        context = contexts[buckets(total)].astype(np.int64) + level
+        context = contexts[buckets(total)].astype(np.int64) + _levels(layout, signs, symbols, at)
         state = states[numbers]
         slot = (state & np.uint64(0xFFFF)).astype(np.int64)
         symbol = table[(context << 16) + slot]
@@ -188,6 +178,21 @@ def _decode(layout, contexts, magnitudes, signs, frequencies, states, words, col
         left[numbers] = magnitude
         columns[column] = mean + ((magnitude - mean) * RATES[np.minimum(row, MEMORY - 1)] >> 15)
     return read
+
+
+def _levels(layout: Layout, signs: np.ndarray, symbols: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Which signs the neighbours of these positions make likely: see `_neighbours.levels`."""
+    row, column = np.divmod(at, layout.width)
+    before, above, channel, up = (
+        np.where(there, signs[symbols[at - distance]], 0)
+        for there, distance in (
+            (column >= 1, 1),
+            (column >= layout.line, layout.line),
+            (column >= layout.period, layout.period),
+            (row > 0, layout.width),
+        )
+    )
+    return LEVELS[2 * (before + above) + channel + up + 6]
 
 
 def _spans(frequencies: np.ndarray) -> np.ndarray:

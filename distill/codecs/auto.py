@@ -6,6 +6,7 @@ import numpy as np
 
 from distill.codecs import chain, codec
 from distill.errors import ArtifactError
+from distill.registry.ranges import NonNegative
 
 CHAINS: tuple[tuple[str, ...], ...] = (
     ("context",),
@@ -31,7 +32,7 @@ class Auto:
         seconds: after which no other codec is begun, for each tensor.
     """
 
-    def __init__(self, *, seconds: float = 5.0) -> None:
+    def __init__(self, *, seconds: NonNegative = 5.0) -> None:
         self.seconds = seconds
 
     def encode(self, codes: np.ndarray) -> bytes:

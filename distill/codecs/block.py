@@ -6,6 +6,7 @@ from distill.codecs import Transform, codec
 from distill.codecs._frame import Reader
 from distill.codecs._matrix import matrix
 from distill.errors import RecipeError
+from distill.registry.ranges import Count
 
 
 @codec("block")
@@ -16,7 +17,7 @@ class Block(Transform):
         size: rows and columns of a block.
     """
 
-    def __init__(self, *, size: int = 4) -> None:
+    def __init__(self, *, size: Count = 4) -> None:
         if not 1 <= size <= 256:
             raise RecipeError(f"codec 'block' has blocks of size 1 to 256, not {size}")
         self.size = size

@@ -5,6 +5,7 @@ import numpy as np
 from distill.codecs import Transform, _relative, codec
 from distill.codecs._frame import Reader
 from distill.codecs._matrix import matrix
+from distill.registry.ranges import IndexBits
 
 
 @codec("csr")
@@ -15,7 +16,7 @@ class Csr(Transform):
         index_bits: of the number of zeros before an entry.
     """
 
-    def __init__(self, *, index_bits: int = 4) -> None:
+    def __init__(self, *, index_bits: IndexBits = 4) -> None:
         _relative.check("csr", index_bits)
         self.index_bits = index_bits
 

@@ -1,4 +1,4 @@
-"""LZMA (Pavlov, the coder of 7-Zip and xz): repetitions, with range coding in adaptive contexts."""
+"""LZMA (Pavlov, the coder of 7-Zip (2001) and xz): repetitions, with range coding in adaptive contexts."""
 
 import lzma
 from typing import Any

@@ -12,7 +12,7 @@ from distill.artifact.storage import Encoded
 from distill.compress import hook
 from distill.compress._layers import refuse_encoded
 from distill.errors import RecipeError
-from distill.ranges import Stages
+from distill.registry.ranges import Stages
 
 
 @hook("encode")

@@ -15,7 +15,7 @@ from torchvision.datasets import CIFAR10
 from distill.data._find import Origin, find
 from distill.data._in_memory import InMemory, Labelled
 from distill.errors import DataError
-from distill.ranges import Count, HeldOut, Index
+from distill.registry.ranges import Count, HeldOut, Index
 
 REBUILDS_ARRAYS = {
     "numpy.ndarray": np.ndarray,

@@ -7,9 +7,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
 
-from distill.atomic import replacing
 from distill.data.decoding import check_header, shown
 from distill.errors import DataError, DistillError
+from distill.files.atomic import replacing
 
 T = TypeVar("T")
 IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")

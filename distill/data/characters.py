@@ -22,7 +22,7 @@ from distill.data.decoding import shown
 from distill.data.info import DataInfo
 from distill.data.preprocessing import Preprocessing
 from distill.errors import DataError, RecipeError
-from distill.ranges import Count, HeldOut, Index
+from distill.registry.ranges import Count, HeldOut, Index
 
 SYSTEM_FONTS = Path("/usr/share/fonts")
 ENDINGS = (".ttf", ".otf", ".ttc")

@@ -18,7 +18,7 @@ from distill.data._scan import check_headers
 from distill.data.decoding import open_picture, shown
 from distill.data.pictures import file_identity
 from distill.errors import DataError
-from distill.ranges import Count, HeldOut, Index
+from distill.registry.ranges import Count, HeldOut, Index
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from distill.data import data
 from distill.data._in_memory import InMemory, Labelled
 from distill.data._split import stratified
-from distill.ranges import Count, HeldOut, Index
+from distill.registry.ranges import Count, HeldOut, Index
 
 
 @data("digits")

@@ -10,7 +10,7 @@ from torchvision import datasets
 from distill.data import _idx, data
 from distill.data._find import Origin, find
 from distill.data._in_memory import InMemory
-from distill.ranges import Count, HeldOut, Index
+from distill.registry.ranges import Count, HeldOut, Index
 
 ORIGIN = Origin(
     title="Fashion-MNIST",

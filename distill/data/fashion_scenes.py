@@ -19,7 +19,7 @@ from distill.data._samples import Sample
 from distill.data.digits import Digits
 from distill.data.fashion_mnist import FashionMNIST
 from distill.errors import RecipeError
-from distill.ranges import Count, HeldOut, Index
+from distill.registry.ranges import Count, HeldOut, Index
 
 SMALLEST, LARGEST = 0.25, 0.5
 """Sides of an article, as a share of the picture's."""

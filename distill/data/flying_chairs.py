@@ -10,7 +10,7 @@ from distill.data._flow_files import FlowPairs, Pair, flow_augmentation, flow_in
 from distill.data._sample_data import Part, SampleData
 from distill.data.decoding import shown
 from distill.errors import DataError
-from distill.ranges import Count, HeldOut, Index
+from distill.registry.ranges import Count, HeldOut, Index
 
 LIST = "FlyingChairs_train_val.txt"
 

@@ -21,7 +21,7 @@ from distill.data._generated import Generated, content_of, photographs, random_c
 from distill.data._sample_data import SampleData
 from distill.data._samples import Sample
 from distill.errors import RecipeError
-from distill.ranges import Count, HeldOut, Index, Positive
+from distill.registry.ranges import Count, HeldOut, Index, Positive
 
 Affine = Float[np.ndarray, "3 3"]
 MARGIN = 0.25

@@ -25,7 +25,7 @@ from distill.data.info import DataInfo
 from distill.data.pictures import file_identity
 from distill.data.preprocessing import Preprocessing
 from distill.errors import DataError
-from distill.ranges import Count, HeldOut, Index
+from distill.registry.ranges import Count, HeldOut, Index
 
 HEADER = np.dtype([("size", "<u4"), ("code", "S2"), ("width", "<u2"), ("height", "<u2")])
 """Of each character: bytes of its record, GBK code, and then its pixels, 255 where there is no ink."""

@@ -14,7 +14,7 @@ from distill.data._scan import check_headers, pictures_below, subfolders
 from distill.data.decoding import open_picture
 from distill.data.pictures import file_identity
 from distill.errors import DataError
-from distill.ranges import Count, Fraction, HeldOut, Index
+from distill.registry.ranges import Count, Fraction, HeldOut, Index
 
 
 @dataclass(frozen=True)

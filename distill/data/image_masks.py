@@ -16,7 +16,7 @@ from distill.data._scan import check_once, pictures_below
 from distill.data.decoding import open_picture, shown
 from distill.data.pictures import file_identity, split_folders
 from distill.errors import DataError, RecipeError
-from distill.ranges import Count, Fraction, HeldOut, Index
+from distill.registry.ranges import Count, Fraction, HeldOut, Index
 
 IGNORED = 255
 """In a mask: pixels without a class, as in PASCAL VOC."""

@@ -11,7 +11,7 @@ from distill.data._flow_files import FlowPairs, Pair, flow_augmentation, flow_in
 from distill.data._sample_data import SampleData
 from distill.data.decoding import shown
 from distill.errors import DataError
-from distill.ranges import Count, HeldOut, Index
+from distill.registry.ranges import Count, HeldOut, Index
 
 FOLDERS = ("image_2", "colored_0", "image_0")
 """Of the left camera: in colours of 2015, of 2012, and in grey of 2012."""

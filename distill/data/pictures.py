@@ -11,7 +11,7 @@ from distill.data._samples import Sample
 from distill.data._scan import check_headers, pictures_below
 from distill.data.decoding import open_picture
 from distill.errors import DataError
-from distill.ranges import Count, Fraction, HeldOut, Index
+from distill.registry.ranges import Count, Fraction, HeldOut, Index
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from distill.data._sample_data import SampleData
 from distill.data._split import shuffled
 from distill.data.decoding import shown
 from distill.errors import DataError, RecipeError
-from distill.ranges import Count, HeldOut, Index
+from distill.registry.ranges import Count, HeldOut, Index
 
 
 @data("sintel")

@@ -13,7 +13,7 @@ from distill.data._scan import check_headers
 from distill.data.coco import BoxedPictures
 from distill.data.decoding import shown
 from distill.errors import DataError, RecipeError
-from distill.ranges import Count, HeldOut, Index
+from distill.registry.ranges import Count, HeldOut, Index
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),

@@ -76,9 +76,14 @@ def compared(
             agreement of 95 %.
 
     Raises:
-        ExportError: the file computes something else.
+        ExportError: the file computes something else, or the network's own output is NaN or Inf.
     """
     pairs = [(model(inputs), predict(inputs)) for inputs in _batches(samples)]
+    if not all(reference.isfinite().all() for reference, _ in pairs):
+        raise ExportError(
+            f"the network outputs NaN or Inf, so {path} cannot be compared with it: "
+            "train it longer, or with a lower optimizer.lr"
+        )
     difference, agreement = _difference(pairs), _agreement(pairs, task)
     integers = tolerance is None and is_integer(model)
     allowed = tolerance if tolerance is not None else INTEGER_TOLERANCE if integers else TOLERANCE

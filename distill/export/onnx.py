@@ -9,12 +9,12 @@ from pathlib import Path
 
 from distill import __version__
 from distill.artifact import Artifact
-from distill.atomic import replacing
 from distill.batch import Batch, Predict
 from distill.errors import ExportError
 from distill.export import exporter, onnx_file
 from distill.export.exported import Exported, compared, to_export
-from distill.ranges import Count, NonNegative
+from distill.files.atomic import replacing
+from distill.registry.ranges import Count, NonNegative
 from distill.tasks import Task
 
 ABOUT = ("task", "info")  # what a program needs to feed the file and to read its output

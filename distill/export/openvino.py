@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from distill.artifact import Artifact
-from distill.atomic import replacing
 from distill.batch import Batch, Predict
 from distill.errors import ExportError
 from distill.export import exporter, onnx_file
 from distill.export.exported import Exported, compared, to_export
 from distill.export.onnx import ABOUT, metadata
-from distill.ranges import NonNegative
+from distill.files.atomic import replacing
+from distill.registry.ranges import NonNegative
 from distill.tasks import Task
 
 METADATA = "distill"

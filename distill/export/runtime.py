@@ -8,13 +8,13 @@ from torch import Tensor
 
 from distill.artifact import Artifact
 from distill.artifact.artifact import state_of
-from distill.atomic import replacing
 from distill.batch import Batch
 from distill.errors import ExportError
 from distill.export import exporter
 from distill.export.exported import Exported, compared, to_export
 from distill.export.graph import graph_of
-from distill.ranges import NonNegative
+from distill.files.atomic import replacing
+from distill.registry.ranges import NonNegative
 from distill.runtime import Network, load
 from distill.tasks import Task
 

@@ -14,7 +14,7 @@ from distill.losses import loss
 from distill.losses._adapters import connector
 from distill.losses._pairs import paired, sum_of_halved
 from distill.models.feature_maps import as_map, pool_to_smaller
-from distill.ranges import Positive
+from distill.registry.ranges import Positive
 
 SCALE = 3 / 1000
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distill.losses import loss
 from distill.models.feature_maps import pool_to_smaller
-from distill.ranges import Positive
+from distill.registry.ranges import Positive
 
 
 @loss("at")

@@ -14,7 +14,7 @@ from distill.losses import loss
 from distill.losses._adapters import bottleneck
 from distill.losses._divergence import kl
 from distill.models.feature_maps import embedding
-from distill.ranges import NonNegative, Probability, Temperature
+from distill.registry.ranges import NonNegative, Probability, Temperature
 
 Shape = tuple[int, ...]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from distill.losses import loss
 from distill.losses._classifier import FrozenClassifier, check_it_reads, last_linear
-from distill.ranges import Count
+from distill.registry.ranges import Count
 
 
 @loss("catkd")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from distill.losses import loss
 from distill.losses._batch import refuse_a_batch_of_one
 from distill.models.feature_maps import embedding, embedding_size
-from distill.ranges import Count, Positive
+from distill.registry.ranges import Count, Positive
 
 
 @loss("cc")

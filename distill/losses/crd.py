@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from distill.losses import loss
 from distill.models.feature_maps import embedding, embedding_size
-from distill.ranges import Count, Probability, Temperature
+from distill.registry.ranges import Count, Probability, Temperature
 
 Both = Float[Tensor, "2 batch dimension"]
 """What belongs to the student, and what belongs to the teacher."""

@@ -7,7 +7,7 @@ from distill.losses import loss
 from distill.losses._adapters import adapter
 from distill.losses._divergence import kl
 from distill.models.feature_maps import pool_to_smaller
-from distill.ranges import Temperature
+from distill.registry.ranges import Temperature
 
 
 @loss("cwd")

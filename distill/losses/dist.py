@@ -14,7 +14,7 @@ from torch import Tensor
 from distill.losses import loss
 from distill.losses._batch import refuse_a_batch_of_one
 from distill.losses._divergence import as_rows, softened
-from distill.ranges import NonNegative, Temperature
+from distill.registry.ranges import NonNegative, Temperature
 
 
 @loss("dist")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distill.losses import loss
 from distill.losses._divergence import as_rows, kl, softened
-from distill.ranges import NonNegative, Temperature
+from distill.registry.ranges import NonNegative, Temperature
 
 
 @loss("dkd")

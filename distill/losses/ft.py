@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from distill.losses import loss
 from distill.models.feature_maps import pool_to_smaller
-from distill.ranges import Count, Positive
+from distill.registry.ranges import Count, Positive
 
 
 @loss("ft")

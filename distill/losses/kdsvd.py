@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from distill.losses import loss
 from distill.losses._adapters import adapter
 from distill.losses._pairs import paired
-from distill.ranges import Count
+from distill.registry.ranges import Count
 
 Directions = Float[Tensor, "batch _ directions"]
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from distill.losses import loss
 from distill.losses._divergence import kl, softened
-from distill.ranges import Temperature
+from distill.registry.ranges import Temperature
 
 
 @loss("lskd")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from distill.losses import loss
 from distill.losses._adapters import adapter
 from distill.models.feature_maps import pool_to_smaller
-from distill.ranges import Probability
+from distill.registry.ranges import Probability
 
 
 @loss("mgd")

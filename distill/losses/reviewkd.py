@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from distill.losses import loss
 from distill.losses._pairs import paired
 from distill.models.feature_maps import as_map
-from distill.ranges import Count
+from distill.registry.ranges import Count
 
 Shape = tuple[int, ...]
 Map = Float[Tensor, "batch _ _ _"]

@@ -12,7 +12,7 @@ from torch import Tensor
 from distill.losses import loss
 from distill.losses._batch import refuse_a_batch_of_one
 from distill.models.feature_maps import embedding
-from distill.ranges import NonNegative
+from distill.registry.ranges import NonNegative
 
 Differences = Float[Tensor, "batch batch channels"]
 Distances = Float[Tensor, "batch batch"]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from distill.losses import loss
 from distill.losses._adapters import bottleneck
 from distill.models.feature_maps import as_map, pool_to_smaller
-from distill.ranges import Count
+from distill.registry.ranges import Count
 
 Shape = tuple[int, ...]
 

@@ -20,8 +20,8 @@ from distill.losses._classifier import FrozenClassifier, check_it_reads, last_li
 from distill.models.feature_maps import embedding, pooled
 from distill.models.state import load_state
 from distill.models.taps import Taps
-from distill.ranges import Count
 from distill.registry import surgery
+from distill.registry.ranges import Count
 
 
 @loss("simkd")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from distill.losses import loss
 from distill.losses._batch import refuse_a_batch_of_one
 from distill.models.feature_maps import embedding, embedding_size
-from distill.ranges import Positive
+from distill.registry.ranges import Positive
 
 FLOOR = 1e-6
 """Added before the logarithm, which has no value for a perfect student."""

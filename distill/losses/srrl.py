@@ -14,7 +14,7 @@ from distill.losses import loss
 from distill.losses._adapters import connector
 from distill.losses._classifier import FrozenClassifier
 from distill.models.feature_maps import as_map, embedding
-from distill.ranges import NonNegative
+from distill.registry.ranges import NonNegative
 
 
 @loss("srrl")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from distill.losses import loss
 from distill.losses._divergence import as_rows, kl, softened
-from distill.ranges import Probability, Temperature
+from distill.registry.ranges import Probability, Temperature
 
 
 @loss("tfkd")

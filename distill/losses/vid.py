@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from distill.losses import loss
 from distill.models.feature_maps import as_map, pool_to_smaller
-from distill.ranges import Positive
+from distill.registry.ranges import Positive
 
 SMALLEST_VARIANCE = 1e-5
 

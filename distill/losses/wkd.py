@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from distill.losses import loss
 from distill.losses._adapters import connector
 from distill.models.feature_maps import as_map
-from distill.ranges import Count, NonNegative
+from distill.registry.ranges import Count, NonNegative
 
 Moments = Float[Tensor, "batch channels grid grid"]
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from distill.artifact import open_artifact
-from distill.artifact.file_format import KEY
 from distill.artifact.storage import Encoded
+from distill.container.file_format import KEY
 from distill.errors import ArtifactError, RecipeError
 
 

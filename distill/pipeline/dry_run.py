@@ -152,7 +152,7 @@ class DryRun:
             return module, self._steps(module)
         except FAILURES as error:
             if not self.recipe.channels_last:
-                raise RecipeError(f"a training step fails: {_first_line(error)}") from error
+                raise self._failing(error) from error
             self._without_channels_last(module, error)
             return module, self._steps(module)
 
@@ -170,9 +170,14 @@ class DryRun:
         try:
             self._steps(module)
         except FAILURES:
-            raise RecipeError(f"a training step fails: {_first_line(error)}") from error
+            raise self._failing(error) from error
         console.print(f"channels_last=false: a network of this recipe fails in that layout ({_first_line(error)})")
         self.recipe = replace(self.recipe, channels_last=False)
+
+    def _failing(self, error: Exception) -> RecipeError:
+        alone = len(self.batches[0].inputs) == 1  # batch norm cannot normalise a single value per channel
+        remedy = "; a training batch holds one image: raise data.batch_size or data.limit" if alone else ""
+        return RecipeError(f"a training step fails: {_first_line(error)}{remedy}")
 
     @torch.no_grad()
     def _fitting(self, role: str, spec: Network) -> Artifact:

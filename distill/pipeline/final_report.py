@@ -6,12 +6,13 @@ from typing import Any
 
 from torch import Tensor
 
-from distill import report, sealed
+from distill import report
 from distill.artifact.step import Step
 from distill.batch import Predict
 from distill.console import console
 from distill.errors import ExportError
 from distill.export.exported import Exported
+from distill.files import sealed
 from distill.measure import latency
 from distill.measure.evaluation import evaluate, to_accelerator
 from distill.models.surgery import deployable

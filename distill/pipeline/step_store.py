@@ -16,10 +16,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from distill import sealed
 from distill.artifact import Artifact, open_artifact
 from distill.artifact.step import Step
 from distill.errors import ArtifactError
+from distill.files import sealed
 from distill.training.fit import Curve
 from distill.training.processes import first_decides, is_first, wait_for_all
 

@@ -2,18 +2,20 @@
 
 import ast
 from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
 from distill.errors import RecipeError
-from distill.ranges import Range
 from distill.recipe.schema import Recipe, Stage
 from distill.registry import did_you_mean, hook, loss, needs_teacher
-from distill.source import path_of
+from distill.registry.ranges import Range
+from distill.registry.source import path_of
 
 _OURS = {
     "max_epochs": "epochs belong to stages: write stages.NAME.epochs",
     "logger": "logging belongs to the section tracking",
+    "overfit_batches": "a part of the data set is taken with data.limit",
     "callbacks": "callbacks are set by each stage",
 }
 _RANGES = {
@@ -55,6 +57,9 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
             raise RecipeError(f"at trainer.{key}: {_OURS[key]}")
         valid = [name for name in trainer_settings() if name not in _OURS]
         if key not in valid:
+            for meant in get_close_matches(str(key), [*valid, *_OURS], n=1):
+                if meant in _OURS:
+                    raise RecipeError(f"at trainer: unknown setting of Lightning's Trainer '{key}'; {_OURS[meant]}")
             raise RecipeError(f"at trainer: unknown setting of Lightning's Trainer {did_you_mean(str(key), valid)}")
         if key in _RANGES and value is not None:
             if isinstance(value, bool) or not isinstance(value, int | float):

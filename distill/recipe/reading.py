@@ -20,6 +20,7 @@ Sections = dict[str, Any]
 
 _PROBLEMS = (
     (r"'\\t'|tab character", "a tab, where YAML wants blanks"),
+    (r"cannot start any token", "a text that begins with a character of YAML's own; put it in quotes"),
     (r"mapping values are not allowed", "a second colon; put texts with colons in quotes"),
     (r"could not find expected ':'", "a key without its colon"),
     (
@@ -85,7 +86,7 @@ def parse(text: str, what: str) -> Any:
         node = OmegaConf.create(text)
         return OmegaConf.to_container(node, resolve=False)
     except yaml.MarkedYAMLError as error:
-        raise RecipeError(f"{what} is not YAML: {_problem(error)}") from None
+        raise RecipeError(f"{what} is not YAML: {_problem(error, text)}") from None
     except RecursionError:
         raise RecipeError(f"{what} is not a recipe: it is nested too deeply") from None
     except Exception as error:  # PyYAML's constructors raise whatever int(), date() and dict() do
@@ -118,13 +119,17 @@ def _unresolved(error: Exception) -> str:
             f"the environment variable {name[1]} is not set; set it, or write a value to take without it: "
             f"${{oc.env:{name[1]},VALUE}}"
         )
+    if kind := re.search(r"Unsupported interpolation type (.*)", str(error)):
+        return f"unknown '${{{kind[1]}:...}}'; there are ${{KEY}}, another value of the recipe, and ${{oc.env:NAME}}"
     return _first_line(error)
 
 
-def _problem(error: yaml.MarkedYAMLError) -> str:
+def _problem(error: yaml.MarkedYAMLError, text: str) -> str:
     said = f"{error.context or ''} {error.problem or ''}"
-    words = next((words for pattern, words in _PROBLEMS if re.search(pattern, said)), error.problem or "cannot be read")
     mark = error.problem_mark
+    if mark and "cannot start any token" in said:  # libyaml does not say which character
+        said += repr(text.splitlines()[mark.line][mark.column : mark.column + 1])
+    words = next((words for pattern, words in _PROBLEMS if re.search(pattern, said)), error.problem or "cannot be read")
     return f"line {mark.line + 1}, column {mark.column + 1}: {words}" if mark else words
 
 

@@ -1,20 +1,20 @@
 """Plain data from YAML as the dataclasses of `distill.recipe.schema`, every mistake named with its place.
 
-Annotations are the schema: types, ranges (`distill.ranges`), and the registry in which the name of a section is looked
-up (``Annotated[Loss, loss]``), whose signature adds the component's own settings.
+Annotations are the schema: types, ranges (`distill.registry.ranges`), and the registry in which the name of a section
+is looked up (``Annotated[Loss, loss]``), whose signature adds the component's own settings.
 """
 
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from distill.errors import RecipeError
-from distill.ranges import FINITE, SHOWN, Range, Stages
 from distill.recipe.schema.components import Component
 from distill.registry import Registry, call, codec, did_you_mean, schema
+from distill.registry.ranges import FINITE, SHOWN, Range, Stages
 
 FROM_THE_DATA = ("num_classes", "channels")
 LARGEST = 1e300
@@ -86,7 +86,7 @@ def built(section: Any, registry: Registry, available: Mapping[str, Callable[[],
     return call(registry.find(spec.name), spec, available)
 
 
-@cache
+@lru_cache(maxsize=256)  # every section of a component has a class of its own
 def annotations(kind: Any) -> Mapping[str, Any]:
     """The annotations of a dataclass, ranges included."""
     return get_type_hints(kind, include_extras=True)

@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from distill.atomic import replacing
+from distill.files.atomic import replacing
 from distill.report.content import Guess, Report
 from distill.report.headline import sentence, warnings
 from distill.report.html import page

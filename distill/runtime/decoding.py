@@ -133,7 +133,7 @@ def _inner(settings: Settings, parts: Parts, limit: int) -> Weight:
 def _encoded(settings: Settings, parts: Parts, limit: int) -> Weight:
     if ":" in settings["codec"]:
         raise ValueError(f"codec '{settings['codec']}' is code from outside, which the runtime never runs")
-    codes = chain(*settings["codec"].split()).decode(parts["data"].tobytes())
+    codes = chain(*settings["codec"].split()).decode(parts["data"].tobytes())  # bounded by the stream's length
     if codes.nbytes > limit:
         raise ValueError(f"a coded stream holds {codes.nbytes} bytes, more than {limit}")
     return _inner(settings, {**parts, "inner.codes": codes}, limit)

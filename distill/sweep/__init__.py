@@ -14,10 +14,10 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
-from distill import atomic
 from distill.console import console, quiet_libraries
 from distill.data import DataInfo
 from distill.errors import DistillError, RecipeError, UserError
+from distill.files import atomic
 from distill.pipeline.run import run
 from distill.pipeline.tracking import headline
 from distill.recipe.loading import load

@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 from distill.batch import Batch
 from distill.data.info import DataInfo
 from distill.errors import RecipeError
-from distill.ranges import BelowOne
+from distill.registry.ranges import BelowOne
 from distill.tasks import Prediction, Task, task
 from distill.tasks._captions import BAD, GOOD, NEUTRAL, captioned
 

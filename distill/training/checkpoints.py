@@ -13,10 +13,12 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from torch import nn
 
-from distill.atomic import replacing
+from distill.files.atomic import replacing
 from distill.training.processes import is_first, wait_for_all
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+WRITTEN_AS = "written_as"
+"""Of a checkpoint: its file's name, so that another epoch's file in the best one's place is noticed."""
 DAMAGED = ".damaged"
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ class CheckpointFiles(TorchCheckpointIO):
         """
         path = Path(path)
         previous = path.with_name(PREVIOUS) if path.name == LAST else None
+        checkpoint = {**checkpoint, WRITTEN_AS: path.name}
         with replacing(path, previous=previous) as part, part.open("wb") as file:
             try:
                 torch.save(checkpoint, file)
@@ -77,6 +80,8 @@ def _damage(path: Path, module: nn.Module) -> str | None:
             if archive.testzip():
                 return "damaged"
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if checkpoint[WRITTEN_AS] != (BEST if path.name == BEST else LAST):
+            return "another epoch's"
         state = checkpoint["state_dict"]
         trained = {name: value for name, value in module.named_parameters() if value.requires_grad}
         if any(name not in state or state[name].shape != value.shape for name, value in trained.items()):

@@ -21,7 +21,7 @@ from distill.training.checkpoints import BEST, LAST, CheckpointFiles, resume_poi
 from distill.training.distiller import Distiller
 from distill.training.epochs import Curve, Epochs, OnEpoch
 from distill.training.processes import naming_lost_processes
-from distill.training.trainer import build_trainer
+from distill.training.trainer import build_trainer, run_trainer
 
 __all__ = ["Curve", "OnEpoch", "Trained", "fit"]
 
@@ -99,11 +99,9 @@ def fit(
 
 def _train(trainer: pl.Trainer, module: Distiller, data: DataModule, checkpoint: Path | None) -> None:
     """Train from ``checkpoint``, or from the start."""
-    try:
-        with followed_by_children():
-            trainer.fit(module, datamodule=cast(pl.LightningDataModule, data), ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:  # Lightning raises it after Ctrl-C
-        raise KeyboardInterrupt from None
+    batches = cast(pl.LightningDataModule, data)
+    with followed_by_children():
+        run_trainer(trainer, module, datamodule=batches, ckpt_path=checkpoint, weights_only=True)
 
 
 def _checkpoint(folder: Path, name: str, **judged: Any) -> ModelCheckpoint:

@@ -43,6 +43,28 @@ def build_trainer(settings: Mapping[str, Any], *, plugins: Sequence[Any] = (), *
     return trainer
 
 
+def run_trainer(trainer: pl.Trainer, module: pl.LightningModule, **arguments: Any) -> None:
+    """``trainer.fit``, after which the weights are float32 again: precisions as ``bf16-true`` change their type.
+
+    Args:
+        trainer: as `build_trainer` makes it.
+        module: trained in place.
+        arguments: of ``Trainer.fit``.
+
+    Raises:
+        RecipeError: a setting of the Trainer does not fit the data.
+    """
+    try:
+        trainer.fit(module, **arguments)
+    except SystemExit:  # Lightning raises it after Ctrl-C
+        raise KeyboardInterrupt from None
+    except MisconfigurationException as error:
+        raise RecipeError(f"at trainer: {' '.join(str(error).split())}") from error
+    finally:
+        if trainer.precision.endswith("-true"):
+            module.float()
+
+
 def require_trainer(settings: Mapping[str, Any]) -> None:
     """Check a recipe's ``trainer`` section before anything is trained.
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from distill.batch import Batch
 from distill.training.distiller import Distiller
-from distill.training.trainer import build_trainer
+from distill.training.trainer import build_trainer, run_trainer
 
 ONE_PROCESS: dict[str, Any] = {
     "devices": 1,
@@ -41,10 +41,7 @@ def try_steps(module: Distiller, batches: Sequence[Batch], settings: Mapping[str
     chosen = {name: value for name, value in settings.items() if name != "plugins"}
     # Without a cluster's environment: this is one process, whatever the run will be.
     trainer = build_trainer(chosen, **ONE_PROCESS, callbacks=[timer], plugins=[LightningEnvironment()])
-    try:
-        trainer.fit(module, datamodule=_Batches(batches))
-    except SystemExit:  # raised by Lightning after Ctrl-C
-        raise KeyboardInterrupt from None
+    run_trainer(trainer, module, datamodule=_Batches(batches))
     module.cpu()
     return timer.seconds
 

@@ -52,6 +52,14 @@ def test_a_dangling_link_is_named_with_its_target(tmp_path: Path, capsys: pytest
     assert "data; it is a link to 'gone', which is not there" in capsys.readouterr().err
 
 
+def test_a_folder_that_is_a_dangling_link_is_named_with_its_target(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs").symlink_to("gone")
+    assert guarded(lambda: (tmp_path / "runs").mkdir(parents=True, exist_ok=True), debug=False) == 1
+    assert "runs; it is a link to 'gone', which is not there" in capsys.readouterr().err
+
+
 def test_links_in_a_circle_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")

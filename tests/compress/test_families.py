@@ -25,6 +25,7 @@ from tests import families
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "cp": {"max_params": 0.8},
+    "predict_parameters": {"max_params": 0.9},
     "svd": {"max_params": 0.7},
     "tensor_train": {"max_params": 0.7},
     "tt_matrix": {"max_params": 0.9},

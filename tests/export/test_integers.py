@@ -20,7 +20,7 @@ from distill.export import exporter, onnx_file, refuse_missing
 from distill.export.exported import Exported
 from distill.export.onnx_integers import prefer_codes
 from distill.tasks.classification import Classification
-from tests.compress.quantization.test_int8 import Joined
+from tests.compress.quantization.networks import Joined
 from tests.nets import TEN_CLASSES
 
 TASK = Classification(TEN_CLASSES)

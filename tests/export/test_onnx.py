@@ -127,6 +127,15 @@ def test_a_file_that_answers_no_number_is_refused(tmp_path: Path, monkeypatch: p
         export(artifact(), tmp_path, batches(2), tolerance=10.0)
 
 
+def test_a_network_that_answers_no_number_is_named_and_not_the_file(tmp_path: Path):
+    trained = artifact()
+    with torch.no_grad():
+        trained.model[-1].bias.fill_(torch.inf)
+    with pytest.raises(ExportError, match="the network outputs NaN or Inf"):
+        export(trained, tmp_path, batches(2), tolerance=10.0)
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_samples_nothing_can_be_checked(tmp_path: Path):
     with pytest.raises(ExportError, match="checked on real images, but there are none"):
         export(artifact(), tmp_path, [])

@@ -38,6 +38,13 @@ class Unsteady(ConvNet):
         return super().forward(inputs) + id(self) % 1000
 
 
+class Pooling(nn.Sequential):
+    """Batch norm of a 1x1 map: fails in training on a batch of one image."""
+
+    def __init__(self, *, num_classes: int = 10) -> None:
+        super().__init__(nn.Conv2d(1, 4, 8), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, num_classes))
+
+
 class Frozen(ConvNet):
     """Its output has no gradient."""
 
@@ -78,6 +85,13 @@ def test_others_keep_it() -> None:
     ("overrides", "message"),
     [
         ([student("Frozen"), "stages={only: {epochs: 1}}"], "at stages.only: a training step fails: .*grad"),
+        *(
+            (
+                [student("Pooling"), "stages={only: {epochs: 1}}", few],
+                "at stages.only: a training step fails: .*; a training batch holds one image: raise data.batch_size",
+            )
+            for few in ("data.limit=2", "data.batch_size=1")
+        ),
         (
             [student("Unsteady"), "stages={only: {epochs: 1}}", "compress={quantize: {bits: 8}}"],
             "at compress.quantize: the artifact computes something else after it was saved and loaded",

@@ -172,6 +172,7 @@ stages:
 """
     (tmp_path / "stages.yaml").write_text(RECIPE + TEACHER + stages)
     recipe = load(str(tmp_path / "stages.yaml"), [f"output={tmp_path / 'runs'}"])
+    LEARNED.clear()
 
     def kill(title: str, epoch: int, metrics: dict[str, float]) -> None:
         if title == "student/only" and epoch == 2:
@@ -181,11 +182,13 @@ stages:
         run(recipe, on_epoch=kill)
     (checkpoint,) = tmp_path.glob("runs/stages/*/student/only.part/last.ckpt")
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
-    assert state["terms.own.parts.0.mean"] == LEARNED[0]
+    assert LEARNED[1:] == [state["method.terms.own.parts.0.mean"]], (
+        "learned by the dry run, on an example, and then once"
+    )
     epochs: list[int] = []
     run(recipe, on_epoch=lambda title, epoch, metrics: epochs.append(epoch))
     assert epochs == [2]
-    assert len(LEARNED) == 1
+    assert LEARNED[2:] == LEARNED[:1], "the dry run's again, and nothing on the data"
 
 
 def test_the_student_of_simkd_ships_with_projector_and_the_teachers_classifier(tmp_path: Path) -> None:

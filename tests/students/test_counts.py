@@ -47,6 +47,10 @@ CIFAR = [
 LENET = [
     ("lenet_300_100", {}, 28, 266_610, 0.2662),
     ("lenet5", {}, 28, 431_080, 2.293),
+    # By hand: 64 * 300 + 300 * 100 + 100 * 10 weights; 20 * 25 at 8x8, 50 * 500 at 4x4, 200 * 500 and 500 * 10 once.
+    ("lenet_300_100", {"input_size": 8}, 8, 50_610, 0.0502),
+    ("lenet5", {"input_size": 8}, 8, 131_080, 0.537),
+    ("lenet5", {"input_size": 32}, 32, 656_080, None),
 ]
 
 RESNET = [
@@ -225,7 +229,7 @@ def on_meta(name: str, settings: Mapping[str, Any]) -> nn.Module:
 
 
 def million_macs(network: nn.Module, size: int) -> float:
-    channels = 1 if size == 28 else 3
+    channels = 1 if size in (8, 28) else 3
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         network(torch.empty(1, channels, size, size, device="meta"))

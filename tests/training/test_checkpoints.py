@@ -154,6 +154,13 @@ def test_where_none_is_left_training_begins_anew(files: tuple[str, ...], folder:
     assert same(resumed, uninterrupted)
 
 
+def test_another_epoch_in_the_place_of_the_best_one_is_noticed(folder: Path, uninterrupted: Ended) -> None:
+    shutil.copyfile(folder / "previous.ckpt", folder / "best.ckpt")
+    assert train(folder).epochs == [1, 2, 3]
+    shutil.copyfile(folder / "last.ckpt", folder / "best.ckpt")
+    assert same(train(folder), uninterrupted)
+
+
 def test_a_lost_best_epoch_is_trained_again(folder: Path, uninterrupted: Ended) -> None:
     (folder / "best.ckpt").unlink()
     assert same(train(folder), uninterrupted)

@@ -203,7 +203,7 @@ def test_a_stage_leaves_the_usual_network(tmp_path: Path, monkeypatch: pytest.Mo
     changes = [f"output={tmp_path / 'runs'}", f"stages.plain.stochastic_depth={written}"]
     result = run(load(str(tmp_path / "recipe.yaml"), changes))
     artifact = open_artifact(result.folder / "student.safetensors")
-    assert len(draws) == 3  # batches of 108 images to train on
+    assert len(draws) == 2 + 3  # steps of the dry run, and batches of 108 images to train on
     assert artifact.plans == ()
     assert artifact.model.state_dict().keys() == students.resnet8x4(channels=1).state_dict().keys()
 

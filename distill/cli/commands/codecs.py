@@ -22,8 +22,8 @@ def run(options: Namespace) -> None:
     """Print the table, and write it as CSV and as a page."""
     from rich.table import Table
 
-    from distill.atomic import replacing
     from distill.console import console
+    from distill.files.atomic import replacing
     from distill.measure import coding
     from distill.measure.codes import read
     from distill.report.coding import HEADERS, cells, page, table

@@ -11,7 +11,7 @@ from distill.cli._network_costs import recorded
 from distill.console import console
 from distill.recipe import files
 from distill.registry import Registry
-from distill.signatures import described
+from distill.registry.signatures import described
 from students import student
 
 INDENT = "    "

@@ -42,6 +42,8 @@ class TracedLayer(NamedTuple):
     inputs: tuple[int, ...]
     """Shape without the batch."""
     outputs: tuple[int, ...]
+    maps: tuple[int, ...] = ()
+    """Channels, height and width of the maps that were flattened into the inputs of a linear layer."""
 
     @property
     def kernel(self) -> tuple[int, int]:
@@ -111,15 +113,26 @@ class ErrorWeights:
 def trace_layers(model: nn.Module, layers: Mapping[str, Layer], images: Tensor) -> dict[str, TracedLayer]:
     """Where each layer computes; a layer that the network does not use, or uses at several sizes, is left out."""
     seen: dict[str, set[TracedLayer]] = {path: set() for path in layers}
+    maps = [tuple(images.shape[1:])]
 
     def look(path: str) -> Callable[..., None]:
-        return lambda layer, inputs, output: seen[path].add(
-            TracedLayer(layer, _shape(layer, inputs[0]), _shape(layer, output))
-        )
+        def see(layer: Layer, inputs: tuple[Tensor], output: Tensor) -> None:
+            shape = _shape(layer, inputs[0])
+            flattened = len(shape) == 1 and len(maps[-1]) == 3 and torch.Size(maps[-1]).numel() == shape[0]
+            seen[path].add(TracedLayer(layer, shape, _shape(layer, output), maps[-1] if flattened else ()))
 
-    with _watching(layers, look), torch.no_grad():
+        return see
+
+    def remember(_: str) -> Callable[..., None]:
+        return lambda module, inputs, output: maps.append(tuple(output.shape[1:])) if _is_map(output) else None
+
+    with _watching(layers, look), _watching(dict(model.named_modules()), remember), torch.no_grad():
         model.eval()(images[:1])
     return {path: next(iter(found)) for path, found in seen.items() if len(found) == 1}
+
+
+def _is_map(output: Any) -> bool:
+    return isinstance(output, Tensor) and output.dim() == 4
 
 
 def _shape(layer: Layer, values: Tensor) -> tuple[int, ...]:
@@ -202,7 +215,7 @@ def _output_moments(layer: Layer, slope: Tensor | None, output: Tensor) -> Tenso
 
 
 @contextmanager
-def _watching(layers: Mapping[str, Layer], look: Callable[[str], Callable[..., Any]]) -> Iterator[None]:
+def _watching(layers: Mapping[str, nn.Module], look: Callable[[str], Callable[..., Any]]) -> Iterator[None]:
     handles = [layer.register_forward_hook(look(path)) for path, layer in layers.items()]
     try:
         yield

@@ -18,7 +18,7 @@ from distill.compress.low_rank._error_weighting import TracedLayer, Weighting, e
 from distill.errors import RecipeError
 from distill.models import cost
 from distill.models.surgery import deployable, exchange
-from distill.ranges import NonNegative, Positive, Share
+from distill.registry.ranges import NonNegative, Positive, Share
 
 Evaluate = Callable[[nn.Module], float]
 """The task's monitor of a network on the validation split, higher is better."""

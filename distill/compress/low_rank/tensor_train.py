@@ -10,13 +10,12 @@ from functools import cached_property
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from distill.compress import hook
 from distill.compress._layers import Layer
 from distill.compress.low_rank._allocation import Aim, Option
+from distill.compress.low_rank._composed import Composed, PlainLayer
 from distill.compress.low_rank._error_weighting import ErrorWeights, TracedLayer
 from distill.compress.low_rank._factorise import factorisation, rebuild
 from distill.compress.low_rank._matrices import left_singular
@@ -27,7 +26,7 @@ LEVELS = 24
 """Error bounds tried of each layer."""
 
 
-class TensorTrain(nn.Module):
+class TensorTrain(Composed):
     """A linear layer or a convolution that keeps the cores of a train and runs as plain layers.
 
     ``core0`` is kept with its axes reversed: every core then begins with a bond, along which its values differ in size.
@@ -65,38 +64,16 @@ class TensorTrain(nn.Module):
         ends = (first, second) if self.geometry is None else (first[:, :, None, None], second[:, :, None, None])
         return [ends[0], *(self._kernel(core.permute(2, 0, 1)) for core in between), ends[1]]
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        for weight, bias, geometry in self._layers():
-            inputs = F.linear(inputs, weight, bias) if geometry is None else F.conv2d(inputs, weight, bias, **geometry)
-        return inputs
-
-    @torch.no_grad()
-    def deploy(self) -> nn.Module:
-        """The same function in plain layers."""
-        plain = []
-        for weight, bias, geometry in self._layers():
-            like: dict[str, Any] = {"bias": bias is not None, "device": weight.device, "dtype": weight.dtype}
-            ends = (weight.shape[1], weight.shape[0])
-            if geometry is None:
-                plain.append(skip_init(nn.Linear, *ends, **like))
-            else:
-                plain.append(skip_init(nn.Conv2d, *ends, kernel_size=tuple(weight.shape[2:]), **geometry, **like))
-            plain[-1].weight.copy_(weight)
-            if bias is not None:
-                plain[-1].bias.copy_(bias)
-        return nn.Sequential(*plain) if len(plain) > 1 else plain[0]
-
     def _kernel(self, weight: Tensor) -> Tensor:
         """(outputs, inputs, kernel) as the weight of a layer."""
         return weight.squeeze(2) if self.geometry is None else weight.unflatten(2, self.kernel_size)
 
-    def _layers(self) -> Iterator[tuple[Tensor, Tensor | None, dict[str, Any] | None]]:
-        """Weight, bias and geometry of each layer it runs as."""
+    def plain_layers(self) -> Iterator[PlainLayer]:
         weights = self.weights()
         moves = 1 if len(weights) == 3 else 0  # the one with the kernel, or the first
         for position, weight in enumerate(weights):
             geometry = self.geometry if position == moves or self.geometry is None else {}
-            yield weight, self.bias if position == len(weights) - 1 else None, geometry
+            yield PlainLayer(weight, self.bias if position == len(weights) - 1 else None, geometry)
 
 
 @hook("tensor_train")

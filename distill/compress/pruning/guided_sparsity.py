@@ -24,8 +24,8 @@ from distill.compress._weights import weights_of
 from distill.compress.pruning._saliency import TaskLoss, saliencies
 from distill.errors import RecipeError
 from distill.kernels.performance import Machine, works
-from distill.ranges import BelowOne, Positive
 from distill.registry import form
+from distill.registry.ranges import BelowOne, Positive
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from distill.compress._weights import weights_of
 from distill.compress.pruning._saliency import Saliency, TaskLoss, saliencies
 from distill.errors import RecipeError
 from distill.models.channels.narrow import Transposed
-from distill.ranges import BelowOne
+from distill.registry.ranges import BelowOne
 
 log = logging.getLogger(__name__)
 

@@ -25,8 +25,8 @@ from distill.models.channels.groups import Widths
 from distill.models.channels.narrow import Channelwise, Kept, mask_channels, mask_of, narrowed, rebuilt, sizes_of
 from distill.models.channels.propagation import Channels
 from distill.models.channels.sizes import Budget, Sizes, choose, traceable
-from distill.ranges import BelowOne, Count, Positive
 from distill.registry import surgery
+from distill.registry.ranges import BelowOne, Count, Positive
 
 log = logging.getLogger(__name__)
 

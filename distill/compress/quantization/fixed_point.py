@@ -11,8 +11,8 @@ from distill.artifact.storage import need
 from distill.compress import hook
 from distill.compress._weights import adopt, weights_of
 from distill.errors import RecipeError
-from distill.ranges import Range, Seed
 from distill.registry import form
+from distill.registry.ranges import Range, Seed
 
 Rounding = Literal["nearest", "stochastic"]
 NEARBY = range(-1, 4)

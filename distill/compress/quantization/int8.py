@@ -28,8 +28,8 @@ from distill.compress.quantization._ranges import Method, histograms
 from distill.errors import RecipeError
 from distill.models.fake_quantize import QuantizationParams, QuantizeInput, QuantizeOutput, mark
 from distill.models.tracing import trace
-from distill.ranges import NonNegative, Percentile
 from distill.registry import form, surgery
+from distill.registry.ranges import NonNegative, Percentile
 
 log = logging.getLogger(__name__)
 

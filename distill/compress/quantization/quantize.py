@@ -13,7 +13,7 @@ from distill.compress.quantization._adaround import adaround
 from distill.compress.quantization._mixed import choose_bits
 from distill.compress.quantization._quantized import Quantized, Scale
 from distill.errors import RecipeError
-from distill.ranges import Count, Range
+from distill.registry.ranges import Count, Range
 
 Bits = Literal[2, 3, 4, 5, 6, 7, 8]
 MeanBits = Annotated[float, Range(at_least=2, at_most=8)]

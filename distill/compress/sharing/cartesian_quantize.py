@@ -17,8 +17,8 @@ from distill.compress._decompositions import svd
 from distill.compress._weights import adopt, channels_of, slice_count, slices, unsliced, weights_of
 from distill.compress.sharing._codebooks import block_of, centred, entries, k_means, nearest, validate_codebooks
 from distill.errors import RecipeError
-from distill.ranges import Count, Seed
 from distill.registry import form
+from distill.registry.ranges import Count, Seed
 
 ITERATIONS = 30
 

@@ -15,8 +15,8 @@ from distill.artifact.storage import need
 from distill.compress import hook
 from distill.compress._weights import adopt, weights_of
 from distill.errors import RecipeError
-from distill.ranges import Seed
 from distill.registry import form
+from distill.registry.ranges import Seed
 
 Bits = Literal[1, 2, 3, 4, 5, 6, 7, 8]
 Initialisation = Literal["optimal", "linear", "density", "random"]

@@ -14,8 +14,8 @@ from distill.artifact.storage import need
 from distill.compress import hook
 from distill.compress._weights import adopt, weights_of
 from distill.errors import RecipeError
-from distill.ranges import Fraction, Seed
 from distill.registry import form
+from distill.registry.ranges import Fraction, Seed
 
 MASK = 2**32 - 1
 

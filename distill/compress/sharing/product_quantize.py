@@ -16,8 +16,8 @@ from distill.compress import hook
 from distill.compress._weights import adopt, channels_of, slice_count, slices, unsliced, weights_of
 from distill.compress.sharing._codebooks import block_of, entries, k_means, nearest, validate_codebooks
 from distill.errors import RecipeError
-from distill.ranges import Count, Index, Seed
 from distill.registry import form
+from distill.registry.ranges import Count, Index, Seed
 
 
 @hook("product_quantize")

@@ -28,8 +28,8 @@ from distill.errors import RecipeError
 from distill.models import cost
 from distill.models.surgery import exchange
 from distill.models.tracing import Op, Trace, trace
-from distill.ranges import Seed
 from distill.registry import surgery
+from distill.registry.ranges import Seed
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from distill.compress._layers import chosen, factorable, refuse_broken
 from distill.errors import RecipeError
 from distill.models import cost
 from distill.models.surgery import exchange
-from distill.ranges import Count, Seed
 from distill.registry import surgery
+from distill.registry.ranges import Count, Seed
 from students.flgc import GroupedConv, LearnedGroupConv
 
 log = logging.getLogger(__name__)

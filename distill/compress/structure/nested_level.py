@@ -18,8 +18,8 @@ from distill.models.channels.narrow import Channelwise, narrowed, rebuilt
 from distill.models.channels.nested import Nest, largest_masks, leading, removable_blocks, spare_blocks
 from distill.models.channels.sizes import Sizes, traceable
 from distill.models.surgery import exchange
-from distill.ranges import Fraction
 from distill.registry import surgery
+from distill.registry.ranges import Fraction
 
 
 @hook("nested_level")

@@ -21,8 +21,8 @@ from distill.models.channels.narrow import Channelwise, Transposed, costs_of, na
 from distill.models.channels.propagation import CONSTANT, Channels
 from distill.models.channels.sizes import Budget, Sizes, choose, sizes_of_copy, traceable
 from distill.models.channels.wider import widened, widest
-from distill.ranges import Count, NonNegative, Positive
 from distill.registry import surgery
+from distill.registry.ranges import Count, NonNegative, Positive
 
 
 @loss("morphnet")

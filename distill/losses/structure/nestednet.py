@@ -27,7 +27,7 @@ from distill.models.channels.nested import (
     spare_blocks,
 )
 from distill.models.channels.sizes import sizes_of_copy
-from distill.ranges import NonNegative, Temperature
+from distill.registry.ranges import NonNegative, Temperature
 
 Groups = list[list[int]]
 """The classes of each coarse class."""

@@ -22,7 +22,7 @@ from distill.models.channels.groups import positions
 from distill.models.channels.narrow import fill
 from distill.models.channels.propagation import CONSTANT
 from distill.models.channels.sizes import sizes_of_copy, traceable
-from distill.ranges import NonNegative
+from distill.registry.ranges import NonNegative
 
 
 @loss("splitnet")

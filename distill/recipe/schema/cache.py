@@ -1,15 +1,15 @@
-"""The section ``cache``: what is kept of the teacher's answers."""
+"""The section ``cache``: what is kept of the teacher's outputs."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from distill.ranges import Count
+from distill.registry.ranges import Count
 
 
 @dataclass
 class Cache:
-    """The teacher's answers, kept on disk and read instead of computed.
+    """The teacher's outputs, kept on disk and read instead of computed.
 
     In epoch e the training images of a stage with a teacher look as in epoch ``e % views``.
     """

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from distill.errors import RecipeError
-from distill.ranges import Count, Index, Positive
 from distill.recipe.schema.optimisation import Optimizer, Schedule
+from distill.registry.ranges import Count, Index, Positive
 from students import student
 
 

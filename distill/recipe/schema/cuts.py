@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from distill.errors import RecipeError
-from distill.ranges import Positive, Probability
+from distill.registry.ranges import Positive, Probability
 
 
 @dataclass

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from distill.errors import RecipeError
-from distill.ranges import Count, NonNegative, Positive, Range
+from distill.registry.ranges import Count, NonNegative, Positive, Range
 
 Momentum = Annotated[float, Range(at_least=0, below=1)]
 

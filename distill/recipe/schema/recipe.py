@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 from distill import registry
 from distill.errors import RecipeError
-from distill.ranges import Count, Seed
 from distill.recipe.schema.cache import Cache
 from distill.recipe.schema.components import Component, NetworkSection, TeacherNetwork, TeacherSection
 from distill.recipe.schema.optimisation import Optimizer, Schedule
 from distill.recipe.schema.stage import Finetune, Stage
 from distill.registry import did_you_mean
+from distill.registry.ranges import Count, Seed
 
 
 @dataclass
@@ -77,7 +77,7 @@ class Recipe:
     trainer: dict[str, Any] = field(default_factory=dict)
     """Passed to Lightning's Trainer: devices, num_nodes, strategy, precision, ..."""
     cache: Cache | None = None
-    """Ask the teacher once about each image, and remember its answers."""
+    """Compute the teacher's outputs once for each image, and keep them."""
     latency_batch_sizes: list[int] = field(default_factory=list)
     """Batch sizes at which latency is measured; without any, the task's."""
     tracking: Tracking = field(default_factory=Tracking)

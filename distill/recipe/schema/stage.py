@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from distill.errors import RecipeError
-from distill.ranges import Count, Index, NonNegative
 from distill.recipe.schema.components import Component, NetworkSection
 from distill.recipe.schema.cuts import Cuts
 from distill.recipe.schema.optimisation import Optimizer, Schedule
 from distill.registry import loss
+from distill.registry.ranges import Count, Index, NonNegative
 
 Scaling = Literal["paper", "inverted"]
 
@@ -44,6 +44,8 @@ class Loss(Component):
             raise RecipeError("'taps: stages' already names the taps: remove 'student' and 'teacher', or 'taps'")
 
 
+LARGEST = 1e300
+"""Of a number that becomes a float: whole numbers of YAML have no bound."""
 LossSection = Annotated[Loss, loss]
 
 
@@ -116,7 +118,9 @@ class Stage:
         match {"scaling": "paper", **section}:
             case {"survival": bool()}:
                 pass
-            case {"survival": int() | float() as p, "scaling": "paper" | "inverted" as scaling, **others} if not others:
+            case {"survival": int() | float() as p, "scaling": "paper" | "inverted" as scaling, **others} if (
+                not others and abs(p) < LARGEST
+            ):
                 return Depth(float(p), scaling)
         raise RecipeError(
             f"stochastic_depth is {self.stochastic_depth!r}, but is a probability, such as 0.5, or a section, such as "
@@ -133,7 +137,7 @@ class Stage:
                 return {named: 1.0}
             case list() if named and all(isinstance(name, str) for name in named):
                 return dict.fromkeys(named, 1.0)
-            case dict() if named and all(isinstance(w, int | float) and w > 0 for w in named.values()):
+            case dict() if named and all(isinstance(w, int | float) and 0 < w < LARGEST for w in named.values()):
                 return {str(name): float(weight) for name, weight in named.items()}
         raise RecipeError(f"teacher is {named!r}, but is a name, a list of names, or names with weights above 0")
 

@@ -10,9 +10,10 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from distill import __version__, sealed
+from distill import __version__
 from distill.data import DataModule
 from distill.errors import RecipeError
+from distill.files import sealed
 from distill.models.input_transform import InputTransform
 from distill.recipe.plain import plain
 from distill.recipe.schema import Recipe
@@ -61,6 +62,8 @@ def acquire(folder: Path, identity: Mapping[str, Any]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     header = folder / "cache.json"
+    if header.is_dir():
+        raise RecipeError(f"{header} is a folder, so this is no cache: name an empty cache.folder")
     with FileLock(folder / ".lock"):
         damaged = False
         try:

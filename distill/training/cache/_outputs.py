@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from distill import sealed
 from distill.errors import DistillError
+from distill.files import sealed
 from distill.training.cache._coding import Coding, Rows, coding
 
 TAP = "tap"

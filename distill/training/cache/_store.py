@@ -14,10 +14,10 @@ from jaxtyping import Bool
 from rich.filesize import decimal
 from torch import Tensor
 
-from distill import sealed
 from distill.batch import Batch
 from distill.console import console
 from distill.errors import DistillError, RecipeError
+from distill.files import sealed
 from distill.recipe.schema import Cache
 from distill.training.cache import _outputs
 from distill.training.cache._coding import Coding, coding_for

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from distill.artifact import open_artifact
 from distill.cli.main import main
+from distill.console import console
 from distill.models.caffe import CaffeNet
 from tests.models.caffe.writer import Files, layers_of, write
 
@@ -120,8 +121,9 @@ def test_hooks_that_narrow_or_round_follow_the_network(trained: Trained, tmp_pat
 
 
 def test_the_table_says_what_each_hook_changes(
-    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(console, "width", 160)  # in 80 columns, as pytest-xdist sets, headings stand in two lines
     assert compressed(imported(trained, tmp_path), trained, "compress: {quantize: {bits: 8}}", "--labels") == 0
     out = capsys.readouterr().out
     for words in ("compress/1-quantize", "smaller", "change of", "same class", "accuracy", "hooks have not seen them"):

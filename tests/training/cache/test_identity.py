@@ -39,6 +39,13 @@ class TestRefusals:
         with pytest.raises(RecipeError, match="is no cache, but holds 'thesis.tex'"):
             behind(tmp_path)
 
+    def test_a_folder_in_the_place_of_the_header(self, tmp_path: Path) -> None:
+        filled(tmp_path)
+        (tmp_path / "cache.json").unlink()
+        (tmp_path / "cache.json").mkdir()
+        with pytest.raises(RecipeError, match="cache.json is a folder, so this is no cache"):
+            behind(tmp_path)
+
     def test_a_header_of_another_program(self, tmp_path: Path) -> None:
         (tmp_path / "cache.json").write_text('{"entries": 3}')
         with pytest.raises(RecipeError, match="is no cache, but holds 'cache.json'"):
@@ -61,7 +68,10 @@ class TestRefusals:
 
     def test_more_top_classes_than_there_are(self, tmp_path: Path) -> None:
         recipe = load("smoke", ["cache={top_k: 10}", f"output={tmp_path}", "tracking.mode=disabled"])
-        with pytest.raises(RecipeError, match="cache.top_k=10, but there are only 10 classes"), Experiment.open(recipe):
+        with (
+            pytest.raises(RecipeError, match="cache.top_k=10 keeps the largest logits, but there are only 10 classes"),
+            Experiment.open(recipe),
+        ):
             pass
 
     def test_weights_structure_and_own_images_make_a_teacher(self) -> None:

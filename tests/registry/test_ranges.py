@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from distill import registry
 from distill.errors import RecipeError
-from distill.ranges import Range
 from distill.recipe.loading import load
-from distill.signatures import Setting, described
+from distill.registry.ranges import Range
+from distill.registry.signatures import Setting, described
 from students import student
 
 KINDS = (registry.loss, registry.hook, registry.codec, registry.data, registry.task, registry.exporter, student)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from distill.ranges import Range
+from distill.registry.ranges import Range
 
 EMPTY = inspect.Parameter.empty
 

@@ -17,12 +17,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from distill import ranges
-from distill.signatures import EMPTY, Setting, Signature, first_paragraph, setting
+from distill.registry import ranges
+from distill.registry.signatures import EMPTY, Setting, Signature, first_paragraph, setting
 
 Definition = ast.FunctionDef | ast.ClassDef
 
-_PLAIN = {"typing": vars(typing), "pathlib": vars(pathlib), "distill.ranges": vars(ranges), "collections.abc": {}}
+_PLAIN = {
+    "typing": vars(typing),
+    "pathlib": vars(pathlib),
+    "distill.registry.ranges": vars(ranges),
+    "collections.abc": {},
+}
 _OWN = ("distill", "students")
 _BUILTINS = {name: getattr(builtins, name) for name in ("bool", "dict", "float", "int", "list", "str", "tuple")}
 

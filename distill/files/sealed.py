@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distill.atomic import replacing
 from distill.errors import DistillError
+from distill.files.atomic import replacing
 
 DIGEST = "digest"
 log = logging.getLogger(__name__)

@@ -81,5 +81,8 @@ Temperature = Annotated[float, Range(at_least=1e-3, at_most=1e6)]
 """Logits are divided by it; outside of these bounds softmax is one-hot or uniform in float32."""
 Count = Annotated[int, Range(at_least=1)]
 Index = Annotated[int, Range(at_least=0)]
+Axis = Annotated[int, Range(at_least=-8, at_most=7)]
+"""Of an array, counted from the end if negative."""
+IndexBits = Annotated[int, Range(at_least=1, at_most=32)]
 Seed = Annotated[int, Range(at_least=0, at_most=2**32 - 1)]
 """What every random generator that Lightning seeds takes."""

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torchvision
 
-from distill import registry, signatures, source
+from distill import registry
 from distill.recipe.checks import trainer_settings
-from distill.registry import Registry
+from distill.registry import Registry, signatures, source
 from students import student
 
 KINDS = (registry.loss, registry.hook, registry.codec, registry.data, registry.task, registry.exporter, student)

@@ -1,9 +1,7 @@
 """Names in a recipe become objects here, and nowhere else.
 
-One rule joins recipes to code. In a component's signature
-
-* **positional** parameters are what the framework supplies (``student``, ``labels``, ``teacher_shape``);
-* **keyword-only** parameters are what a recipe may set, with their types and defaults.
+In a component's signature, **positional** parameters are injected by the framework (``student``, ``labels``), and
+**keyword-only** parameters are what a recipe may set, with their types and defaults.
 
 So a signature is documentation, schema and constructor at once, and nothing is written twice.
 """
@@ -13,13 +11,14 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, fields, make_dataclass
-from difflib import get_close_matches
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
-from distill import signatures, source
 from distill.errors import RecipeError
-from distill.signatures import EMPTY, Setting, Signature
+from distill.registry import signatures, source
+from distill.registry.nearest import did_you_mean
+from distill.registry.ranges import Range
+from distill.registry.signatures import EMPTY, Setting, Signature
 
 Component = Callable[..., Any]
 C = TypeVar("C", bound=Component)
@@ -162,38 +161,24 @@ class Registry:
             key, _, value = (side.strip() for side in part.partition("="))
             if key not in kinds:
                 raise RecipeError(f"{self.kind} '{name}' has no setting {did_you_mean(key, kinds)}")
-            try:
-                settings[key] = kinds[key](value)
-            except ValueError:
-                raise RecipeError(
-                    f"{self.kind} '{name}': {key} is of type {kinds[key].__name__}, not '{value}'"
-                ) from None
+            settings[key] = _number(value, kinds[key], f"{self.kind} '{name}': {key}")
         return name, settings
 
     def _unknown(self, name: str) -> RecipeError:
         return RecipeError(f"unknown {self.kind} {did_you_mean(name, self.names(), self.foreign())}")
 
 
-MANY = 50
-"""More names than this are not listed in a message."""
-
-
-def did_you_mean(name: str, valid: Iterable[str], others: Iterable[str] = ()) -> str:
-    """The second half of every "unknown name" message: the nearest valid name, then all of them if they are not many.
-
-    Args:
-        name: what was asked for.
-        valid: the names to list.
-        others: valid too, but not listed.
-    """
-    valid = list(valid)
-    close = get_close_matches(name, [*valid, *others], n=5, cutoff=0.6)
-    if len(valid) <= MANY:
-        hint = f" Did you mean '{close[0]}'?" if close else ""
-        return f"'{name}'.{hint} There are: {', '.join(valid)}"
-    nearest = close or get_close_matches(name, valid, n=5, cutoff=0)
-    quoted = ", ".join(f"'{one}'" for one in nearest)
-    return f"'{name}'. Did you mean {quoted}?" if close else f"'{name}'. The nearest of {len(valid)} are {quoted}"
+def _number(text: str, hint: Any, place: str) -> Any:
+    """A number of an annotation's type, in its range."""
+    kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    try:
+        value = kind(text)
+    except ValueError:
+        raise RecipeError(f"{place} is of type {kind.__name__}, not '{text}'") from None
+    for note in notes:
+        if isinstance(note, Range):
+            note.check(value, place)
+    return value
 
 
 def injected(component: Component) -> list[str]:

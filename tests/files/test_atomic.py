@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from distill.atomic import replacing
 from distill.errors import ExportError
+from distill.files.atomic import replacing
 
 
 def test_a_file_appears_whole_in_a_folder_that_is_made(tmp_path: Path):
@@ -54,10 +54,10 @@ def test_the_one_before_is_kept_where_it_is_asked_for(tmp_path: Path):
 def test_what_a_killed_process_left_is_removed_and_what_a_running_one_writes_is_not(tmp_path: Path):
     path = tmp_path / "file.txt"
     killed = (
-        "import os, pathlib\nfrom distill.atomic import replacing\n"
+        "import os, pathlib\nfrom distill.files.atomic import replacing\n"
         f"with replacing(pathlib.Path({str(path)!r})) as part:\n    part.write_text('half')\n    os._exit(1)"
     )
-    subprocess.run([sys.executable, "-c", killed], cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", killed], cwd=Path(__file__).parents[2])
     (orphan,) = tmp_path.iterdir()
     running = orphan.with_name(f"{orphan.name.rpartition('-')[0]}-{os.getppid()}")
     running.write_text("in the making")

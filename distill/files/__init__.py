@@ -1,0 +1,1 @@
+"""Files that are written whole, and records that reveal when they were altered."""

@@ -1,0 +1,49 @@
+"""How many channels go: budgets, ratios, and the fewest that stay."""
+
+import pytest
+
+from distill.artifact import Artifact
+from distill.errors import RecipeError
+from distill.models import cost
+from tests.compress.pruning.channels import batches, plain, prune, trained, widths
+
+
+@pytest.mark.parametrize(
+    ("name", "budget", "scope"),
+    [("resnet20", "max_macs", "global"), ("resnet8x4", "max_params", "layer")],
+)
+def test_a_budget_is_met_and_used(name: str, budget: str, scope: str) -> None:
+    artifact, images = trained(name), batches()[0].inputs
+    done = prune(artifact, scope=scope, **{budget: 0.5})
+    whole = {"max_macs": cost.macs(artifact.model, images), "max_params": cost.params(artifact.model)}[budget]
+    assert prune(artifact, scope=scope, **{budget: float(whole // 2)}).to_bytes() == done.to_bytes()
+    costs = [
+        cost.macs(model, images) if budget == "max_macs" else cost.params(model)
+        for model in (artifact.model, done.model)
+    ]
+    assert 0.45 < costs[1] / costs[0] <= 0.5
+    before = widths(artifact.model)
+    assert all(after == before[path] or (after % 8 == 0 and after >= 8) for path, after in widths(done.model).items())
+
+
+def test_a_budget_that_cannot_be_met_says_the_least_that_can() -> None:
+    artifact = trained("resnet8x4")
+    with pytest.raises(RecipeError, match=r"cannot meet max_macs=0\.01: .* 0\.\d\d\d of them is the least") as refusal:
+        prune(artifact, max_macs=0.01)
+    least = float(str(refusal.value).split()[-6])
+    done = prune(artifact, max_macs=least + 0.001)
+    # Shortcuts "A" put 32, 64 and 128 channels of zeros behind those there are, whatever is pruned.
+    assert set(widths(done.model).values()) == {10, 8, 8 + 32, 8 + 32 + 64, 8 + 32 + 64 + 128}
+    macs = [cost.macs(model, batches()[0].inputs) for model in (artifact.model, done.model)]
+    assert round(macs[1] / macs[0], 3) == least
+
+
+def test_every_layer_keeps_the_same_part_in_scope_layer() -> None:
+    artifact = trained("vgg8")
+    after = widths(prune(artifact, ratio=0.25, scope="layer").model)
+    assert list(after.values()) == [16, 32, 64, 128, 128, 10]
+
+
+def test_min_channels_are_kept() -> None:
+    after = widths(prune(Artifact(plain(3, 16, 32)), ratio=0.1, round_to=4, min_channels=12).model)
+    assert list(after.values()) == [12, 12, 10]
