@@ -3,12 +3,13 @@
     OMP_NUM_THREADS=1 python -m benchmarks.runtime [--students resnet20 ...] [--size 32]
 
 Networks of 10 classes with first weights and random images, for speed depends on neither: as they are, with 16 values
-per layer (`cluster`), with 16 of which 80 % are pruned first, and with codebooks (`product_quantize`). Each is
-entropy-coded, written as `distill export --to runtime` does, and timed on one thread, batches of 1 and 32. Largest
-differences from PyTorch's outputs are relative to the largest output.
+per layer (`cluster`), with 16 of which 80 % are pruned first, and with codebooks (`product_quantize`). The last three
+are entropy-coded. Each is written as `distill export --to runtime` does, and timed on one thread, batches of 1 and 32.
+Largest differences from PyTorch's outputs are relative to the largest output.
 """
 
 import argparse
+import logging
 import platform
 import tempfile
 import time
@@ -35,11 +36,12 @@ STUDENTS = ("lenet5", "resnet20", "shufflenet_v2", "mobilenet_v2")
 SEED = 0
 COLUMNS = ("network", "weights", "bytes", "of them graph", "load, ms", "difference", "NumPy, ms", "lookups, ms")
 OTHERS = ("ONNX Runtime, ms", "PyTorch, ms")
+ENCODE: tuple[str, dict[str, object]] = ("encode", {})
 WAYS: dict[str, list[tuple[str, dict[str, object]]]] = {
     "float32": [],
-    "16 values": [("cluster", {"bits": 4})],
-    "16 values, 80 % pruned": [("prune", {"sparsity": 0.8}), ("cluster", {"bits": 4})],
-    "codebooks of 16": [("product_quantize", {"codebook_size": 16})],
+    "16 values": [("cluster", {"bits": 4}), ENCODE],
+    "16 values, 80 % pruned": [("prune", {"sparsity": 0.8}), ("cluster", {"bits": 4}), ENCODE],
+    "codebooks of 16": [("product_quantize", {"codebook_size": 16}), ENCODE],
 }
 
 
@@ -53,7 +55,7 @@ def fresh(name: str, size: int) -> Artifact:
 
 def compressed(artifact: Artifact, way: str) -> Artifact:
     """After the hooks of one of `WAYS`."""
-    for name, settings in [*WAYS[way], ("encode", {})]:
+    for name, settings in WAYS[way]:
         artifact = hook.find(name)(artifact, **settings)
     return artifact
 
@@ -99,6 +101,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32, help="height and width of the images")
     options = parser.parse_args()
     quiet_libraries()
+    logging.getLogger("distill").setLevel(logging.WARNING)
     torch.set_num_threads(1)
     say(f"{date.today()}, {platform.machine()}, one thread, NumPy {np.__version__}, PyTorch {torch.__version__}\n")
     say("| " + " | ".join([*COLUMNS, *OTHERS]) + " |")

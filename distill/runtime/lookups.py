@@ -8,6 +8,7 @@ outputs, which then look it up (`Codebooks`, equation 6 of the paper).
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -47,13 +48,21 @@ class Clustered(Shared):
 
     def rows(self, inputs: np.ndarray) -> np.ndarray:
         result = np.zeros((len(self.codes), inputs.shape[1]), np.float32)
-        for output, codes in enumerate(self.codes.reshape(len(self.codes), -1)):
+        for output, (order, starts, values) in enumerate(self._sorted):
+            if len(order):
+                result[output] = values @ np.add.reduceat(inputs[order], starts, 0)
+        return result
+
+    @cached_property
+    def _sorted(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """For each output, its inputs sorted by their codes, where each code begins, and the codes' values."""
+        plan = []
+        for codes in self.codes.reshape(len(self.codes), -1):
             used = np.flatnonzero(self.table[codes])
             order = used[np.argsort(codes[used], kind="stable")]
             present, starts = np.unique(codes[order], return_index=True)
-            if len(present):
-                result[output] = self.table[present] @ np.add.reduceat(inputs[order], starts, 0)
-        return result
+            plan.append((order, starts, self.table[present]))
+        return plan
 
 
 @dataclass(frozen=True, eq=False)
