@@ -162,7 +162,7 @@ class Tracker:
         for row in rows:
             self._log(*row)
         current = Path(self._run.dir).parent.resolve()
-        for old in (folder / "wandb").resolve().glob(f"offline-run-*-{self._run.id}"):
+        for old in (folder / "wandb").resolve().glob(f"offline-run-*-{self._run.id}*"):
             if old != current and not list(old.glob("*.synced")):
                 shutil.rmtree(old, ignore_errors=True)
 
