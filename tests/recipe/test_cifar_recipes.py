@@ -26,9 +26,8 @@ def test_all_six_are_there() -> None:
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_runs_with_the_networks_of_the_table(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "distill.measure.latency.latency", lambda *_: {}
-    )  # exporting a ResNet-50 takes longer than the rest
+    # Exporting a ResNet-50 takes longer than the rest.
+    monkeypatch.setattr("distill.measure.latency.latency", lambda *_, **__: {})
     tiny = ["teacher.epochs=1", "stages.distill.epochs=1", "schedule={}", "data.batch_size=8", "baseline=false"]
     recipe = load(
         name,
