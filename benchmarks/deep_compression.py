@@ -64,7 +64,7 @@ def measure(recipe: str, seed: int, output: Path) -> Measured:
         done = compress(experiment, trained, stages)
         return Measured(
             student=experiment.recipe.student.name,
-            samples=len(experiment.data.train_dataloader().dataset),
+            samples=experiment.data.samples,
             params=trained.step.params,
             dense=test(experiment, trained.artifact.model),
             small=test(experiment, list(done.values())[-1].artifact.model),
