@@ -10,7 +10,7 @@ the same rows (one column, in the paper's words). Fine-tuning trains V alone, as
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from math import prod
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,15 +23,16 @@ from distill.compress.low_rank._composed import Composed, PlainLayer
 from distill.compress.low_rank._error_weighting import ErrorWeights, TracedLayer
 from distill.compress.low_rank._factorise import factorisation, rebuild
 from distill.registry import surgery
-from distill.registry.ranges import NonNegative
+from distill.registry.ranges import Range
 
 Kernel = Literal["spatial", "covariance"]
-LEVELS = 24
+LEVELS = 64
 """Numbers of kept rows tried with each kernel."""
 LENGTHS = (0.5, 1.0, 2.0, 4.0)
 """Of the squared exponential, in pixels."""
-INPUTS = 4096
-"""Most inputs of a layer: a kernel over more takes seconds and gigabytes."""
+INPUTS = 2304
+"""Most inputs of a layer, those of 256 channels of 3 x 3 pixels: the time that a kernel takes grows with their cube."""
+Ridge = Annotated[float, Range(at_least=0, at_most=0.01)]
 
 
 class PredictedLayer(Composed):
@@ -97,7 +98,7 @@ def _check(spec: Mapping[str, Any], inputs: int) -> None:
 @hook("predict_parameters")
 @factorisation(PredictedLayer)
 def predict_parameters(
-    traced: TracedLayer, error_weights: ErrorWeights, *, kernel: Kernel | None = None, ridge: NonNegative = 1e-3
+    traced: TracedLayer, error_weights: ErrorWeights, *, kernel: Kernel | None = None, ridge: Ridge = 1e-4
 ) -> "Predictions | str":
     """Some rows of each weight are kept and trained, the others are predicted from these; a layer that would not get
     smaller, or faster, stays as it is.
@@ -111,7 +112,8 @@ def predict_parameters(
             maps that are a linear layer's input; the dictionary is computed again when a file is read, and costs
             nothing. ``covariance``: those that vary together on calibration images; the dictionary is stored, and
             counts as parameters. Without one, the better of the two at every size.
-        ridge: of the regression, in units of the kernel's variance.
+        ridge: of the regression, in units of the kernel's variance. It keeps predictions of float32 steady; it is too
+            small to change by much the errors that sizes are chosen by, which are those without it.
     """
     layer = traced.layer
     if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
@@ -174,25 +176,26 @@ class Predictions:
         return self.rows @ self.rows
 
     def _options(self, kernel: Tensor, place: Mapping[str, Any]) -> list[Option]:
-        order = _dictionaries.kept_first(
-            kernel, self._moments.diagonal() if place else torch.ones(len(kernel)).double()
-        )
+        """Without a ridge W = U V holds any combination of the kept rows' columns of the kernel: one QR decomposition
+        gives the errors of all numbers of kept rows."""
         inputs, outputs = self.weight.shape
+        importance = self._moments.diagonal() if place else torch.ones(inputs, dtype=kernel.dtype)
+        order = _dictionaries.kept_first(kernel, importance)
         most = min(len(order), inputs - 1 if place else min(inputs, outputs) - 1)
+        span, _ = torch.linalg.qr(self.rows @ kernel[:, order[:most]])
+        held = (span.T @ self.weighted).square().sum(1).cumsum(0) / max(self.importance, 1e-300)
         counts = {-(-most * level // LEVELS) for level in range(1, LEVELS + 1)} - {0}
-        return [self._option(kernel, order[:count], place) for count in sorted(counts)]
+        return [
+            self._option(order[:count].tolist(), max(0.0, 1 - float(held[count - 1])), place)
+            for count in sorted(counts)
+        ]
 
-    def _option(self, kernel: Tensor, locations: Tensor, place: Mapping[str, Any]) -> Option:
+    def _option(self, locations: list[int], error: float, place: Mapping[str, Any]) -> Option:
         inputs, outputs = self.weight.shape
         count = len(locations)
-        predicted = _dictionaries.predictions(kernel, locations, self.ridge)
-        order = _dictionaries.rows_in_order(inputs, locations).argsort()
-        span, _ = torch.linalg.qr(self.rows @ _dictionaries.dictionary(predicted, order))
-        rest = self.weighted - span @ (span.T @ self.weighted)
         macs = count * (inputs + outputs) * self.traced.positions
-        spec = {"ranks": [count], "locations": locations.tolist(), "dense": macs >= self.traced.macs, **place}
-        params = count * outputs + (0 if place else predicted.numel())
-        error = float(rest.square().sum()) / max(self.importance, 1e-300)
+        spec = {"ranks": [count], "locations": locations, "dense": macs >= self.traced.macs, **place}
+        params = count * outputs + (0 if place else count * (inputs - count))
         return Option(spec, params, min(macs, self.traced.macs), error)
 
 

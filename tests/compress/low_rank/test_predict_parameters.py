@@ -17,8 +17,8 @@ from distill.compress.low_rank._dictionaries import (
     rows_in_order,
     squared_exponential,
 )
-from distill.compress.low_rank._error_weighting import trace_layers
-from distill.compress.low_rank.predict_parameters import PredictedLayer, predict_parameters
+from distill.compress.low_rank._error_weighting import DAMPING, ErrorWeights, TracedLayer, trace_layers
+from distill.compress.low_rank.predict_parameters import PredictedLayer, Predictions, predict_parameters
 from distill.models.cost import macs, params
 from distill.models.surgery import deployable
 from tests.compress import nets
@@ -90,6 +90,26 @@ def test_smooth_weights_are_predicted_from_few_and_rough_ones_are_not() -> None:
     assert 0 < lost <= 0.0501
     model[1].weight.data = torch.randn(30, 108)
     assert not predicted(model, (1, 12, 9), max_error=0.05).plans
+
+
+@pytest.mark.parametrize(("ridge", "tolerance"), [(0.0, 0.01), (1e-4, 0.25)])
+@pytest.mark.parametrize("kernel", ["spatial", "covariance"])
+def test_sizes_are_chosen_by_the_error_that_the_layer_then_has(kernel: str, ridge: float, tolerance: float) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(108, 30)
+    linear.weight.data = smooth(30, 12, 9) + 0.3 * torch.randn(30, 108)
+    factors = torch.randn(108, 108).double()
+    traced, moments = TracedLayer(linear, (108,), (30,), (1, 12, 9)), ErrorWeights(inputs=factors @ factors.T)
+    damped = moments.inputs + DAMPING * moments.inputs.diagonal().mean() * torch.eye(108).double()
+    root = torch.linalg.cholesky(damped).T
+    predictions = Predictions(traced, moments, [kernel], ridge)
+    for option in predictions.options("size")[::8]:
+        layer = PredictedLayer(linear, option.spec)
+        with torch.no_grad():
+            predictions.fill(layer, option.spec)
+        lost = (layer(torch.eye(108)) - linear(torch.eye(108))).detach().double()
+        error = (root @ lost).square().sum() / (root @ linear.weight.detach().double().T).square().sum()
+        assert float(error) == pytest.approx(option.error, rel=tolerance)
 
 
 def test_what_varies_together_on_images_is_predicted_exactly() -> None:
