@@ -92,8 +92,8 @@ def page(results: Mapping[str, list[Measured]], seeds: int) -> Iterator[str]:
     yield "that of all parameters as float32 to the whole file, with biases, header and checksums. Settings were chosen"
     yield "on the validation split; accuracy is top-1 on the test split, in percent."
     yield ""
-    yield "| recipe | network | training images | parameters | ratio | published | test, dense | test, compressed "
-    yield f"| difference, points |\n{'|---' * 9}|"
+    columns = "recipe | network | training images | parameters | ratio | published | test, dense | test, compressed"
+    yield f"| {columns} | difference, points |\n{'|---' * 9}|"
     for recipe, some in results.items():
         one = some[0]
         dense, small = [m.dense for m in some], [m.small for m in some]
