@@ -89,3 +89,13 @@ def dictionary(predicted: Tensor, order: Tensor) -> Tensor:
     """
     identity = torch.eye(predicted.shape[1], dtype=predicted.dtype, device=predicted.device)
     return torch.cat([identity, predicted])[order]
+
+
+def units(predicted: Tensor) -> Tensor:
+    """What kept rows are multiplied by where they are trained, (kept): roots of the row sums of |U^T U|.
+
+    A row moves all rows that follow from it: in these units one step moves the weight no farther than it moves that of
+    a dense layer, and one learning rate suits both.
+    """
+    product = predicted.T @ predicted
+    return (product.abs().sum(1) + 1).sqrt()  # the identity adds 1 to the diagonal

@@ -3,8 +3,9 @@ kept, and a dictionary that follows from a kernel over the layer's inputs predic
 
 W = U V: V has the kept rows, U = K_ik (K_kk + ridge I)^-1 those of the dictionary. Departs from the paper: the network
 has been trained already, so that V are the rows with which W = U V comes nearest to its weight; kept rows are kept as
-they are, not smoothed by the ridge; rows are kept where the kernel predicts them least, not at random; all outputs keep
-the same rows (one column, in the paper's words). Fine-tuning trains V alone, as the paper does.
+they are, not smoothed by the ridge, and trained in units of how far they move the others; rows are kept where the
+kernel predicts them least, not at random; all outputs keep the same rows (one column, in the paper's words).
+Fine-tuning trains V alone, as the paper does.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,6 +52,8 @@ class PredictedLayer(Composed):
     """Rows of the dictionary for the rows that are not kept, (inputs - kept, kept)."""
     order: Tensor
     """Where each input is among the kept and then the other ones."""
+    units: Tensor
+    """Of the kept rows, see `_dictionaries.units`."""
 
     def __init__(self, layer: Layer, spec: Mapping[str, Any]) -> None:
         super().__init__()
@@ -64,18 +67,20 @@ class PredictedLayer(Composed):
             self.geometry = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
         self.kept = nn.Parameter(layer.weight.new_empty(len(layer.weight), len(locations)))
         predicted = layer.weight.new_empty(inputs - len(locations), len(locations))
-        order = locations.new_empty(inputs)
+        order, units = locations.new_empty(inputs), layer.weight.new_empty(len(locations))
         if device.type != "meta":
             order = _dictionaries.rows_in_order(inputs, locations).argsort()
             if "grid" in spec:
                 kernel = _dictionaries.squared_exponential(spec["grid"], spec["length"])
                 predicted = _dictionaries.predictions(kernel, locations.cpu(), spec["ridge"]).to(predicted)
+                units = _dictionaries.units(predicted.double()).to(predicted)
         self.register_buffer("predicted", predicted, persistent="grid" not in spec)
+        self.register_buffer("units", units, persistent="grid" not in spec)
         self.register_buffer("order", order, persistent=False)
         self.bias = layer.bias
 
     def plain_layers(self) -> Iterator[PlainLayer]:
-        first = _dictionaries.dictionary(self.predicted, self.order).T
+        first = (_dictionaries.dictionary(self.predicted, self.order) / self.units).T
         if self.runs_dense:
             yield PlainLayer((self.kept @ first).unflatten(1, self.shape), self.bias, self.geometry)
             return
@@ -168,8 +173,10 @@ class Predictions:
         if "grid" not in spec:
             locations = torch.tensor(spec["locations"])
             module.predicted.copy_(_dictionaries.predictions(self._moments, locations, self.ridge))
+            module.units.copy_(_dictionaries.units(module.predicted.double()))
         whole = _dictionaries.dictionary(module.predicted.double().cpu(), module.order.cpu())
-        module.kept.copy_(torch.linalg.lstsq(self.rows @ whole, self.rows @ self.weight).solution.T)
+        nearest = torch.linalg.lstsq(self.rows @ whole, self.rows @ self.weight).solution
+        module.kept.copy_(nearest.T * module.units)
 
     @cached_property
     def _moments(self) -> Tensor:
@@ -195,7 +202,7 @@ class Predictions:
         count = len(locations)
         macs = count * (inputs + outputs) * self.traced.positions
         spec = {"ranks": [count], "locations": locations, "dense": macs >= self.traced.macs, **place}
-        params = count * outputs + (0 if place else count * (inputs - count))
+        params = count * outputs + (0 if place else count * (inputs - count + 1))
         return Option(spec, params, min(macs, self.traced.macs), error)
 
 

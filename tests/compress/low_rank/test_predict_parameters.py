@@ -16,6 +16,7 @@ from distill.compress.low_rank._dictionaries import (
     predictions,
     rows_in_order,
     squared_exponential,
+    units,
 )
 from distill.compress.low_rank._error_weighting import DAMPING, ErrorWeights, TracedLayer, trace_layers
 from distill.compress.low_rank.predict_parameters import PredictedLayer, Predictions, predict_parameters
@@ -143,9 +144,10 @@ def test_it_computes_with_the_product_of_dictionary_and_kept_rows(
     layer = PredictedLayer(conv, {"ranks": [8], "locations": kept.tolist(), "dense": dense, **place})
     values = torch.randn(6, 8)
     with torch.no_grad():
-        layer.kept.copy_(values)
         if not place:
             layer.predicted.normal_()
+            layer.units.uniform_(1, 2)
+        layer.kept.copy_(values * layer.units)
         conv.weight.copy_((dictionary(layer.predicted, layer.order) @ values.T).T.view_as(conv.weight))
     images = torch.randn(2, 4, 9, 12)
     expected = conv(images)
@@ -164,7 +166,7 @@ def test_its_cost_is_counted_as_it_is_stored_and_runs(kernel: str) -> None:
     done = predict_parameters(artifact, nets.anything, images, max_params=0.5, kernel=kernel, weighting="inputs")
     (spec,) = done.plans[0].layers.values()
     (rank,) = spec["ranks"]
-    stored = 0 if kernel == "spatial" else rank * (200 - rank)
+    stored = 0 if kernel == "spatial" else rank * (200 - rank + 1)
     assert params(done.model) == 40 * rank + 40
     assert params(done.model) + stored <= 0.5 * params(model)
     plan = len(json.dumps(spec))
@@ -186,6 +188,16 @@ def test_fine_tuning_moves_the_kept_rows_and_never_the_dictionary(tmp_path: pyte
         assert torch.equal(before.predicted, read.predicted)
         assert not torch.equal(before.kept, after.kept)
         assert torch.equal(after.kept, read.kept)
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
+def test_in_its_units_a_step_moves_the_weight_no_farther_than_that_of_a_dense_layer(scale: float) -> None:
+    """A step along the gradient moves W by U U^T of it: of that no singular value is above 1."""
+    torch.manual_seed(0)
+    predicted = scale * torch.randn(40, 12).double()
+    order = rows_in_order(52, torch.arange(12)).argsort()
+    whole = dictionary(predicted, order) / units(predicted)
+    assert 0.2 < float(torch.linalg.svdvals(whole)[0]) <= 1 + 1e-12
 
 
 def test_linear_layers_know_the_maps_that_are_flattened_into_them() -> None:
