@@ -85,7 +85,7 @@ def page(options: argparse.Namespace) -> Iterator[str]:
     yield "# Predicted parameters beside svd at equal size"
     yield ""
     yield f"`python -m benchmarks.predict_parameters --seeds {options.seeds}` on {measured_here()};"
-    yield "Fashion-MNIST as in the recipes of deep compression; mean ± standard deviation over "
+    yield "Fashion-MNIST as in the recipes of deep compression; mean ± standard deviation over"
     yield f"seeds 0 to {options.seeds - 1} of top-1 accuracy on the test split."
     yield "Both hooks get the same `max_params`; a stored dictionary counts as parameters. Bytes are those of the file."
     yield "Without `kernel`, `predict_parameters` takes the better dictionary for each layer. Fine-tuning: two epochs."
