@@ -1,0 +1,45 @@
+"""Write the tables of the documentation from the measurements in ``benchmarks/results``.
+
+    python -m benchmarks.tables
+
+A page shows the table NAME between the lines ``<!-- results: NAME -->`` and ``<!-- end -->``.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmarks import tasks
+from benchmarks._results import read, with_table
+
+PAGES = Path("docs")
+MARKER = re.compile(r"<!-- results: (.+?) -->")
+
+
+def tables() -> Mapping[str, str]:
+    """Every table that there are measurements for, by name."""
+    return tasks.tables(read(tasks.FILE, tasks.IDENTITY))
+
+
+def pages() -> dict[Path, str]:
+    """Every page that shows measurements, as it should be."""
+    known, made = tables(), {}
+    for path in sorted(PAGES.rglob("*.md")):
+        page = text = path.read_text(encoding="utf-8")
+        for name in MARKER.findall(text):
+            page = with_table(page, name, known.get(name, "Not measured yet."))
+        if page != text or MARKER.search(text):
+            made[path] = page
+    return made
+
+
+def main() -> None:
+    """Write what differs."""
+    for path, page in pages().items():
+        if path.read_text(encoding="utf-8") != page:
+            path.write_text(page, encoding="utf-8")
+            print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Pages show what was measured: their tables are made from the measurements in the repository."""
+
+from typing import Any
+
+import pytest
+
+from benchmarks import _results, tables, tasks
+
+
+def row(
+    network: str, epochs: int, seed: int, distance: float, *, cached: bool = True, seconds: float = 10
+) -> dict[str, Any]:
+    about = {"recipe": "toy", "overrides": "", "network": network, "epochs": epochs, "cached": cached, "seed": seed}
+    found = {"monitor": "epe", "mode": "min", "unit": "px", "test": {"epe": distance}, "curve": [5.0, 4.0, distance]}
+    cost = {"cpu_seconds": seconds, "filling_seconds": 0.0, "params": 100, "macs": 1000}
+    return about | found | cost
+
+
+ROWS = [
+    row("teacher", 3, 0, 1.0),
+    *(row("alone", 10, seed, 3.0 + seed / 10) for seed in range(3)),
+    *(row("distilled", 10, seed, 2.0 + seed / 10, seconds=10) for seed in range(3)),
+    row("distilled", 3, 0, 4.0, cached=False, seconds=6),
+    *(row("alone", 20, seed, 1.5, seconds=20) for seed in range(2)),
+]
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_pages_agree_with_the_measurements() -> None:
+    differing = [str(path) for path, page in tables.pages().items() if path.read_text(encoding="utf-8") != page]
+    assert not differing, "run `python -m benchmarks.tables`"
+
+
+def test_a_smaller_distance_is_a_gain() -> None:
+    table = tasks.tables(ROWS)["tasks toy"]
+    steps = cells(next(line for line in table.splitlines() if line.startswith("| equal steps")))
+    assert steps[1:8] == ["3", "10", "10", "10", "10", "3.10 ± 0.10", "2.10 ± 0.10"]
+    assert steps[8] == "+1.00 ± 0.00 *"
+    assert steps[9] == "0.90 ± 0.10"
+
+
+def test_seconds_of_a_live_teacher_are_epochs_of_the_student_alone() -> None:
+    table = tasks.tables(ROWS)["tasks toy"]
+    live = cells(next(line for line in table.splitlines() if "teacher live" in line))
+    assert live[1:4] == ["2", "20", "10"]
+    assert live[8].startswith("-0.55")
+
+
+def test_what_is_not_yet_timed_has_no_table() -> None:
+    assert tasks.tables(ROWS[:2]) == {}
+
+
+def test_a_measurement_done_again_replaces_the_one_before(tmp_path: Any) -> None:
+    file = tmp_path / "results" / "some.jsonl"
+    assert _results.read(file, ("name",)) == []
+    for value in (1, 2):
+        _results.append(file, {"name": "a", "value": value})
+    _results.append(file, {"name": "b", "value": 3})
+    assert [row["value"] for row in _results.read(file, ("name",))] == [2, 3]
+
+
+def test_a_page_without_the_table_is_refused() -> None:
+    page = "# A\n<!-- results: one -->\nold\n<!-- end -->\nrest\n"
+    assert (
+        _results.with_table(page, "one", "| new |") == "# A\n<!-- results: one -->\n\n| new |\n\n<!-- end -->\nrest\n"
+    )
+    with pytest.raises(ValueError, match="no '<!-- results: two -->'"):
+        _results.with_table(page, "two", "")
