@@ -1,7 +1,7 @@
-"""Milliseconds that a network takes for a batch, in ONNX Runtime or in the runtime of an exported file."""
+"""Milliseconds that networks take for a batch, in ONNX Runtime or in the runtime of an exported file."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from distill.batch import Predict
 from distill.export import onnx_file
+
+ROUNDS = 5
+"""At least so many runs of each network."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,16 @@ class Timing:
     p25: float
     p75: float
     runs: int
+
+
+@dataclass(frozen=True)
+class Race:
+    """Networks that were timed side by side."""
+
+    timings: Mapping[str, Mapping[str, Timing]]
+    """Network -> batch size as "batch1" -> its timing."""
+    waited: float
+    """Share of the time, from 0 to 1, that runs waited for other processes of the machine."""
 
 
 def latency(model: nn.Module, example: Tensor, *, batch_sizes: Sequence[int], threads: int = 1) -> dict[str, float]:
@@ -37,6 +51,37 @@ def latency(model: nn.Module, example: Tensor, *, batch_sizes: Sequence[int], th
     """
     timings = file_latency(onnx_file.serialize(model, example), example, batch_sizes=batch_sizes, threads=threads)
     return {key: timing.median for key, timing in timings.items()}
+
+
+def predictor(model: nn.Module, example: Tensor, *, threads: int = 1) -> Predict:
+    """A network in ONNX Runtime.
+
+    Raises:
+        ExportError: the network has no ONNX form.
+    """
+    return partial(onnx_file.answer, onnx_file.session(onnx_file.serialize(model, example), threads=threads))
+
+
+def round_robin(
+    networks: Mapping[str, Predict], example: Tensor, batch_sizes: Sequence[int], seconds: float = 0.5
+) -> Race:
+    """Time networks in turns, one run of each a round, so that what disturbs the machine disturbs all of them alike.
+
+    Args:
+        networks: by name.
+        example: (batch, channels, height, width); real images, repeated until they fill a batch.
+        batch_sizes: at which to time.
+        seconds: for each network and batch size, on average; every network has at least `ROUNDS` runs.
+    """
+    measured: dict[str, dict[str, Timing]] = {name: {} for name in networks}
+    wall, processor = time.perf_counter(), time.process_time()
+    for size in batch_sizes:
+        batch = example[torch.arange(size) % len(example)]
+        runs = {name: partial(predict, batch) for name, predict in networks.items()}
+        for name, timing in in_turns(runs, seconds).items():
+            measured[name][f"batch{size}"] = timing
+    waited = 1 - (time.process_time() - processor) / max(time.perf_counter() - wall, 1e-9)
+    return Race(measured, max(0.0, waited))
 
 
 def file_latency(
@@ -55,23 +100,32 @@ def timings(
     run: Callable[[Tensor], Tensor], example: Tensor, batch_sizes: Sequence[int], seconds: float = 0.5
 ) -> dict[str, Timing]:
     """Times any function from a batch of inputs to outputs, as `file_latency` does."""
-    batches = {size: example[torch.arange(size) % len(example)] for size in batch_sizes}
-    return {f"batch{size}": _repeat(partial(run, batch), seconds) for size, batch in batches.items()}
+    return dict(round_robin({"": run}, example, batch_sizes, seconds).timings[""])
 
 
-def _repeat(run: Callable[[], Any], seconds: float) -> Timing:
-    """Times ``run`` until ``seconds`` are spent, three times at least; a fifth of that warms caches and threads up."""
-    _durations(run, seconds / 5, at_least=1)
-    durations = _durations(run, seconds, at_least=3)
+def in_turns(runs: Mapping[str, Callable[[], Any]], seconds: float = 0.5) -> dict[str, Timing]:
+    """Time any functions, one call of each a round, for about ``seconds`` each on average.
+
+    Rounds for a fifth of that time before warm caches and threads up.
+    """
+    seconds *= len(runs)
+    warm = time.perf_counter() + seconds / 5
+    while True:
+        for run in runs.values():
+            run()
+        if time.perf_counter() >= warm:
+            break
+    durations: dict[str, list[float]] = {name: [] for name in runs}
+    rounds, end = 0, time.perf_counter() + seconds
+    while rounds < ROUNDS or time.perf_counter() < end:
+        rounds += 1
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            durations[name].append(time.perf_counter() - start)
+    return {name: _timing(some) for name, some in durations.items()}
+
+
+def _timing(durations: Sequence[float]) -> Timing:
     p25, median, p75 = 1000 * np.percentile(durations, [25, 50, 75])
     return Timing(float(median), float(p25), float(p75), len(durations))
-
-
-def _durations(run: Callable[[], Any], seconds: float, *, at_least: int) -> list[float]:
-    durations: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(durations) < at_least or time.perf_counter() < end:
-        start = time.perf_counter()
-        run()
-        durations.append(time.perf_counter() - start)
-    return durations

@@ -24,6 +24,8 @@ from distill.recipe.plain import key, resolved
 from distill.report import Guess, Report
 from distill.training.processes import is_first
 
+FORMAT = 2
+"""Of ``final.json``: a file of another format is made again."""
 GUESS = "guessing"
 """What a network must beat, among the networks that are evaluated."""
 Made = Mapping[str, Finished]
@@ -40,9 +42,10 @@ def write_final_report(experiment: Experiment, made: Made, stages: Made, exporte
         exported: the rows of the exported files.
     """
     final = evaluate_final(experiment, made, exported)
+    medians = final["latency"]["median_ms"]
     rows = {name: done.step for name, done in made.items()} | {name: step for name, (step, _) in exported.items()}
     steps = tuple(
-        replace(row, step=name, metrics={**row.metrics, **final["metrics"][name]}, latency_ms=final["latency_ms"][name])
+        replace(row, step=name, metrics={**row.metrics, **final["metrics"][name]}, latency_ms=medians[name])
         for name, row in rows.items()
     )
     trained = {name: done for name, done in made.items() if name != "student"} | dict(stages)
@@ -54,6 +57,9 @@ def write_final_report(experiment: Experiment, made: Made, stages: Made, exporte
         mode=task.mode,
         units=task.units,
         batch_sizes=_batch_sizes(experiment),
+        quartiles_ms=final["latency"]["quartiles_ms"],
+        waited=final["latency"]["waited"],
+        cached_views=experiment.recipe.cache.views if experiment.recipe.cache else 0,
         curves={name: done.curve for name, done in trained.items() if done.curve},
         figures=final["figures"],
         classes=experiment.data.info.class_names,
@@ -67,7 +73,8 @@ def write_final_report(experiment: Experiment, made: Made, stages: Made, exporte
     console.print(report.table(summary, console.width))
     for line in report.warnings(summary):
         console.print(f"[yellow]{line}[/yellow]")
-    console.print("latency: median on one thread of this machine, in ONNX Runtime or in the runtime of an export")
+    for line in report.notes(summary):
+        console.print(line)
     console.print(f"report: {experiment.folder / 'report.html'}")
     return steps
 
@@ -75,11 +82,11 @@ def write_final_report(experiment: Experiment, made: Made, stages: Made, exporte
 def evaluate_final(experiment: Experiment, made: Made, exported: Exports) -> dict[str, Any]:
     """Test metrics, figures, predictions and latencies; kept in ``final.json``, so the test split is read once."""
     file = experiment.folder / "final.json"
-    what = key({name: done.key for name, done in made.items()}, list(exported), _batch_sizes(experiment))
+    what = key(FORMAT, {name: done.key for name, done in made.items()}, list(exported), _batch_sizes(experiment))
     known = sealed.read_or_warn(file, "metrics on the test split and latencies are measured again")
     if known and known["key"] == what:
         return known
-    final = {"key": what, **_tested(experiment, made, exported), "latency_ms": _timed(experiment, made, exported)}
+    final = {"key": what, **_tested(experiment, made, exported), "latency": _timed(experiment, made, exported)}
     sealed.write(file, final)
     return final
 
@@ -115,24 +122,30 @@ def _guess(experiment: Experiment) -> Predict:
     return guess
 
 
-def _timed(experiment: Experiment, made: Made, exported: Exports) -> dict[str, dict[str, float]]:
-    """Latencies, all measured one after the other now, so that they compare; networks of one structure share one."""
+def _timed(experiment: Experiment, made: Made, exported: Exports) -> dict[str, Any]:
+    """Latencies of all networks and files, measured in turns; networks of one structure share one measurement."""
+    names = [*made, *exported]
     if not is_first():
-        return {name: {} for name in (*made, *exported)}
-    images, sizes, by_structure, latencies = experiment.example.inputs, _batch_sizes(experiment), {}, {}
+        return {"median_ms": {name: {} for name in names}, "quartiles_ms": {}, "waited": 0.0}
+    images = experiment.example.inputs
+    structures: dict[str, str] = {}
+    running: dict[str, Predict] = {}
     for name, done in made.items():
         structure = key(dict(done.artifact.network), [asdict(plan) for plan in done.artifact.plans])
-        if structure not in by_structure:
+        tried, structures[name] = structure in structures.values(), structure
+        if not tried:
             try:
-                by_structure[structure] = latency.latency(deployable(done.artifact.model), images, batch_sizes=sizes)
+                running[structure] = latency.predictor(deployable(done.artifact.model), images)
             except ExportError as error:
                 console.print(f"{name}: no latency, {error}")
-                by_structure[structure] = {}
-        latencies[name] = by_structure[structure]
-    for name, (_, file) in exported.items():
-        found = latency.timings(file.single(), images, sizes)
-        latencies[name] = {key: timing.median for key, timing in found.items()}
-    return latencies
+    running |= {name: file.single() for name, (_, file) in exported.items()}
+    race = latency.round_robin(running, images, _batch_sizes(experiment))
+    found = {name: race.timings.get(structures.get(name, name), {}) for name in names}
+    return {
+        "median_ms": {name: {key: one.median for key, one in row.items()} for name, row in found.items()},
+        "quartiles_ms": {name: {key: [one.p25, one.p75] for key, one in row.items()} for name, row in found.items()},
+        "waited": race.waited,
+    }
 
 
 def _batch_sizes(experiment: Experiment) -> list[int]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from distill.files.atomic import replacing
 from distill.report.content import Guess, Report
 from distill.report.headline import sentence, warnings
 from distill.report.html import page
-from distill.report.rows import Column, columns, legend
+from distill.report.rows import Column, columns, legend, timing_note
+from distill.report.teacher_share import teacher_note, teacher_share
 
-__all__ = ["Guess", "Report", "table", "warnings", "write"]
+__all__ = ["Guess", "Report", "notes", "table", "warnings", "write"]
 
 NEWLINE = "\n"  # Python 3.11 has no backslash inside the braces of an f-string
 
@@ -41,11 +43,18 @@ def as_json(report: Report) -> dict[str, Any]:
         "warnings": warnings(report),
         "guess": dict(report.guess.metrics),
         "steps": [step.to_json() for step in report.steps],
+        "teacher": asdict(share) if (share := teacher_share(report)) else None,
+        "latency": {"quartiles_ms": report.quartiles_ms, "waited": report.waited},
         "classes": list(report.classes),
         "figures": dict(report.figures),
         "curves": {step: [dict(row) for row in rows] for step, rows in report.curves.items()},
         "versions": dict(report.versions),
     }
+
+
+def notes(report: Report) -> list[str]:
+    """What is said below the table: how latency was measured, and what the teacher cost."""
+    return [line for line in (timing_note(report), teacher_note(report)) if line]
 
 
 def table(report: Report, width: int | None = None) -> Table:

@@ -38,6 +38,12 @@ class Report:
     """Of the metrics; "%" is a fraction of 1, shown in percent."""
     batch_sizes: Sequence[int] = (1, 32)
     """That latency was measured at."""
+    quartiles_ms: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+    """Step -> batch size as "batch1" -> the lower and the upper quartile of its latency."""
+    waited: float = 0.0
+    """Share of the time that latency was measured for, from 0 to 1, that went to other processes of the machine."""
+    cached_views: int = 0
+    """Augmentations of each image whose teacher outputs are cached; 0 where the teacher is called each time."""
     curves: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
     """Step -> one row per epoch: {"epoch": 1, "val/accuracy": 0.71, "train/loss": 1.3, ...}."""
     figures: Mapping[str, Sequence[Any]] = field(default_factory=dict)
@@ -107,6 +113,12 @@ class Report:
             chance = 2 * sqrt(guess * (1 - guess) / self.guess.samples)
             guess += chance if self.mode == "max" else -chance
         return self.better(value, guess)
+
+    def same_speed(self, step: Step, other: Step, size: int) -> bool:
+        """Whether the quartiles of two latencies overlap, so that their medians tell no difference."""
+        name = f"batch{size}"
+        first, second = (self.quartiles_ms.get(one.step, {}).get(name) for one in (step, other))
+        return first is not None and second is not None and first[0] <= second[1] and second[0] <= first[1]
 
     def worse_than_baseline(self, step: Step) -> bool:
         """Whether a student that had a teacher is worse than the same network without one."""

@@ -62,7 +62,10 @@ def _speed(report: Report, first: Step, final: Step) -> list[Fact]:
     before, after = (step.latency_ms.get(f"batch{size}") for step in (first, final))
     if before is None or after is None:
         return []
+    assert size is not None
     detail = f"{milliseconds(before)} → {milliseconds(after)} ms at batch {size} in ONNX Runtime"
+    if report.same_speed(first, final, size):
+        return [Fact("equally", "fast, as far as the machine can tell", detail)]
     return [Fact(*_ratio(before, after, "faster", "slower"), detail)]
 
 

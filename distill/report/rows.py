@@ -10,6 +10,10 @@ from distill.report.content import TEACHERS, Report
 
 # The typographer's signs, by name: dash, times, minus, dagger.
 DASH, TIMES, MINUS = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}", "\N{MINUS SIGN}"
+SAME_SPEED = "\N{ALMOST EQUAL TO}"
+"""Before a latency in the table whose quartiles overlap with those of the row above."""
+BUSY = 0.1
+"""Share of the time that went to other processes, from which on latencies are said to be disturbed."""
 NO_BETTER_THAN_GUESSING, WORSE_THAN_BASELINE = "*", "\N{DAGGER}"
 """Marks of a metric in the table."""
 EFFECTIVE = "effective"
@@ -41,7 +45,7 @@ def columns(report: Report) -> list[Column]:
         Column("", "smaller", lambda step: times(report.reference.bytes / step.bytes) if step.bytes else DASH, 3),
         *(column for metric in report.metrics for column in _metric_columns(report, metric, tested)),
         *(
-            Column("ONNX Runtime", f"batch {size}, ms", partial(_latency, size), 2 if number == 0 else 6)
+            Column("ONNX Runtime", f"batch {size}, ms", partial(_latency, report, size), 2 if number == 0 else 6)
             for number, size in enumerate(report.batch_sizes)
         ),
     ]
@@ -150,8 +154,22 @@ def legend(report: Report) -> str:
     return "; ".join([*notes, *([SPARSE] if report.effective else [])])
 
 
-def _latency(size: int, step: Step) -> str:
-    return milliseconds(step.latency_ms.get(f"batch{size}"))
+def timing_note(report: Report) -> str:
+    """How latency was measured, and what a busy machine did to it; empty if it was not."""
+    if not any(step.latency_ms for step in report.steps):
+        return ""
+    how = "latency: median on one thread, all networks in turns, in ONNX Runtime or in the runtime of an export"
+    same = f"; {SAME_SPEED} quartiles overlap with those of the row above"
+    busy = f"; the machine was busy: {100 * report.waited:.0f} % of the time went to other processes"
+    marked = any(SAME_SPEED in _latency(report, size, step) for size in report.batch_sizes for step in report.steps)
+    return how + (same if marked else "") + (busy if report.waited > BUSY else "")
+
+
+def _latency(report: Report, size: int, step: Step) -> str:
+    """A latency, marked if it cannot be told from that of the last row above that has one."""
+    shown = milliseconds(step.latency_ms.get(f"batch{size}"))
+    above = [other for other in report.steps[: report.steps.index(step)] if f"batch{size}" in other.latency_ms]
+    return f"{SAME_SPEED}{shown}" if above and report.same_speed(step, above[-1], size) else shown
 
 
 def _spell(name: str) -> str:

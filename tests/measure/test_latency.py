@@ -1,4 +1,6 @@
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,26 @@ def test_a_file_and_its_bytes_are_timed_with_quartiles(tmp_path: Path):
         for timing in timings.values():
             assert 0 < timing.p25 <= timing.median <= timing.p75
             assert timing.runs >= 3
+
+
+def test_networks_are_timed_in_turns() -> None:
+    calls: list[str] = []
+
+    def network(name: str, seconds: float) -> Callable[[torch.Tensor], torch.Tensor]:
+        def run(images: torch.Tensor) -> torch.Tensor:
+            calls.append(name)
+            time.sleep(seconds)
+            return images
+
+        return run
+
+    race = latency.round_robin({"slow": network("slow", 0.02), "fast": network("fast", 0.001)}, images(), (1,), 0.05)
+    assert set(calls[::2]) == {"slow"}
+    assert set(calls[1::2]) == {"fast"}
+    slow, fast = (race.timings[name]["batch1"] for name in ("slow", "fast"))
+    assert slow.runs == fast.runs >= latency.ROUNDS
+    assert slow.median > fast.median
+    assert race.waited > 0.5  # a process that sleeps does not compute
 
 
 def test_a_step_survives_json():

@@ -239,6 +239,42 @@ def test_milliseconds_keep_three_digits(value: float | None, text: str):
     assert milliseconds(value) == text
 
 
+def timed(full: Report, **quartiles: tuple[float, float]) -> Report:
+    named = {"trains": "compress/1-tensor_train"}
+    return replace(full, quartiles_ms={named.get(name, name): {"batch1": pair} for name, pair in quartiles.items()})
+
+
+def test_latencies_whose_quartiles_overlap_with_the_row_above_are_marked(full: Report) -> None:
+    column = [name for _, name in headers(full)].index("batch 1, ms")
+    raced = timed(full, teacher=(0.55, 0.65), baseline=(0.28, 0.33), student=(0.25, 0.29), trains=(0.1, 0.2))
+    same = "\N{ALMOST EQUAL TO}"
+    assert [cells(raced, row)[column] for row in raced.steps[:4]] == ["0.600", "0.300", f"{same}0.300", "0.200"]
+    assert "quartiles overlap" in page(raced)
+    assert "quartiles overlap" not in page(full)
+
+
+def test_a_speed_that_cannot_be_told_apart_is_no_headline(full: Report) -> None:
+    raced = replace(full, quartiles_ms={row.step: {"batch1": (0.1, 0.7)} for row in full.steps})
+    assert "faster" in sentence(full)
+    assert "faster" not in sentence(raced)
+    assert "equally fast" in sentence(raced)
+
+
+def test_a_busy_machine_is_said(full: Report) -> None:
+    assert "busy" not in page(replace(full, waited=0.02))
+    assert "35 % of the time went to other processes" in page(replace(full, waited=0.35))
+
+
+def test_the_share_of_the_teacher_is_in_the_report(full: Report) -> None:
+    rows = [{"epoch": n, "val/accuracy": 0.5, "seconds": 4.0, "teacher_seconds": 3.0 - n} for n in (1, 2)]
+    taught = replace(full, curves={"student": rows})
+    assert report.as_json(taught)["teacher"] == {"seconds": 8.0, "teacher_seconds": 3.0, "epochs": 2}
+    assert "3.0 of 8.0 s of distillation (38 %)" in page(taught)
+    assert "pays from 5 epochs on" in page(taught)
+    assert "more than 3 epochs" in page(replace(taught, cached_views=3))
+    assert report.as_json(full)["teacher"] is None
+
+
 def test_several_teachers_and_an_assistant_are_told_apart() -> None:
     names = ("teachers/large", "teachers/wide", "assistant/elder", "student")
     many = Report("many", tuple(step(name, 1_000 * (4 - i), 0.9, 0.1) for i, name in enumerate(names)))
