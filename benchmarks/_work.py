@@ -89,7 +89,8 @@ class InOurMemory(InMemory):
         images = noise(work.samples)
         names = tuple(map(str, range(CLASSES)))
         augmented = {"crop": 4, "flip": True} if work.loads else {"crop": 0, "flip": False}
-        super().__init__(0, images, images, class_names=names, batch_size=work.batch, val=0.0, limit=None, **augmented)
+        sizes = {"batch_size": work.batch, "val": 0.0, "limit": None}
+        super().__init__(0, images, images, class_names=names, rand_augment=None, **sizes, **augmented)
         self.work, self.views = work, 1
 
     def train_dataloader(self) -> Any:

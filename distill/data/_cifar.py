@@ -14,6 +14,7 @@ from torchvision.datasets import CIFAR10
 
 from distill.data._find import Origin, find
 from distill.data._in_memory import InMemory, Labelled
+from distill.data._rand_augment import Magnitude
 from distill.errors import DataError
 from distill.registry.ranges import Count, HeldOut, Index
 
@@ -44,6 +45,7 @@ class Cifar(InMemory):
         limit: Count | None = None,
         crop: Index = 4,
         flip: bool = True,
+        rand_augment: Magnitude | None = None,
     ) -> None:
         train, test, class_names = read(find(origin(self.title, self.reference), root), self.reference)
         super().__init__(
@@ -56,6 +58,7 @@ class Cifar(InMemory):
             limit=limit,
             crop=crop,
             flip=flip,
+            rand_augment=rand_augment,
         )
 
 

@@ -1,9 +1,11 @@
 """A small set of images of single classes as one uint8 tensor, augmented as whole batches."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import NamedTuple
 
+import numpy as np
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
@@ -11,10 +13,14 @@ from distill.batch import Batch
 from distill.data._augment import CropFlip
 from distill.data._images import ImageData
 from distill.data._loading import BatchIndices
+from distill.data._rand_augment import RandAugment
 from distill.data._split import shuffled, split
 from distill.data.info import DataInfo
 from distill.data.preprocessing import normalised
 from distill.errors import RecipeError
+
+Pixels = UInt8[np.ndarray, "batch channels height width"]
+Augment = Callable[[Pixels, BatchIndices], Pixels]
 
 
 class Labelled(NamedTuple):
@@ -32,15 +38,15 @@ class Store:
     classes: Int64[Tensor, " samples"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    augment: CropFlip | None = None
+    augment: tuple[Augment, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, indices: BatchIndices) -> Batch:
         images = self.images.numpy()[indices.samples.numpy()]
-        if self.augment:
-            images = self.augment(images, indices)
+        for augment in self.augment:
+            images = augment(images, indices)
         return Batch(normalised(images, self.mean, self.std), self.classes[indices.samples], indices.samples)
 
     def fingerprint(self) -> bytes:
@@ -71,6 +77,7 @@ class InMemory(ImageData):
         limit: int | None,
         crop: int,
         flip: bool,
+        rand_augment: int | None,
     ) -> None:
         height, width = train.images.shape[2:]
         side = min(height, width)
@@ -80,9 +87,12 @@ class InMemory(ImageData):
             )
         for_training, for_validation = split(shuffled(len(train.images), train.labels), limit, val)
         plain = self._store(train, for_training)
+        augment: tuple[Augment, ...] = (CropFlip(seed, len(plain), crop, flip),)
+        if rand_augment is not None:
+            augment = (RandAugment(seed, rand_augment), *augment)
         super().__init__(
             seed,
-            replace(plain, augment=CropFlip(seed, len(plain), crop, flip)),
+            replace(plain, augment=augment),
             plain,
             self._store(train, for_validation),
             Store(test.images, test.labels, self.mean, self.std),

@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits
 
 from distill.data import data
 from distill.data._in_memory import InMemory, Labelled
+from distill.data._rand_augment import Magnitude
 from distill.data._split import stratified
 from distill.registry.ranges import Count, HeldOut, Index
 
@@ -28,6 +29,7 @@ class Digits(InMemory):
         limit: Count | None = None,
         crop: Index = 1,
         flip: bool = False,
+        rand_augment: Magnitude | None = None,
     ) -> None:
         pixels, numbers = load_digits(return_X_y=True)
         images = torch.from_numpy((pixels * 255 / 16).round()).to(torch.uint8).view(-1, 1, 8, 8)  # from 0 to 16 there
@@ -44,4 +46,5 @@ class Digits(InMemory):
             limit=limit,
             crop=crop,
             flip=flip,
+            rand_augment=rand_augment,
         )

@@ -10,6 +10,7 @@ from torchvision import datasets
 from distill.data import _idx, data
 from distill.data._find import Origin, find
 from distill.data._in_memory import InMemory
+from distill.data._rand_augment import Magnitude
 from distill.registry.ranges import Count, HeldOut, Index
 
 ORIGIN = Origin(
@@ -39,6 +40,7 @@ class FashionMNIST(InMemory):
         limit: Count | None = None,
         crop: Index = 2,
         flip: bool = True,
+        rand_augment: Magnitude | None = None,
     ) -> None:
         super().__init__(
             seed,
@@ -49,4 +51,5 @@ class FashionMNIST(InMemory):
             limit=limit,
             crop=crop,
             flip=flip,
+            rand_augment=rand_augment,
         )

@@ -6,8 +6,10 @@ from pathlib import Path
 import torch
 from jaxtyping import Int64
 from torch import Tensor
+from torchvision.transforms import v2
 
 from distill.data import data
+from distill.data._rand_augment import OPERATIONS, Magnitude
 from distill.data._sample_data import PARTS, Part, SampleData, crop_and_flip, photographs
 from distill.data._samples import Sample
 from distill.data._scan import check_headers, pictures_below, subfolders
@@ -56,6 +58,7 @@ class ImageFolder(SampleData):
         crop: bool = True,
         smallest_crop: Fraction = 0.08,
         flip: bool = True,
+        rand_augment: Magnitude | None = None,
         workers: Index = 4,
     ) -> None:
         parts = _listed(root.expanduser())
@@ -66,7 +69,10 @@ class ImageFolder(SampleData):
             seed,
             dict(parts),
             info=info,
-            augmentation=crop_and_flip(info, smallest_crop if crop else None, flip),
+            augmentation=[
+                *crop_and_flip(info, smallest_crop if crop else None, flip),
+                *([] if rand_augment is None else [v2.RandAugment(OPERATIONS, rand_augment)]),
+            ],
             val=val,
             limit=limit,
             batch_size=batch_size,

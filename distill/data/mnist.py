@@ -10,6 +10,7 @@ from torchvision import datasets
 from distill.data import _idx, data
 from distill.data._find import Origin, find
 from distill.data._in_memory import InMemory
+from distill.data._rand_augment import Magnitude
 from distill.registry.ranges import Count, HeldOut, Index
 
 ORIGIN = Origin(
@@ -38,6 +39,7 @@ class MNIST(InMemory):
         limit: Count | None = None,
         crop: Index = 2,
         flip: bool = False,
+        rand_augment: Magnitude | None = None,
     ) -> None:
         super().__init__(
             seed,
@@ -48,4 +50,5 @@ class MNIST(InMemory):
             limit=limit,
             crop=crop,
             flip=flip,
+            rand_augment=rand_augment,
         )

@@ -5,7 +5,7 @@ A step's inputs are one dataclass; its key is the hash of that, so that no input
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -128,8 +128,9 @@ class Line:
 
     def _teacher(self, name: str) -> StepSpec:
         spec = self.recipe.all_teachers()[name]
-        stage = Stage(epochs=spec.epochs, optimizer=spec.optimizer, schedule=spec.schedule) if spec.epochs else None
-        inputs = TrainingInputs(self.foundation, _new(spec), self._training(stage, {}) if stage else None)
+        mix, ema = self.recipe.mix, self.recipe.ema
+        stage = Stage(spec.epochs, optimizer=spec.optimizer, schedule=spec.schedule, mix=mix, ema=ema)
+        inputs = TrainingInputs(self.foundation, _new(spec), self._training(stage, {}) if spec.epochs else None)
         return StepSpec(teacher_step(name), spec, inputs)
 
     def _baseline(self) -> StepSpec:
@@ -137,7 +138,8 @@ class Line:
         stages = [stage for stage in self.recipe.stages.values() if not stage.student]
         last = stages[-1]
         epochs = sum(stage.epochs for stage in stages)
-        stage = Stage(epochs=epochs, keep=last.keep, optimizer=last.optimizer, schedule=last.schedule)
+        alike = Stage(epochs, optimizer=last.optimizer, schedule=last.schedule, mix=last.mix, ema=last.ema)
+        stage = replace(alike, keep=last.keep)
         inputs = TrainingInputs(self.foundation, _new(self.recipe.student), self._training(stage, {}))
         return StepSpec("baseline", self.recipe.student, inputs)
 

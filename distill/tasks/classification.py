@@ -40,6 +40,7 @@ class Classification(Task):
     units = {"accuracy": "%", "top5_accuracy": "%"}
     output_name = "logits"
     agreement_name = "top-1 agreement"
+    mixes_labels = True
     batch_sizes = (1, 32)
 
     def __init__(self, info: DataInfo, *, label_smoothing: BelowOne = 0.0) -> None:

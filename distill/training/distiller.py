@@ -17,10 +17,12 @@ from distill.measure.evaluation import numbers
 from distill.models.taps import Taps
 from distill.recipe.schema import Optimizer, Schedule, Stage
 from distill.tasks import Task
+from distill.training.averaging import average
 from distill.training.blockwise import Blockwise
 from distill.training.compile import compile_networks
 from distill.training.loss_terms import Term, with_taps
 from distill.training.method import Method, Setting
+from distill.training.mixing import Mixing
 from distill.training.mutual import Mutual
 from distill.training.optimizers import build_optimizer, build_schedule, parameter_groups
 from distill.training.plain import Plain
@@ -77,6 +79,12 @@ class Distiller(pl.LightningModule):
         self.optimizer, self.schedule = stage.optimizer or optimizer, stage.schedule or schedule
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.method = build_method(student, teacher, peer, Setting(task, stage, example, injectable, cached))
+        self.mixing = Mixing(stage.mix, task, self.terms) if stage.mix else None
+        self.average = average(self.student.model, stage.ema) if stage.ema else None
+        if self.average and self.method.depth:
+            raise RecipeError(
+                "an average of weights knows no blocks left out at random: remove ema or stochastic_depth"
+            )
         self.train()
         self.metrics: MetricCollection = task.metrics().clone(prefix="val/")
         self._freeze()
@@ -108,11 +116,16 @@ class Distiller(pl.LightningModule):
         return [cast(Term, term) for term in self.method.terms.values()]
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
+        batch = self.mixing(batch) if self.mixing else batch
         values = self.method.step(self._to_memory_format(batch), self._epoch(), self._progress())
         total = torch.stack(list(values.values())).sum()
         self._check(total, values)
         self._log({**values, "loss": total})
         return total
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.average:
+            self.average.update_parameters(self.student.model)
 
     def on_validation_epoch_start(self) -> None:
         # Not an attribute of its own: a module there would be trained, moved and saved as a part of this one.
@@ -155,9 +168,9 @@ class Distiller(pl.LightningModule):
         return student.requires_grad_(True).eval(), plans
 
     def _kept(self) -> tuple[nn.Module, list[Plan]]:
-        """The student, or what stochastic depth and losses make of a copy of it."""
+        """The student or the average of its weights, or what stochastic depth and losses make of a copy of it."""
         depth = self.method.depth
-        student, plans = depth.folded() if depth else self.student.model, []
+        student, plans = depth.folded() if depth else self.average.module if self.average else self.student.model, []
         for term in self.terms:
             for deploy, path in term.deployments():
                 student, plan = deploy(copy.deepcopy(student), path)

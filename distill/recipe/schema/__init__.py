@@ -3,6 +3,7 @@
 from distill.recipe.schema.cache import Cache
 from distill.recipe.schema.components import Component, Network, TeacherNetwork
 from distill.recipe.schema.cuts import Cuts
+from distill.recipe.schema.mixing import Mix
 from distill.recipe.schema.optimisation import Optimizer, Schedule
 from distill.recipe.schema.recipe import Compression, Hook, Recipe, Tracking
 from distill.recipe.schema.stage import Finetune, Loss, Stage
@@ -15,6 +16,7 @@ __all__ = [
     "Finetune",
     "Hook",
     "Loss",
+    "Mix",
     "Network",
     "Optimizer",
     "Recipe",

@@ -8,10 +8,11 @@ from distill import registry
 from distill.errors import RecipeError
 from distill.recipe.schema.cache import Cache
 from distill.recipe.schema.components import Component, NetworkSection, TeacherNetwork, TeacherSection
+from distill.recipe.schema.mixing import Mix
 from distill.recipe.schema.optimisation import Optimizer, Schedule
 from distill.recipe.schema.stage import Finetune, Stage
 from distill.registry import did_you_mean
-from distill.registry.ranges import Count, Seed
+from distill.registry.ranges import Count, Seed, Share
 
 
 @dataclass
@@ -65,6 +66,12 @@ class Recipe:
     """Also train the same student without the teacher, for as many epochs as all stages together."""
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
+    mix: Mix | None = None
+    """Blend training images, of the teacher, the baseline and all stages; a hook's ``finetune`` has its own, if any."""
+    ema: Share | None = None
+    """Keep a running average of the weights in place of the last ones, with this share of the old average after every
+    step: 0.999. Of the teacher, the baseline and all stages. Polyak and Juditsky, Acceleration of Stochastic
+    Approximation by Averaging, 1992."""
     stages: dict[str, Stage] = field(default_factory=dict)
     """Run in the order written; each starts from the student that the one before it left."""
     compress: dict[str, Annotated[Hook, registry.hook]] = field(default_factory=dict)
@@ -112,6 +119,10 @@ class Recipe:
             raise RecipeError("no stages: a recipe trains its student in at least one")
         if list(self.stages.values())[-1].student:
             raise RecipeError("the last stage trains a student of its own: the recipe's is never trained")
+        for stage in self.stages.values():
+            stage.mix, stage.ema = stage.mix or self.mix, stage.ema or self.ema
+        if self.cache and any(stage.mix for stage in self.stages.values()):
+            raise RecipeError("mix blends images anew in every step, so that no cache can hold the teacher's outputs")
         self._check_teachers()
         for key in ("num_classes", "channels"):
             teacher, student = getattr(self.teacher, key, None), getattr(self.student, key, None)

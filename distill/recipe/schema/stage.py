@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 from distill.errors import RecipeError
 from distill.recipe.schema.components import Component, NetworkSection
 from distill.recipe.schema.cuts import Cuts
+from distill.recipe.schema.mixing import Mix
 from distill.recipe.schema.optimisation import Optimizer, Schedule
 from distill.registry import loss
-from distill.registry.ranges import Count, Index, NonNegative
+from distill.registry.ranges import Count, Index, NonNegative, Share
 
 Scaling = Literal["paper", "inverted"]
 
@@ -96,6 +97,10 @@ class Stage:
     optimizer: Optimizer | None = None
     """Without one, the recipe's."""
     schedule: Schedule | None = None
+    """Without one, the recipe's."""
+    mix: Mix | None = None
+    """Without one, the recipe's."""
+    ema: Share | None = None
     """Without one, the recipe's."""
 
     def __post_init__(self) -> None:
