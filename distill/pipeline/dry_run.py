@@ -4,21 +4,19 @@ A mistake is reported in seconds, not after the hours of training that come befo
 """
 
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from distill.artifact import Artifact, open_artifact
+from distill.artifact import Artifact, read_artifact
 from distill.artifact.straight_through import finalize, trainable
 from distill.batch import Batch
 from distill.console import console
 from distill.data import DataModule
-from distill.errors import RecipeError
+from distill.errors import RecipeError, TrainingError
 from distill.export import refuse_missing
 from distill.pipeline.apply_hook import apply_hook
 from distill.pipeline.build import build_distiller, initial_artifact, outside_modules, without_auxiliary
@@ -63,6 +61,7 @@ class DryRun:
         RecipeError: names the place in the recipe, and what does not fit there: a network and the data, a tap that does
             not exist, feature maps that a loss cannot compare, a training step that fails, a hook that cannot follow
             the one before it, an artifact that does not compute the same after it was saved and loaded.
+        TrainingError: a loss is NaN or Inf in the first steps.
     """
 
     def __init__(
@@ -206,10 +205,8 @@ class DryRun:
         """See that an artifact's output fits the task, and that a saved and loaded one outputs the same."""
         output = artifact.model(self.example.inputs)
         self.task.check(output, self.example)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "student.safetensors"
-            artifact.save(path)
-            loaded = open_artifact(path, allow=outside_modules(self.recipe)).model(self.example.inputs)
+        saved = artifact.to_bytes()
+        loaded = read_artifact(saved, "the artifact", allow=outside_modules(self.recipe)).model(self.example.inputs)
         if not torch.allclose(loaded, output, rtol=1e-4, atol=1e-5 * _scale(output), equal_nan=True):
             raise RecipeError("the artifact computes something else after it was saved and loaded")
 
@@ -245,5 +242,5 @@ def _at(place: str) -> Iterator[None]:
     """Say where in the recipe a mistake is."""
     try:
         yield
-    except RecipeError as error:
-        raise RecipeError(f"at {place}: {error}") from error
+    except (RecipeError, TrainingError) as error:
+        raise type(error)(f"at {place}: {error}") from error
