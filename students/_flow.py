@@ -4,12 +4,18 @@ Two images (batch, 2 * channels, height, width) in, one flow (batch, 2, height /
 images: to the right, then down. Coarser flow comes from submodules, which `auxiliary` names.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation
+
+COARSE = ("flow5", "flow4", "flow3")
+"""Heads of small networks, at 1/32, 1/16 and 1/8 of the images' size."""
+LEVEL_WEIGHTS = (1.0, 0.5, 0.5)
+"""Of their losses, that of the finest flow being 1."""
 
 Map = Float[Tensor, "batch channels height width"]
 Vectors = Float[Tensor, "batch 2 height width"]
@@ -81,18 +87,28 @@ class FlowHead(nn.Module):
 
     Args:
         inputs: channels.
-        scale: pixels of flow for an output of 1.
-        bias: whether the convolution has one.
+        scale: pixels of flow for an output of 1. Without batch normalisation it is what lets flow of many pixels be
+            learned at all; with it, 1 learned faster than 5.
     """
 
-    def __init__(self, inputs: int, scale: float, *, bias: bool = True) -> None:
+    def __init__(self, inputs: int, scale: float = 1.0) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, 2, kernel_size=3, padding=1, bias=bias)
+        self.conv = nn.Conv2d(inputs, 2, kernel_size=3, padding=1)
         self.scale = scale
 
-    def forward(self, features: Map) -> Vectors:
+    def forward(self, features: Map, coarse: Vectors | None = None) -> Vectors:
+        """Flow, or what is to be added to a coarse one."""
         flow: Tensor = self.conv(features)
-        return flow * self.scale
+        flow = flow if self.scale == 1 else flow * self.scale
+        return flow if coarse is None else coarse + flow
+
+
+def separable(inputs: int, outputs: int, stride: int, *, last: Callable[..., nn.Module] | None = nn.ReLU) -> nn.Module:
+    """A depthwise and a 1x1 convolution, each with batch normalisation and ReLU, the last one perhaps without."""
+    return nn.Sequential(
+        Conv2dNormActivation(inputs, inputs, 3, stride, groups=inputs, inplace=False),
+        Conv2dNormActivation(inputs, outputs, 1, activation_layer=last, inplace=None if last is None else False),
+    )
 
 
 def level_weights(names: Sequence[str], weights: Sequence[float]) -> dict[str, float]:

@@ -5,7 +5,7 @@ normalisation, and maps are upsampled bilinearly: the form that learns within a 
 depthwise-separable convolutions, as MobileNet's (Howard et al., arXiv:1704.04861, section 3.1).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +13,18 @@ from torchvision.ops import Conv2dNormActivation
 
 from distill.registry.ranges import Count, Width
 from students import student
-from students._flow import Correlation, FlowHead, Map, Siamese, Vectors, level_weights, upsampled
-
-COARSE = ("flow5", "flow4", "flow3")
-"""Heads at 1/32, 1/16 and 1/8 of the images' size."""
-LEVEL_WEIGHTS = (1.0, 0.5, 0.5)
-"""Of the coarse heads' losses, that of the finest flow being 1."""
-SCALE = 5.0
-"""Pixels that an output of 1 means."""
+from students._flow import (
+    COARSE,
+    LEVEL_WEIGHTS,
+    Correlation,
+    FlowHead,
+    Map,
+    Siamese,
+    Vectors,
+    level_weights,
+    separable,
+    upsampled,
+)
 
 
 class CorrelationNet(nn.Module):
@@ -30,24 +34,24 @@ class CorrelationNet(nn.Module):
         channels: of both images together.
         widths: of features at 1/2, 1/4, 1/8, 1/16 and 1/32 of the images' size.
         displacement: the largest one that is correlated, in cells at 1/4.
-        separable: whether convolutions are depthwise separable.
+        light: whether convolutions are depthwise separable.
         weights: of the losses of the coarse heads.
     """
 
     stages = ("encoder", "merge", "down3", "down4", "down5")
 
     def __init__(
-        self, channels: int, widths: Sequence[int], displacement: int, separable: bool, weights: Sequence[float]
+        self, channels: int, widths: Sequence[int], displacement: int, light: bool, weights: Sequence[float]
     ) -> None:
         super().__init__()
         if channels % 2:
             raise ValueError(f"two images have {channels} channels together, but that is an odd number")
         if len(widths) != 5:
             raise ValueError(f"widths is {list(widths)}, but are five, from 1/2 to 1/32 of the images' size")
-        block = _separable if separable else _conv
+        block = separable if light else _conv
         half, quarter, *deeper = widths
-        first = Conv2dNormActivation(channels // 2, half, 3 if separable else 5, stride=2, inplace=False)
-        self.encoder = Siamese(nn.Sequential(first, block(half, quarter, 2), block(quarter, quarter, 1)))
+        first = Conv2dNormActivation(channels // 2, half, 3 if light else 5, stride=2, inplace=False)
+        self.encoder = Siamese(nn.Sequential(first, block(half, quarter, 2), block(quarter, quarter, 1, last=None)))
         self.correlation = Correlation(displacement)
         self.redirect = Conv2dNormActivation(quarter, quarter // 2, 1, inplace=False)
         self.merge = Conv2dNormActivation(self.correlation.channels + quarter // 2, quarter, 1, inplace=False)
@@ -55,10 +59,10 @@ class CorrelationNet(nn.Module):
         for level, width in enumerate(deeper, start=3):
             self.add_module(f"down{level}", nn.Sequential(block(inputs, width, 2), block(width, width, 1)))
             inputs = width
-        self.flow5 = FlowHead(inputs, SCALE)
+        self.flow5 = FlowHead(inputs)
         for level, width in zip((4, 3, 2), (deeper[1], deeper[0], quarter), strict=True):
             self.add_module(f"up{level}", block(inputs + 2 + width, width, 1))
-            self.add_module(f"flow{level}", FlowHead(width, SCALE))
+            self.add_module(f"flow{level}", FlowHead(width))
             inputs = width
         self.auxiliary = level_weights(COARSE, weights)
 
@@ -72,21 +76,15 @@ class CorrelationNet(nn.Module):
         flow: Tensor = self.flow5(features)
         for level in (4, 3, 2):
             skip = maps.pop()
-            coarse = upsampled(torch.cat([features, flow / SCALE], dim=1), skip)
+            coarse = upsampled(torch.cat([features, flow], dim=1), skip)
             features = self.get_submodule(f"up{level}")(torch.cat([coarse, skip], dim=1))
             flow = self.get_submodule(f"flow{level}")(features)
         return flow
 
 
-def _conv(inputs: int, outputs: int, stride: int) -> nn.Module:
-    return Conv2dNormActivation(inputs, outputs, 3, stride, inplace=False)
-
-
-def _separable(inputs: int, outputs: int, stride: int) -> nn.Module:
-    return nn.Sequential(
-        Conv2dNormActivation(inputs, inputs, 3, stride, groups=inputs, inplace=False),
-        Conv2dNormActivation(inputs, outputs, 1, inplace=False),
-    )
+def _conv(inputs: int, outputs: int, stride: int, *, last: Callable[..., nn.Module] | None = nn.ReLU) -> nn.Module:
+    inplace = None if last is None else False
+    return Conv2dNormActivation(inputs, outputs, 3, stride, activation_layer=last, inplace=inplace)
 
 
 @student("flow_correlation")
@@ -97,7 +95,17 @@ def flow_correlation(
     displacement: Count = 4,
     level_weights: list[float] = list(LEVEL_WEIGHTS),  # noqa: B006  a default of a recipe, never changed
 ) -> nn.Module:
-    """x."""
+    """A network that teaches: full convolutions.
+
+    Args:
+        channels: of both images together.
+        width: multiplies all numbers of channels.
+        displacement: the largest one that is correlated, in cells of 4 pixels.
+        level_weights: of the losses of flow at 1/32, 1/16 and 1/8, beside the 1 of the finest.
+
+    Raises:
+        ValueError: an odd number of channels, or weights of other levels.
+    """
     widths = [max(2, round(width * size)) for size in (16, 32, 64, 96, 128)]
     return CorrelationNet(channels, widths, displacement, False, level_weights)
 
@@ -110,6 +118,16 @@ def flow_correlation_light(
     displacement: Count = 4,
     level_weights: list[float] = list(LEVEL_WEIGHTS),  # noqa: B006
 ) -> nn.Module:
-    """x."""
+    """A light network: depthwise-separable convolutions and fewer channels.
+
+    Args:
+        channels: of both images together.
+        width: multiplies all numbers of channels.
+        displacement: the largest one that is correlated, in cells of 4 pixels.
+        level_weights: of the losses of flow at 1/32, 1/16 and 1/8, beside the 1 of the finest.
+
+    Raises:
+        ValueError: an odd number of channels, or weights of other levels.
+    """
     widths = [max(2, round(width * size)) for size in (16, 24, 32, 48, 64)]
     return CorrelationNet(channels, widths, displacement, True, level_weights)
