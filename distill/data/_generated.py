@@ -1,7 +1,7 @@
 """Samples that are made, not read: each from the seed of its data set and its position alone."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from distill.data._samples import Sample
 
 ENOUGH = 8
 """Photographs from which on whole ones are held out for the test set; of fewer, the right third of each is."""
+KEPT = 8000
+"""Samples that stay in memory: a gigabyte of pairs of 96 pixels."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,18 @@ class Generated:
     source: bytes
     """Names what samples are made of: settings and photographs."""
     classes: None = None
+    kept: dict[int, Sample] = field(default_factory=dict, compare=False, repr=False)
+    """Samples that have been made, `KEPT` of them at most: every epoch asks for them again."""
 
     def __len__(self) -> int:
         return self.samples
 
     def read(self, position: int) -> Sample:
-        return self.make(np.random.default_rng(mix(self.key, position)))
+        if (sample := self.kept.get(position)) is None:
+            sample = self.make(np.random.default_rng(mix(self.key, position)))
+            if len(self.kept) < KEPT:
+                self.kept[position] = sample
+        return sample
 
     def identity(self, position: int) -> bytes:
         return self.source + f"{self.key} {position}".encode()

@@ -11,7 +11,8 @@ from distill.models.feature_maps import pool_to_smaller
 
 @loss("epe")
 def end_point_error(
-    student: Float[Tensor, "batch 2 height_s width_s"], teacher: Float[Tensor, "batch 2 height_t width_t"]
+    student: Float[Tensor, "batch channels_s height_s width_s"],
+    teacher: Float[Tensor, "batch channels_t height_t width_t"],
 ) -> Float[Tensor, ""]:
     """Mean length of the difference between two flow vectors, in the unit that both networks use.
 

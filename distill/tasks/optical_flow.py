@@ -1,6 +1,6 @@
 """Where each pixel of an image moves to in the next image."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -152,7 +152,9 @@ class FlAll(EPE):
         return ((errors > OUTLIER) & (errors > SHARE * length)).float()
 
 
-def reduced(flow: Vectors, known: Known, size: tuple[int, int]) -> tuple[Vectors, Known]:
+def reduced(
+    flow: Vectors, known: Known, size: tuple[int, int]
+) -> tuple[Float[Tensor, "batch 2 rows columns"], Bool[Tensor, "batch rows columns"]]:
     """Flow at fewer places, still in pixels of the images: means over known pixels, known where half of them are."""
     if tuple(flow.shape[2:]) == size:
         return flow, known
@@ -161,8 +163,8 @@ def reduced(flow: Vectors, known: Known, size: tuple[int, int]) -> tuple[Vectors
     return total / share.clamp(min=1e-6), share[:, 0] >= 0.5
 
 
-def _enlarged(flow: Vectors, size: Any) -> Vectors:
-    if flow.shape[2:] == size:
+def _enlarged(flow: Vectors, size: Sequence[int]) -> Float[Tensor, "batch 2 rows columns"]:
+    if tuple(flow.shape[2:]) == tuple(size):
         return flow
     return F.interpolate(flow, size=tuple(size), mode="bilinear", align_corners=False)
 
