@@ -1,24 +1,21 @@
 """Samples that are made, not read: each from the seed of its data set and its position alone."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_sample_images
 
 from distill.data._loading import mix
+from distill.data._photographs import Collection, collected
 from distill.data._samples import Sample
-from distill.data._scan import pictures_below
-from distill.data.decoding import open_picture
-from distill.errors import DataError
 
 ENOUGH = 8
 """Photographs from which on whole ones are held out for the test set; of fewer, the right third of each is."""
-MOST = 200
-"""Photographs that are kept in memory."""
+KEPT = 8000
+"""Samples that stay in memory: a gigabyte of pairs of 96 pixels."""
 
 
 @dataclass(frozen=True)
@@ -32,30 +29,33 @@ class Generated:
     source: bytes
     """Names what samples are made of: settings and photographs."""
     classes: None = None
+    kept: dict[int, Sample] = field(default_factory=dict, compare=False, repr=False)
+    """Samples that have been made, `KEPT` of them at most: every epoch asks for them again."""
 
     def __len__(self) -> int:
         return self.samples
 
     def read(self, position: int) -> Sample:
-        return self.make(np.random.default_rng(mix(self.key, position)))
+        if (sample := self.kept.get(position)) is None:
+            sample = self.make(np.random.default_rng(mix(self.key, position)))
+            if len(self.kept) < KEPT:
+                self.kept[position] = sample
+        return sample
 
     def identity(self, position: int) -> bytes:
         return self.source + f"{self.key} {position}".encode()
 
 
-def photographs(folder: Path | None) -> tuple[list[Image.Image], list[Image.Image]]:
-    """Colour photographs to train and to test with, that share no pixel: of a folder, else the two of scikit-learn.
+def train_and_test(source: Path | Collection) -> tuple[list[Image.Image], list[Image.Image]]:
+    """Colour photographs to train and to test with, that share no pixel.
+
+    Args:
+        source: as of `collected`.
 
     Raises:
-        DataError: the folder holds none, or one is damaged.
+        DataError: there are none, or one is damaged.
     """
-    if folder is None:
-        found = [Image.fromarray(pixels) for pixels in load_sample_images().images]
-    else:
-        paths = pictures_below(folder.expanduser())[:MOST]
-        found = [open_picture(path).convert("RGB") for path in paths]
-        if not found:
-            raise DataError(f"{folder} (data.root) holds no pictures")
+    found = collected(source)
     if len(found) >= ENOUGH:
         return [photo for i, photo in enumerate(found) if i % ENOUGH], found[::ENOUGH]
     edges = [photo.width * 2 // 3 for photo in found]

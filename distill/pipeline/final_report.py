@@ -112,7 +112,7 @@ def _tested(experiment: Experiment, made: Made, exported: Exports) -> dict[str, 
 def _guess(experiment: Experiment) -> Predict:
     """The best output that ignores the image, or an untrained network where the task knows none."""
     task, data = experiment.task, experiment.data
-    constant = task.constant(labels) if (labels := data.train_labels()) is not None else None
+    constant = task.constant(data.train_labels())
     if constant is None:
         return to_accelerator(experiment.network(experiment.recipe.student).model)
 

@@ -78,10 +78,19 @@ class Predictor:
             predictions += self.task.predict(self.network(inputs).cpu())
         return predictions
 
-    def draw(self, picture: Picture, prediction: Mapping[str, Any]) -> Image.Image:
-        """The picture with its prediction."""
-        opened = picture if isinstance(picture, Image.Image) else open_picture(picture)
-        return self.task.draw(opened.convert("RGB"), dict(prediction))
+    def draw(self, pictures: Sequence[Picture], prediction: Mapping[str, Any]) -> Image.Image:
+        """The pictures of one sample with its prediction."""
+        opened = [picture if isinstance(picture, Image.Image) else open_picture(picture) for picture in pictures]
+        return self.task.draw(side_by_side(opened), dict(prediction))
+
+
+def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
+    """All in colours, from left to right, each as large as the first."""
+    width, height = pictures[0].size
+    page = Image.new("RGB", (width * len(pictures), height))
+    for place, picture in enumerate(pictures):
+        page.paste(picture.convert("RGB").resize((width, height)), (place * width, 0))
+    return page
 
 
 def predict(

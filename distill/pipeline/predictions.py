@@ -57,15 +57,15 @@ def pictures(samples: Iterable[Batch], predict: Predict, task: Task) -> list[str
 
 
 def picture_of(inputs: Float[Tensor, "channels height width"], info: DataInfo) -> Image.Image:
-    """Normalised inputs as the picture that they came from; of several images, the first."""
+    """Normalised inputs as the picture that they came from; of several images, all side by side."""
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (info.mean, info.std))
-    pixels = (inputs[: info.channels].cpu() * std + mean).clamp(0, 1) * 255
-    values = pixels.round().byte().permute(1, 2, 0).numpy()
+    images = torch.cat([image.cpu() * std + mean for image in inputs.split(info.channels)], dim=2)
+    values = (images.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     return Image.fromarray(values if values.shape[2] == 3 else values[:, :, 0])
 
 
 def _data_uri(image: Image.Image) -> str:
-    image.thumbnail((LARGEST, LARGEST + 40))
+    image.thumbnail((max(LARGEST, LARGEST * image.width // max(image.height, 1)), LARGEST + 40))
     file = BytesIO()
     image.save(file, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -31,24 +31,29 @@ def input_transform(spec: TeacherNetwork, data: DataInfo, channels: int | None) 
         channels: of the network's input, None if it does not tell.
 
     Raises:
-        RecipeError: mean and standard deviation are for another number of channels, or impossible.
+        RecipeError: mean and standard deviation are for another number of channels, or impossible; or another size of
+            pairs of images, which would change the flow between them.
     """
+    if spec.image_size and data.images > 1:
+        raise RecipeError(f"teacher '{spec.name}': image_size would change the flow between two images; remove it")
     if not all(value > 0 for value in [*(spec.std or []), 1 if spec.image_size is None else spec.image_size]):
         raise RecipeError(f"teacher '{spec.name}': std {spec.std} and image_size {spec.image_size} are to be above 0")
     known: dict[str, Any] = {"mean": data.mean, "std": data.std, "size": data.image_size}
     known |= trained_on(spec.name, spec.weights) if spec.weights else {}
     mean, std = spec.mean or known["mean"], spec.std or known["std"]
     channels = channels or len(mean)
-    mean, std, data_mean, data_std = (_each(values, channels) for values in (mean, std, data.mean, data.std))
+    mean, std, data_mean, data_std = (
+        _each(values, channels, data.images) for values in (mean, std, data.mean, data.std)
+    )
     if not len(mean) == len(std) == channels:
         raise RecipeError(
             f"teacher '{spec.name}' reads {channels} channels, but mean has {len(mean)} values and std {len(std)}; "
             "set all three, or leave them to the data"
         )
-    size = [spec.image_size] * 2 if spec.image_size else list(known["size"])
+    size = [spec.image_size] * 2 if spec.image_size else list(data.image_size if data.images > 1 else known["size"])
     same_colours = all(math.isclose(a, b, abs_tol=1e-4) for a, b in zip(mean + std, data_mean + data_std, strict=False))
     same_size = size == list(data.image_size)
-    if same_colours and same_size and channels == data.channels:
+    if same_colours and same_size and channels == data.channels * data.images:
         return None
     log.info("teacher '%s' reads images of its own: mean %s, std %s, size %s", spec.name, mean, std, size)
     return asdict(InputTransform(data_mean, data_std, mean, std, None if same_size else size))
@@ -68,7 +73,8 @@ def trained_on(name: str, weights: str) -> dict[str, Sequence[Any]]:
         preset = torchvision.models.get_model_weights(name)[weights].transforms()
     except (KeyError, ValueError):  # said better by who loads the weights
         return {}
-    return {"mean": list(preset.mean), "std": list(preset.std)}
+    known = {key: getattr(preset, key, None) for key in ("mean", "std")}  # those for optical flow do not say
+    return {key: list(values) for key, values in known.items() if values}
 
 
 def _recorded(path: Path) -> dict[str, Sequence[Any]]:
@@ -85,6 +91,7 @@ def _recorded(path: Path) -> dict[str, Sequence[Any]]:
     return {key: found[key] for key in ("mean", "std", "size") if key in found}
 
 
-def _each(values: Sequence[float], channels: int) -> list[float]:
-    """One value for each channel."""
-    return list(values) * (channels if len(values) == 1 else 1)
+def _each(values: Sequence[float], channels: int, images: int) -> list[float]:
+    """One value for each channel of all images, from those of one image, or from one for all."""
+    repeated = {1: channels, channels // images: images}
+    return list(values) * repeated.get(len(values), 1)

@@ -76,7 +76,7 @@ class Predictor:
         top = [{"class": self.info.class_names[place], "probability": float(probabilities[place])} for place in best]
         return {**top[0], "top": top}
 
-    def draw(self, picture: Picture, prediction: dict[str, Any]) -> Image.Image:
+    def draw(self, pictures: Sequence[Picture], prediction: dict[str, Any]) -> Image.Image:
         """Pictures are drawn by tasks, which need PyTorch.
 
         Raises:

@@ -80,8 +80,10 @@ class Classification(Task):
         """The part of the images for which the most probable class is the same."""
         return float((output.argmax(1) == reference.argmax(1)).float().mean())
 
-    def constant(self, labels: Int[Tensor, " samples"]) -> Float[Tensor, " classes"]:
+    def constant(self, labels: Int[Tensor, " samples"] | None) -> Float[Tensor, " classes"] | None:
         """The most frequent class."""
+        if labels is None:
+            return None
         counts = torch.bincount(labels, minlength=self.info.num_classes)
         return F.one_hot(counts.argmax(), self.info.num_classes).float()
 

@@ -25,8 +25,9 @@ def run(options: Namespace) -> None:
     predictor = _predictor(options.artifact, options.allow)
     pictures = expanded(options.images)
     predictions = predictor.predict(pictures)
-    firsts = pictures[:: predictor.info.images]
-    named = [{"file": str(file), **prediction} for file, prediction in zip(firsts, predictions, strict=True)]
+    images = predictor.info.images
+    samples = [pictures[start : start + images] for start in range(0, len(pictures), images)]
+    named = [{"file": str(sample[0]), **prediction} for sample, prediction in zip(samples, predictions, strict=True)]
     if options.json:
         console.print(json.dumps(named, indent=2), markup=False, soft_wrap=True)
     else:
@@ -34,9 +35,9 @@ def run(options: Namespace) -> None:
     if options.draw:
         folder = Path(options.draw)
         folder.mkdir(parents=True, exist_ok=True)
-        for number, (picture, prediction) in enumerate(zip(firsts, predictions, strict=True)):
-            file = folder / f"{number:04}-{Path(str(picture)).stem}.png"
-            predictor.draw(picture, prediction).save(file)
+        for number, (sample, prediction) in enumerate(zip(samples, predictions, strict=True)):
+            file = folder / f"{number:04}-{Path(str(sample[0])).stem}.png"
+            predictor.draw(sample, prediction).save(file)
 
 
 def _predictor(path: str, allow: Sequence[str]) -> Any:
