@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import NamedTuple
 
-import numpy as np
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from distill.batch import Batch
-from distill.data._augment import CropFlip
+from distill.data._augment import CropFlip, Pixels
 from distill.data._images import ImageData
 from distill.data._loading import BatchIndices
 from distill.data._rand_augment import RandAugment
@@ -19,7 +18,6 @@ from distill.data.info import DataInfo
 from distill.data.preprocessing import normalised
 from distill.errors import RecipeError
 
-Pixels = UInt8[np.ndarray, "batch channels height width"]
 Augment = Callable[[Pixels, BatchIndices], Pixels]
 
 
@@ -32,7 +30,7 @@ class Labelled(NamedTuple):
 
 @dataclass(frozen=True)
 class Store:
-    """Labelled images in memory; a batch of them is an index, a crop and a normalisation."""
+    """Labelled images in memory; a batch of them is an index, an augmentation and a normalisation."""
 
     images: UInt8[Tensor, "samples channels height width"]
     classes: Int64[Tensor, " samples"]
