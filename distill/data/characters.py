@@ -67,7 +67,7 @@ class Characters(ImageData):
         for_training, for_validation = split(shuffled(len(training.labels), training.labels), limit, val)
 
         def store(part: Labelled, chosen: Int64[Tensor, " chosen"], distorted: bool, **seeds: int) -> Store:
-            augment = Distort(samples=len(chosen), **seeds) if distorted else None
+            augment = (Distort(samples=len(chosen), **seeds),) if distorted else ()
             return Store(part.images[chosen], part.labels[chosen], MEAN, STD, augment)
 
         super().__init__(
