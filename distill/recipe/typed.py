@@ -16,7 +16,7 @@ from distill.recipe.schema.components import Component
 from distill.registry import Registry, call, codec, did_you_mean, schema
 from distill.registry.ranges import FINITE, SHOWN, Range, Stages
 
-FROM_THE_DATA = ("num_classes", "channels")
+FROM_THE_DATA = ("num_classes", "channels", "anchors")
 LARGEST = 1e300
 """Of a float: whole numbers of YAML have no bound."""
 

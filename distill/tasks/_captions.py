@@ -9,10 +9,7 @@ LEAST_SIDE, LINE, FONT = 112, 18, 13
 
 def captioned(image: Image.Image, *lines: tuple[str, str]) -> Image.Image:
     """The picture, small ones enlarged, above lines of (text, colour), each cut to its width."""
-    image = image.convert("RGB")
-    if (side := min(image.size)) < LEAST_SIDE:
-        factor = -(-LEAST_SIDE // side)
-        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    image = enlarged(image.convert("RGB"))
     font = ImageFont.load_default(FONT)
     page = Image.new("RGB", (image.width, image.height + (LINE * len(lines) + 4 if lines else 0)), "white")
     page.paste(image)
@@ -21,6 +18,12 @@ def captioned(image: Image.Image, *lines: tuple[str, str]) -> Image.Image:
         place = (2, image.height + 2 + number * LINE)
         drawing.text(place, _cut(text, image.width - 4, font), fill=colour, font=font)
     return page
+
+
+def enlarged(image: Image.Image, least: int = LEAST_SIDE) -> Image.Image:
+    """A whole number of times, until its shorter side has at least so many pixels; a large one is copied."""
+    factor = max(1, -(-least // min(image.size)))
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
 def _cut(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
