@@ -9,14 +9,15 @@ from torchvision.ops import Conv2dNormActivation
 from students._blocks import initialised
 
 BOX = 4
-"""Values of a box: offsets of its centre (x, y), width and height from its anchor's."""
+"""Values of a box: its centre (x, y), width and height, encoded as offsets from an anchor."""
 
 
 class Detector(nn.Module):
     """Images (batch, channels, height, width) in, one tensor (batch, anchors, 1 + num_classes + 4) out.
 
-    Of each anchor the logits of the background and of the classes, then the encoded box. Anchors go map by map, early
-    to late, row by row, and in each cell as the task lists them.
+    Of each anchor the logits of the background and of the classes, then the encoded box, or with ``bins`` that many
+    logits for each of its 4 values. Anchors go map by map, early to late, row by row, and in each cell as the task has
+    them.
 
     Args:
         body: from images to a list of maps, early to late.
@@ -25,9 +26,9 @@ class Detector(nn.Module):
             places where losses and hooks find the maps, whatever the body.
     """
 
-    def __init__(self, body: nn.Module, head: nn.Module, maps: int) -> None:
+    def __init__(self, body: nn.Module, head: "Head", maps: int) -> None:
         super().__init__()
-        self.body, self.head = body, head
+        self.body, self.head, self.bins = body, head, head.bins
         self.maps = nn.ModuleList(nn.Identity() for _ in range(maps))
         self.stages = tuple(f"maps.{number}" for number in range(maps))
 
@@ -49,8 +50,6 @@ class Body(nn.Module):
 
     def __init__(self, layers: dict[str, nn.Module], maps: Sequence[str]) -> None:
         super().__init__()
-        if missing := [name for name in maps if name not in layers]:
-            raise ValueError(f"maps are taken from {', '.join(layers)}, not from '{missing[0]}'")
         for name, layer in layers.items():
             self.add_module(name, layer)
         self.names = [(name, name in maps) for name in layers]
@@ -72,12 +71,20 @@ class Head(nn.Module):
     """
 
     def __init__(
-        self, channels: Sequence[int], anchors: Sequence[int], num_classes: int, *, kernel: int, separable: bool
+        self,
+        channels: Sequence[int],
+        anchors: Sequence[int],
+        num_classes: int,
+        bins: int,
+        *,
+        kernel: int,
+        separable: bool,
     ) -> None:
         super().__init__()
         if len(anchors) != len(channels):
             raise ValueError(f"anchors are given for {len(anchors)} maps, but the network has {len(channels)}")
-        self.values = 1 + num_classes + BOX
+        self.bins = bins
+        self.values = 1 + num_classes + BOX * max(bins, 1)
         outputs = [count * self.values for count in anchors]
         self.layers = nn.ModuleList(
             nn.Sequential(

@@ -9,7 +9,7 @@ from typing import Any, cast
 from torch import nn
 from torchvision.ops import Conv2dNormActivation
 
-from distill.registry.ranges import Count, Width
+from distill.registry.ranges import Count, Index, Width
 from students import student
 from students._blocks import Network, initialised
 from students._detector import Body, Detector, Head
@@ -30,6 +30,7 @@ def ssd_mobilenet_v1(
     maps: tuple[str, ...] = V1_MAPS,
     extras: tuple[Count, ...] = EXTRAS,
     separable: bool = False,
+    bins: Index = 0,
     channels: Count = 3,
 ) -> nn.Module:
     """SSD300 on MobileNetV1: maps of strides 16 to 512, 1x1 convolutions as the head.
@@ -42,6 +43,7 @@ def ssd_mobilenet_v1(
             behind the last of them are left out.
         extras: channels of the maps behind them.
         separable: depthwise-separable ``extras`` and head (SSDLite).
+        bins: of the distribution of each of a box's values; 0: the values themselves.
         channels: of the input.
 
     Raises:
@@ -53,7 +55,7 @@ def ssd_mobilenet_v1(
     if maps and set(maps) <= set(names):
         names = names[: max(map(names.index, maps)) + 1]
     layers = {name: layers[name] for name in names}
-    return _ssd(layers, maps, anchors, num_classes, extras, kernel=1, separable=separable)
+    return _ssd(layers, maps, anchors, (num_classes, bins), extras, kernel=1, separable=separable)
 
 
 @student("ssd_mobilenet_v2")
@@ -64,6 +66,7 @@ def ssd_mobilenet_v2(
     width: Width = 1.0,
     extras: tuple[Count, ...] = EXTRAS,
     separable: bool = True,
+    bins: Index = 0,
     channels: Count = 3,
 ) -> nn.Module:
     """SSDLite on MobileNetV2: its first map is the expansion in the first block of stride 32, the next its last layer.
@@ -74,6 +77,7 @@ def ssd_mobilenet_v2(
         width: multiplies the channels of the MobileNet, but for its last layer's.
         extras: channels of the maps behind it.
         separable: depthwise-separable ``extras`` and head (SSDLite); without, SSD300 with 3x3 convolutions.
+        bins: of the distribution of each of a box's values; 0: the values themselves.
         channels: of the input.
 
     Raises:
@@ -85,7 +89,7 @@ def ssd_mobilenet_v2(
         "early": nn.Sequential(*features[:14], strided[0]),
         "late": nn.Sequential(*strided[1:], *features[15:]),
     }
-    return _ssd(layers, ("early", "late"), anchors, num_classes, extras, kernel=3, separable=separable)
+    return _ssd(layers, ("early", "late"), anchors, (num_classes, bins), extras, kernel=3, separable=separable)
 
 
 @student("ssd_miniature")
@@ -95,6 +99,7 @@ def ssd_miniature(
     anchors: tuple[Count, ...] = (4, 4, 4),
     width: Count = 16,
     separable: bool = False,
+    bins: Index = 0,
     channels: Count = 3,
 ) -> nn.Module:
     """SSD on nine convolutions, for pictures of about 100 pixels: maps of strides 8, 16 and 32.
@@ -104,6 +109,7 @@ def ssd_miniature(
         anchors: in a cell of each map.
         width: channels of the first convolution.
         separable: depthwise-separable convolutions but for the first one, and 1x1 convolutions as the head.
+        bins: of the distribution of each of a box's values; 0: the values themselves.
         channels: of the input.
 
     Raises:
@@ -117,14 +123,14 @@ def ssd_miniature(
         layers[f"stage{number}"] = nn.Sequential(make(inputs, outputs, 2), make(outputs, outputs, 1))
         inputs = outputs
     maps = ("stage2", "stage3", "stage4")
-    return _ssd(layers, maps, anchors, num_classes, (), kernel=1 if separable else 3, separable=False)
+    return _ssd(layers, maps, anchors, (num_classes, bins), (), kernel=1 if separable else 3, separable=False)
 
 
 def _ssd(
     layers: dict[str, nn.Module],
     maps: tuple[str, ...],
     anchors: tuple[int, ...],
-    num_classes: int,
+    values: tuple[int, int],
     extras: tuple[int, ...],
     *,
     kernel: int,
@@ -136,13 +142,15 @@ def _ssd(
         layers: the network's, by name.
         maps: names of layers whose outputs are maps; the last of them is the last layer.
         anchors: in a cell of each map.
-        num_classes: of objects.
+        values: classes of objects and bins.
         extras: channels of the maps behind the network.
         kernel: of the head's convolutions.
         separable: whether ``extras`` and head are.
     """
     make = _separable if separable else _full
-    channels = [_outputs(layers[name]) for name in maps if name in layers] + list(extras)
+    if unknown := [name for name in maps if name not in layers]:
+        raise ValueError(f"maps are taken from {', '.join(layers)}, not from '{unknown[0]}'")
+    channels = [_outputs(layers[name]) for name in maps] + list(extras)
     inputs = _outputs(list(layers.values())[-1])
     for number, outputs in enumerate(extras, start=1):
         reduced = max(1, outputs // 2)
@@ -150,7 +158,7 @@ def _ssd(
         layers[f"extra{number}"] = initialised(extra)
         inputs = outputs
     names = [*maps, *(f"extra{number}" for number in range(1, len(extras) + 1))]
-    head = Head(channels, anchors, num_classes, kernel=3 if separable else kernel, separable=separable)
+    head = Head(channels, anchors, *values, kernel=3 if separable else kernel, separable=separable)
     return Detector(initialised(Body(layers, names)), head, len(names))
 
 

@@ -19,11 +19,14 @@ CENTRE, SIZE = 0.1, 0.2
 """Offsets of centre and size are divided by these, SSD's "variances"."""
 LARGEST = 62.5
 """Pixels per pixel of an anchor that a side decodes to at most, as in torchvision: exp of more than 4 is no box."""
+REACH = 4.0
+"""Offsets that bins reach: boxes of at least half an anchor's overlap are less than that from it."""
 LEAST, MOST = 0.2, 0.9
 """Scales of the first and the last map without others, equation 4."""
 
 Centres = Literal["cells", "strides", "corners"]
 Boxes = Float[Tensor, "*boxes 4"]
+Anchors = Float[Tensor, "*#boxes 4"]
 
 
 @dataclass(frozen=True)
@@ -99,18 +102,37 @@ def default_scales(maps: int) -> list[list[float]]:
     return [[scale, sqrt(scale * after)] for scale, after in pairwise(own)]
 
 
-def encode(boxes: Boxes, anchors: Boxes) -> Boxes:
+def encode(boxes: Boxes, anchors: Anchors) -> Boxes:
     """Offsets of boxes (left, top, right, bottom) from anchors (centre, width, height), equation 2."""
     centre, size = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
     offset = (centre - anchors[..., :2]) / anchors[..., 2:] / CENTRE
     return torch.cat([offset, (size / anchors[..., 2:]).log() / SIZE], dim=-1)
 
 
-def decode(offsets: Boxes, anchors: Boxes) -> Boxes:
+def decode(offsets: Boxes, anchors: Anchors) -> Boxes:
     """The inverse of `encode`."""
     centre = anchors[..., :2] + offsets[..., :2] * CENTRE * anchors[..., 2:]
     half = anchors[..., 2:] * (offsets[..., 2:] * SIZE).clamp(max=log(LARGEST)).exp() / 2
     return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def bin_values(bins: int) -> Float[Tensor, " bins"]:
+    """The offsets that bins stand for."""
+    return torch.linspace(-REACH, REACH, bins)
+
+
+def expected(logits: Float[Tensor, "*boxes bins"]) -> Float[Tensor, "*boxes"]:
+    """The mean of the distribution over bins: Li et al., Generalized Focal Loss, arXiv:2006.04388, equation 5."""
+    return logits.softmax(-1) @ bin_values(logits.shape[-1]).to(logits)
+
+
+def distribution_focal(logits: Float[Tensor, "*boxes bins"], offsets: Float[Tensor, "*boxes"]) -> Float[Tensor, ""]:
+    """Cross-entropy with the two bins next to each offset, by their nearness; sum. The same paper, equation 6."""
+    place = ((offsets / REACH + 1) / 2).clamp(0, 1) * (logits.shape[-1] - 1)
+    below = place.long().clamp(max=logits.shape[-1] - 2)
+    log_p = logits.log_softmax(-1)
+    near, far = (log_p.gather(-1, (below + step)[..., None])[..., 0] for step in (0, 1))
+    return -((below + 1 - place) * near + (place - below) * far).sum()
 
 
 def _for_each(entries: Sequence[Sequence[float]], maps: int) -> list[Sequence[float]]:

@@ -1,12 +1,10 @@
-"""Which anchor is to find which box, and which objects are found a second time.
+"""Which anchor is to find which box.
 
 Liu et al.: SSD: Single Shot MultiBox Detector. arXiv:1512.02325, section 2.2, "Matching strategy".
 """
 
-from typing import Protocol
-
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torchvision.ops import box_convert, box_iou
 
@@ -44,27 +42,3 @@ def matched(
     wanted = (ignored == 0).nonzero()[:, 0]
     found[overlap[wanted].argmax(1)] = wanted
     return found
-
-
-class Objects(Protocol):
-    """Some boxes, each with its class."""
-
-    @property
-    def boxes(self) -> Tensor: ...
-
-    @property
-    def labels(self) -> Tensor: ...
-
-
-def found_again(
-    ones: Objects,
-    others: Objects,
-    wanted: Bool[Tensor, " ones"],
-    counted: Bool[Tensor, " others"],
-    threshold: float = 0.5,
-) -> Bool[Tensor, " wanted"]:
-    """Which of the wanted objects are among the counted others: of the same class, at the same place."""
-    alike = (ones.labels[wanted][:, None] == others.labels[counted]) & (
-        box_iou(ones.boxes[wanted], others.boxes[counted]) >= threshold
-    )
-    return alike.any(1)

@@ -3,7 +3,7 @@
 Liu et al.: SSD: Single Shot MultiBox Detector. arXiv:1512.02325, section 2.2.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,29 +11,21 @@ from jaxtyping import Float, Int64
 from PIL import Image
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import clip_boxes_to_image
 
 from distill.batch import Batch
 from distill.data.info import DataInfo
 from distill.errors import RecipeError
-from distill.registry.ranges import Count, Positive, Probability
+from distill.registry.ranges import Count, Index, Positive, Probability
 from distill.tasks import Prediction, Task, task
-from distill.tasks._anchors import AnchorSettings, Centres, decode, encode
+from distill.tasks._anchors import AnchorSettings, Centres, decode, distribution_focal, encode, expected
 from distill.tasks._average_precision import AveragePrecision, ByClass
 from distill.tasks._boxes_drawn import drawn
-from distill.tasks._matching import BACKGROUND, found_again, matched
+from distill.tasks._detections import Detections, found_again, suppressed
+from distill.tasks._matching import BACKGROUND, matched
 
 BOX = 4
 """Values of a box: its centre (x, y), width and height, encoded as offsets from an anchor."""
-
-
-class Detections(NamedTuple):
-    """The objects found in one image, the most probable first."""
-
-    boxes: Float[Tensor, "objects 4"]
-    """Left, top, right, bottom in pixels of the inputs."""
-    scores: Float[Tensor, " objects"]
-    labels: Int64[Tensor, " objects"]
 
 
 @task("detection")
@@ -55,6 +47,8 @@ class Detection(Task):
         centres: ``cells``: the maps' cells divide the image evenly, as in the paper; ``strides``: a cell is as wide as
             the stride, as in torchvision's SSD300; ``corners``: as ``strides``, from the cells' upper left corners, as
             in torchvision's RetinaNet and FCOS.
+        bins: of a distribution over each of a box's four values, learned by the distribution focal loss of Generalized
+            Focal Loss, arXiv:2006.04388; 0: the network outputs the values themselves.
         match: least intersection over union of an anchor and the box that it is to find.
         hard_negatives: the anchors without object that count, those of the largest loss, as a multiple of those with.
         threshold: least score of a detection that the metrics see.
@@ -80,6 +74,7 @@ class Detection(Task):
         ratios: list[list[Positive]] = [],  # noqa: B006
         ratios_of_all: bool = False,
         centres: Centres = "cells",
+        bins: Index = 0,
         match: Probability = 0.5,
         hard_negatives: Positive = 3.0,
         threshold: Probability = 0.01,
@@ -92,19 +87,22 @@ class Detection(Task):
             raise RecipeError("detection needs a data set with class_names, but this one has none")
         self.settings = AnchorSettings(strides, scales, ratios, ratios_of_all, centres)
         self.anchors = self.settings.boxes(info.image_size)
+        if bins == 1:
+            raise RecipeError("task.bins is 1, but a distribution has at least 2; 0 is for boxes without")
+        self.bins, self.box_values = bins, BOX * max(bins, 1)
         self.match, self.hard_negatives = match, hard_negatives
         self.threshold, self.nms, self.detections, self.shown = threshold, nms, detections, shown
 
     def network_arguments(self) -> dict[str, Any]:
-        return {"num_classes": self.info.num_classes, "anchors": tuple(self.settings.counts())}
+        return {"num_classes": self.info.num_classes, "anchors": tuple(self.settings.counts()), "bins": self.bins}
 
     def check(self, output: Any, batch: Batch) -> None:
         super().check(output, batch)
-        found, values = tuple(output.shape[1:]), 1 + self.info.num_classes + BOX
+        found, values = tuple(output.shape[1:]), 1 + self.info.num_classes + self.box_values
         if len(found) != 2 or found[1] != values:
             raise RecipeError(
                 f"outputs {found} for each image, but a detector of {self.info.num_classes} classes outputs "
-                f"(anchors, {values}): background, classes and 4 values of the box"
+                f"(anchors, {values}): background, classes and {self.box_values} values of the box"
             )
         if found[0] != len(self.anchors):
             grid = zip(self.settings.grid(self.info.image_size), self.settings.counts(), strict=True)
@@ -119,7 +117,7 @@ class Detection(Task):
 
         An image without objects counts as if it had one: its ``hard_negatives`` worst anchors are to be background.
         """
-        logits, offsets = output[..., :-BOX].float(), output[..., -BOX:].float()
+        logits, offsets = self._split(output.float())
         anchors = self.anchors.to(output.device)
         found = torch.stack([matched(x["boxes"], x["iscrowd"], anchors, self.match) for x in batch.labels])
         positive = found >= 0
@@ -131,10 +129,11 @@ class Detection(Task):
         counted = positive.sum().clamp(min=1)
         each = F.cross_entropy(logits.flatten(0, 1), classes.flatten(), reduction="none").view_as(classes)
         kept = positive | self._hard(each.detach(), found)
-        return {
-            "classes": each[kept].sum() / counted,
-            "boxes": F.smooth_l1_loss(offsets[positive], boxes[positive], reduction="sum") / counted,
-        }
+        wanted = F.smooth_l1_loss(offsets[positive], boxes[positive], reduction="sum") / counted
+        losses = {"classes": each[kept].sum() / counted, "boxes": wanted}
+        if self.bins:
+            losses["bins"] = distribution_focal(self._bins(output.float())[positive], boxes[positive]) / counted
+        return losses
 
     def _hard(self, losses: Float[Tensor, "batch anchors"], found: Int64[Tensor, "batch anchors"]) -> Tensor:
         """Which anchors without object have the largest loss of their image."""
@@ -144,18 +143,22 @@ class Detection(Task):
 
     def decoded(self, output: Float[Tensor, "batch anchors values"]) -> tuple[Tensor, Tensor]:
         """Boxes (batch, anchors, 4) in pixels, within the image, and scores (batch, anchors, classes)."""
-        boxes = decode(output[..., -BOX:].float(), self.anchors.to(output.device))
-        return clip_boxes_to_image(boxes, self.info.image_size), output[..., :-BOX].float().softmax(-1)[..., 1:]
+        logits, offsets = self._split(output.float())
+        boxes = decode(offsets, self.anchors.to(output.device))
+        return clip_boxes_to_image(boxes, self.info.image_size), logits.softmax(-1)[..., 1:]
+
+    def _split(self, output: Float[Tensor, "batch anchors values"]) -> tuple[Tensor, Tensor]:
+        """Logits of background and classes, and encoded boxes."""
+        boxes = expected(self._bins(output)) if self.bins else output[..., -BOX:]
+        return output[..., : -self.box_values], boxes
+
+    def _bins(self, output: Float[Tensor, "batch anchors values"]) -> Float[Tensor, "batch anchors 4 bins"]:
+        return output[..., -self.box_values :].unflatten(-1, (BOX, self.bins))
 
     def detected(self, output: Float[Tensor, "batch anchors values"]) -> list[Detections]:
         """What is found in each image: scores above the threshold, then non-maximum suppression class by class."""
-        return [self._suppressed(boxes, scores) for boxes, scores in zip(*self.decoded(output), strict=True)]
-
-    def _suppressed(self, boxes: Float[Tensor, "anchors 4"], scores: Float[Tensor, "anchors classes"]) -> Detections:
-        anchor, label = (scores > self.threshold).nonzero(as_tuple=True)
-        chosen, probable = boxes[anchor], scores[anchor, label]
-        kept = batched_nms(chosen, probable, label, self.nms)[: self.detections]
-        return Detections(chosen[kept], probable[kept], label[kept])
+        images = zip(*self.decoded(output), strict=True)
+        return [suppressed(boxes, scores, self.threshold, self.nms, self.detections) for boxes, scores in images]
 
     def metrics(self) -> MetricCollection:
         """Mean average precision over classes and overlaps of 0.5 to 0.95, and at 0.5 and 0.75, as COCO has them."""
@@ -169,8 +172,12 @@ class Detection(Task):
         return {"ap_by_class": ByClass(self.info.num_classes)}
 
     def parts(self, output: Float[Tensor, "batch anchors values"]) -> dict[str, Tensor]:
-        """``:classes`` (batch, 1 + classes, anchors), logits, and ``:boxes`` (batch, 4, anchors), encoded."""
-        return {"classes": output[..., :-BOX].movedim(-1, 1), "boxes": output[..., -BOX:].movedim(-1, 1)}
+        """``:classes`` (batch, 1 + classes, anchors), logits; ``:boxes`` (batch, 4, anchors), encoded; and if there are
+        any ``:bins`` (batch, bins, 4, anchors), logits.
+        """
+        classes, boxes = self._split(output)
+        parts = {"classes": classes.movedim(-1, 1), "boxes": boxes.movedim(-1, 1)}
+        return parts | ({"bins": self._bins(output).permute(0, 3, 2, 1)} if self.bins else {})
 
     def agreement(self, output: Tensor, reference: Tensor) -> float:
         """The part of the objects that are shown for one output and found for the other: class and place.
