@@ -39,7 +39,8 @@ def network_entry(spec: Network, inferred: Mapping[str, Any]) -> dict[str, Any]:
     """
     component = student.find(spec.name)
     if spec.name in student.names():
-        settings = options(component, spec)
+        # One that neither the recipe nor the task decides, as anchors in classification, has the network's own value.
+        settings = {key: v for key, v in options(component, spec).items() if v is not None or key in inferred}
     else:
         settings = dict(spec.arguments)
         settings |= {key: None for key in inferred if key not in settings and _accepts(component, key)}

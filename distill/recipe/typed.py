@@ -16,7 +16,8 @@ from distill.recipe.schema.components import Component
 from distill.registry import Registry, call, codec, did_you_mean, schema
 from distill.registry.ranges import FINITE, SHOWN, Range, Stages
 
-FROM_THE_DATA = ("num_classes", "channels")
+FROM_DATA_AND_TASK = ("num_classes", "channels", "anchors", "bins")
+"""Arguments of networks that a recipe leaves open."""
 LARGEST = 1e300
 """Of a float: whole numbers of YAML have no bound."""
 
@@ -127,8 +128,9 @@ def _named(value: Any, base: type, registry: Registry, place: str, key: str | No
     try:
         registry.check(name)
         # Networks of other libraries do not follow our rule of signatures: their settings go under `arguments`.
-        own = registry.kind != "network" or name in registry.names()
-        kind = schema(registry.signature(name), base, inferred=FROM_THE_DATA) if own else base
+        network = registry.kind == "network"
+        own, inferred = not network or name in registry.names(), FROM_DATA_AND_TASK if network else ()
+        kind = schema(registry.signature(name), base, inferred=inferred) if own else base
     except RecipeError as error:
         raise RecipeError(f"at {place}: {error}") from None
     return section({**value, "name": name}, kind, place)

@@ -16,10 +16,7 @@ def captioned(image: Image.Image, *lines: tuple[str, str]) -> Image.Image:
 
     Characters that the font of Pillow lacks are drawn with one of the system, or named by their code points.
     """
-    image = image.convert("RGB")
-    if (side := min(image.size)) < LEAST_SIDE:
-        factor = -(-LEAST_SIDE // side)
-        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    image = enlarged(image.convert("RGB"))
     page = Image.new("RGB", (image.width, image.height + (LINE * len(lines) + 4 if lines else 0)), "white")
     page.paste(image)
     drawing = ImageDraw.Draw(page)
@@ -29,6 +26,12 @@ def captioned(image: Image.Image, *lines: tuple[str, str]) -> Image.Image:
         font = font_of(face, FONT)
         drawing.text(place, _cut(text, image.width - 4, font), fill=colour, font=font)
     return page
+
+
+def enlarged(image: Image.Image, least: int = LEAST_SIDE) -> Image.Image:
+    """A whole number of times, until its shorter side has at least so many pixels; a large one is copied."""
+    factor = max(1, -(-least // min(image.size)))
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
 @lru_cache(maxsize=1024)

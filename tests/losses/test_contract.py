@@ -12,11 +12,21 @@ from distill.losses import loss as losses
 from distill.recipe.schema import Loss
 from distill.registry import needs_teacher, schema
 from distill.training.loss_terms import Term
+from students import ssd_miniature
 from tests.nets import ConvNet
 
 BATCH, CLASSES = 4, 10
 LABELS = torch.tensor([0, 1, 2, 2])
 MAPS = [(8, 6, 6), (8, 3, 3)]
+DETECTION: dict[str, list[tuple[int, ...]]] = {
+    "crosskd": [(4, 6, 6), (8, 3, 3), (8, 2, 2)],
+    "detection_kd": [(3, 7), (4, 7)],
+    "ld": [(5, 4, 7), (3, 7)],
+}
+"""Of losses that compare detectors: their maps, and parts of outputs."""
+BOXES = [{"boxes": torch.tensor([[1.0, 1, 4, 4]])}] * BATCH
+"""Labels of losses that read boxes."""
+
 SETTINGS: dict[str, dict[str, Any]] = {"splitnet": {"groups": {"head": 2}}}
 """Settings without a default, or too large for four samples."""
 
@@ -26,6 +36,8 @@ REGULARISED: dict[str, type[nn.Module]] = {"morphnet": nn.BatchNorm2d, "splitnet
 
 def shapes(name: str) -> list[tuple[int, ...]]:
     """What a loss compares follows from its annotations: logits, one kind of map, or several maps at once."""
+    if name in DETECTION:
+        return DETECTION[name]
     component = losses.find(name)
     hint = get_type_hints(getattr(component, "forward", component))["student"]
     if name == "byot":  # its last tap is the network's own output
@@ -47,10 +59,12 @@ def term(name: str, batch: int = BATCH) -> tuple[Term, dict[str, Tensor], dict[s
     spec = schema(losses.find(name), Loss)(name=name, student=list(student), **SETTINGS.get(name, {}))
     if needs_teacher(name):
         # ConvNet(width=2) has a batch norm and a classifier of 8 channels, as many as every tap has.
-        paths = ["stage3.1", "stage3.2"][: len(teacher)]
+        paths = ["stage3.1", "stage3.2", "stage3"][: len(teacher)]
         spec.teacher, teacher = paths, dict(zip(paths, teacher.values()))
-    inputs = Batch(torch.zeros(batch, 1, 8, 8), LABELS[:batch], torch.arange(batch))
-    networks = {"student_model": ConvNet(width=2), "teacher_model": ConvNet(width=2).eval()}
+    labels = BOXES if name == "fgd" else LABELS
+    inputs = Batch(torch.zeros(batch, 1, 8, 8), labels[:batch], torch.arange(batch))
+    teacher_model = ssd_miniature(num_classes=2, width=1) if name == "crosskd" else ConvNet(width=2)
+    networks = {"student_model": ConvNet(width=2), "teacher_model": teacher_model.eval()}
     injectable = {**networks, "train_labels": LABELS, "batch_size": batch}
     compute = Term(name, spec, student, teacher, injectable)
     for part in compute.parts:
@@ -62,14 +76,14 @@ def term(name: str, batch: int = BATCH) -> tuple[Term, dict[str, Tensor], dict[s
 def taught(compute: Term, student: dict[str, Tensor]) -> list[Tensor]:
     """The taps that learn something, or the weights of a network that is only looked at.
 
-    byot's deepest map and output teach the others.
+    byot's deepest map and output teach the others; ld learns nothing of classes.
     """
     if compute.key == "l1":
         return [layer.weight for layer in compute.parts[0].layers]
     if kind := REGULARISED.get(compute.key):
         (model,) = compute.parts[0].network
         return [layer.weight for layer in model.modules() if isinstance(layer, kind)]
-    return list(student.values())[: -2 if compute.key == "byot" else None]
+    return list(student.values())[: {"byot": -2, "ld": 1}.get(compute.key)]
 
 
 @pytest.mark.parametrize("name", losses.names())

@@ -218,7 +218,28 @@ SEGMENTATION = [
     ("fcn_resnet50", NO_BACKBONE | {"aux_loss": True}, 520, 35_322_218, 152_717),
 ]
 
-OTHERS = SEGMENTATION + CHARACTERS + IGCNET + XNET + FLGC + LOW_RANK_FILTERS + VERSATILE + LCNN + SHIFT_RESNET + FE_NET
+# 91 outputs of classes with the background: OpenVINO's table has 6.807 million parameters for SSD on MobileNetV1, the
+# paper of MobileNetV2 4.3 million and 0.8 billion MACs for SSDLite. Those of torchvision are in its metadata.
+COCO = {"coco": True}
+DETECTORS = [
+    ("ssd_mobilenet_v1", {"num_classes": 90}, 300, 6_819_839, 1_237),
+    ("ssd_mobilenet_v1", {"num_classes": 20}, 300, 5_796_089, 1_148),
+    ("ssd_mobilenet_v1", {"num_classes": 90, "separable": True}, 300, 5_217_343, 1_210),
+    ("ssd_mobilenet_v1", {"num_classes": 90, "width": 0.5}, 300, 3_935_583, 389.9),
+    ("ssd_mobilenet_v2", {"num_classes": 80}, 320, 4_303_925, 785.5),
+    ("ssd_mobilenet_v2", {"num_classes": 90}, 320, 4_467_455, None),
+    ("ssd_miniature", {"num_classes": 4}, 96, 690_876, 32.4),
+    ("ssd_miniature", {"num_classes": 4, "width": 12, "separable": True}, 96, 51_612, 3.15),
+    ("ssd_miniature", {"num_classes": 4, "width": 8, "separable": True}, 96, 26_316, 1.73),
+    ("ssd300_vgg16", COCO, 300, 35_641_826, 34_858),
+    ("ssdlite320_mobilenet_v3_large", COCO, 320, 3_440_060, 583),
+    ("retinanet_resnet50_fpn_v2", COCO, 800, 38_198_935, 152_238),
+    ("fcos_resnet50_fpn", COCO, 800, 32_269_600, 128_207),
+]
+
+
+OTHERS = IGCNET + XNET + FLGC + LOW_RANK_FILTERS + VERSATILE + LCNN + SHIFT_RESNET + FE_NET
+OTHERS += SEGMENTATION + DETECTORS + CHARACTERS
 ROWS = CIFAR + LENET + RESNET + SQUEEZENET + MOBILENET_V1 + MOBILENET_V2 + SHUFFLENET_V1 + SHUFFLENET_V2 + OTHERS
 
 

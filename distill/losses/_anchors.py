@@ -1,0 +1,41 @@
+"""How far what one detector says about its anchors is from what another says about the same ones."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from distill.losses._divergence import softened
+
+
+def foreground(logits: Float[Tensor, "batch classes anchors"]) -> Float[Tensor, "batch anchors"]:
+    """The probability that there is an object, of any class but the first, the background."""
+    return 1 - logits.float().softmax(1)[:, 0]
+
+
+def divergences(student: Float[Tensor, "*s"], teacher: Float[Tensor, "*s"], temperature: float) -> Float[Tensor, "*s"]:
+    """The terms of KL(softmax(teacher / T) || softmax(student / T)), whose sum over dimension 1 it is."""
+    own, target = (softened(logits, temperature).log_softmax(1) for logits in (student, teacher))
+    return F.kl_div(own, target, reduction="none", log_target=True)
+
+
+def anchor_difference(
+    student: Sequence[Tensor], teacher: Sequence[Tensor], *, temperature: float, boxes: float, background: float
+) -> Float[Tensor, ""]:
+    """KL divergence of classes and smooth L1 of boxes, averaged over anchors by the teacher's foreground probability.
+
+    Args:
+        student: logits (batch, 1 + classes, anchors) and encoded boxes (batch, 4, anchors).
+        teacher: the same of the same anchors.
+        temperature: divides the logits; the divergence is multiplied by its square.
+        boxes: weight of the boxes.
+        background: added to each anchor's weight for its classes: what an anchor counts that the teacher finds empty.
+    """
+    with torch.autocast(student[0].device.type, enabled=False):
+        objects = foreground(teacher[0])
+        divergence = temperature**2 * divergences(student[0], teacher[0], temperature).sum(1)
+        distance = F.smooth_l1_loss(student[1].float(), teacher[1].float(), reduction="none").sum(1)
+        total = ((objects + background) * divergence).sum() + boxes * (objects * distance).sum()
+        return total / objects.sum().clamp(min=1)
