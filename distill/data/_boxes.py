@@ -9,12 +9,11 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from distill.data._sample_data import IMAGENET_MEAN, IMAGENET_STD
+from distill.data._sample_data import photographs
 from distill.data._samples import Sample
 from distill.data.decoding import shown
 from distill.data.info import DataInfo
-from distill.data.preprocessing import Preprocessing
-from distill.errors import DataError, RecipeError
+from distill.errors import DataError
 
 Invalid = Literal["refuse", "skip"]
 """What to do with a box that is outside of its image or empty."""
@@ -65,12 +64,7 @@ def checked(box: Box, height: int, width: int, invalid: Invalid, path: Path, ent
 
 def detection_info(image_size: int, class_names: tuple[str, ...]) -> DataInfo:
     """Colour pictures stretched to a square, as SSD reads them."""
-    if image_size < 1:
-        raise RecipeError(f"data.image_size={image_size} must be at least 1")
-    size = (image_size, image_size)
-    return DataInfo(
-        3, size, IMAGENET_MEAN, IMAGENET_STD, class_names, preprocessing=Preprocessing(resize=size).to_json()
-    )
+    return photographs(image_size, class_names, whole=True)
 
 
 def box_augmentation(info: DataInfo, crop: bool, flip: bool) -> list[v2.Transform]:

@@ -80,14 +80,19 @@ class SampleData(ImageData):
         )
 
 
-def photographs(image_size: int, class_names: tuple[str, ...] = ()) -> DataInfo:
-    """What a set of colour pictures of any size says about itself, evaluated as ImageNet is: 224 pixels are the centre
-    of 256.
+def photographs(image_size: int, class_names: tuple[str, ...] = (), *, whole: bool = False) -> DataInfo:
+    """What a set of colour pictures of any size says about itself.
+
+    Args:
+        image_size: height and width.
+        class_names: empty where there are no classes.
+        whole: pictures are stretched to the square, since labels are for all of it; without, they are evaluated as
+            ImageNet is, where 224 pixels are the centre of 256.
     """
     if image_size < 1:
         raise RecipeError(f"data.image_size={image_size} must be at least 1")
     size = (image_size, image_size)
-    preprocessing = Preprocessing(resize=round(image_size / 0.875), crop=size)
+    preprocessing = Preprocessing(resize=size) if whole else Preprocessing(resize=round(image_size / 0.875), crop=size)
     return DataInfo(3, size, IMAGENET_MEAN, IMAGENET_STD, class_names, preprocessing=preprocessing.to_json())
 
 

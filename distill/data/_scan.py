@@ -51,7 +51,7 @@ def check_headers(paths: Sequence[Path]) -> None:
 
 
 def check_once(
-    what: str, items: Sequence[T], check: Callable[[T], None], files: Iterable[Path], threads: int = READERS
+    what: str, items: Sequence[T], check: Callable[[T], object], files: Iterable[Path], threads: int = READERS
 ) -> None:
     """Checks every item, in parallel; not again while the files that it was done for keep their names, sizes and times.
 

@@ -42,9 +42,10 @@ class MaskedPictures:
     def identity(self, position: int) -> bytes:
         return b"\t".join(file_identity(self.root, path) for path in self.pairs[position])
 
-    def check(self, position: int) -> None:
-        """Raises: DataError: the picture or the mask is damaged, or they do not fit each other."""
-        self.read(position)
+    def check(self) -> None:
+        """Raises: DataError: a picture or a mask is damaged, or they do not fit each other."""
+        files = [path for pair in self.pairs for path in pair]
+        check_once(f"masks of {self.num_classes} classes", range(len(self)), self.read, files)
 
 
 @data("image_masks")
@@ -79,9 +80,8 @@ class ImageMasks(SampleData):
         folders = split_folders(root)
         parts = {part: MaskedPictures(root, _pairs(folder), len(classes)) for part, folder in folders.items()}
         for reader in parts.values():
-            files = [path for pair in reader.pairs for path in pair]
-            check_once(f"masks of {len(classes)} classes", range(len(reader)), reader.check, files)
-        info = photographs(image_size, tuple(classes))
+            reader.check()
+        info = photographs(image_size, tuple(classes), whole=True)
         super().__init__(
             seed,
             dict(parts),
