@@ -70,16 +70,26 @@ class VOC(SampleData):
 
 def _read(root: Path, name: str, classes: tuple[str, ...], invalid: Invalid) -> BoxedPictures:
     """The pictures of one list."""
-    listing = root / "ImageSets" / "Main" / f"{name}.txt"
+    pictures = listed(root, "Main", name)
+    entries = [_entry(root / "Annotations" / f"{picture}.xml", classes, invalid) for picture in pictures]
+    files = [root / "JPEGImages" / f"{picture}.jpg" for picture in pictures]
+    return BoxedPictures(root, files, [size for size, _ in entries], [boxes for _, boxes in entries])
+
+
+def listed(root: Path, kind: str, name: str) -> list[str]:
+    """The names of pictures in one of VOC's lists.
+
+    Raises:
+        DataError: there is no such list, or it is empty.
+    """
+    listing = root / "ImageSets" / kind / f"{name}.txt"
     try:
         pictures = listing.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{shown(listing)} cannot be read ({error}); name the list with data.train_list") from None
     if not pictures:
         raise DataError(f"{shown(listing)} names no pictures")
-    entries = [_entry(root / "Annotations" / f"{picture}.xml", classes, invalid) for picture in pictures]
-    files = [root / "JPEGImages" / f"{picture}.jpg" for picture in pictures]
-    return BoxedPictures(root, files, [size for size, _ in entries], [boxes for _, boxes in entries])
+    return pictures
 
 
 def _entry(path: Path, classes: tuple[str, ...], invalid: Invalid) -> tuple[tuple[int, int], tuple[Box, ...]]:

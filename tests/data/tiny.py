@@ -98,6 +98,22 @@ def masks(root: Path, samples: int = 20, classes: int = 3) -> Path:
     return root
 
 
+def voc_masks(root: Path, samples: int = 20) -> Path:
+    """The folders of VOC for segmentation: palette masks of three classes and 255, a quarter in the list "val"."""
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    for number in range(samples):
+        values = np.random.default_rng(number).choice(np.array([0, 1, 2, 255], np.uint8), (6, 8))
+        mask = Image.fromarray(values.repeat(10, 0).repeat(10, 1))
+        mask.putpalette(bytes(768))
+        mask.save(root / f"SegmentationClass/{number:06}.png")
+        Image.fromarray(pixels(60, 80, 3)).save(root / f"JPEGImages/{number:06}.jpg")
+    names, held_out = [f"{number:06}" for number in range(samples)], samples // 4
+    (root / "ImageSets/Segmentation/train.txt").write_text("\n".join(names[held_out:]))
+    (root / "ImageSets/Segmentation/val.txt").write_text("\n".join(names[:held_out]))
+    return root
+
+
 def handwriting(samples: int) -> Iterator[tuple[str, np.ndarray]]:
     """Characters and grey pixels of uneven sizes."""
     for number in range(samples):

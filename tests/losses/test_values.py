@@ -38,6 +38,12 @@ def test_kd_matches_the_definition() -> None:
     torch.testing.assert_close(soft_targets(student, teacher, temperature=2.0), 4 * expected)
 
 
+def test_kd_of_maps_is_the_mean_over_positions() -> None:
+    student, teacher = torch.randn(2, 5, 3, 4), torch.randn(2, 5, 3, 4)
+    values = [soft_targets(student[..., y, x], teacher[..., y, x]) for y in range(3) for x in range(4)]
+    torch.testing.assert_close(soft_targets(student, teacher), torch.stack(values).mean())
+
+
 def test_kd_at_high_temperature_matches_centred_logits() -> None:
     """Hinton et al., section 2.1: for large T its gradient is (z_i - v_i) / N of zero-mean logits."""
     student, teacher = torch.randn(1, 5).requires_grad_(), torch.randn(1, 5)

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from students import student
 
 SMALL, A = {"small_images": True}, {"shortcut": "A"}
+NO_BACKBONE = {"weights_backbone": None}
 C10, C100 = {"num_classes": 10}, {"num_classes": 100}
 
 # network, settings, image size, parameters, millions of MACs
@@ -201,8 +202,27 @@ LCNN = [
     ("lcnn_alexnet", {"first": 10**9, "words": 10**9, "linear": 10**9}, 224, 61_100_840 - 9344 + 18_688, 714.19),
 ]
 
+# The count of milesial/Pytorch-UNet with bilinear enlarging; torchvision's are those of its weights' metadata.
+SEGMENTATION = [
+    ("unet", {"num_classes": 1}, 96, 17_262_977, None),
+    ("lraspp_mobilenet_v3_large", NO_BACKBONE, 520, 3_221_538, 2_086),
+    ("deeplabv3_mobilenet_v3_large", NO_BACKBONE | {"aux_loss": True}, 520, 11_029_328, 10_452),
+    ("fcn_resnet50", NO_BACKBONE | {"aux_loss": True}, 520, 35_322_218, 152_717),
+]
+
 OTHERS = IGCNET + XNET + FLGC + LOW_RANK_FILTERS + VERSATILE + LCNN + SHIFT_RESNET + FE_NET
-ROWS = CIFAR + LENET + RESNET + SQUEEZENET + MOBILENET_V1 + MOBILENET_V2 + SHUFFLENET_V1 + SHUFFLENET_V2 + OTHERS
+ROWS = (
+    SEGMENTATION
+    + CIFAR
+    + LENET
+    + RESNET
+    + SQUEEZENET
+    + MOBILENET_V1
+    + MOBILENET_V2
+    + SHUFFLENET_V1
+    + SHUFFLENET_V2
+    + OTHERS
+)
 
 
 @pytest.mark.parametrize(("name", "settings", "size", "params", "macs"), ROWS)
