@@ -7,18 +7,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_sample_images
 
 from distill.data._loading import mix
+from distill.data._photographs import Collection, collected
 from distill.data._samples import Sample
-from distill.data._scan import pictures_below
-from distill.data.decoding import open_picture
-from distill.errors import DataError
 
 ENOUGH = 8
 """Photographs from which on whole ones are held out for the test set; of fewer, the right third of each is."""
-MOST = 200
-"""Photographs that are kept in memory."""
 
 
 @dataclass(frozen=True)
@@ -43,19 +38,16 @@ class Generated:
         return self.source + f"{self.key} {position}".encode()
 
 
-def photographs(folder: Path | None) -> tuple[list[Image.Image], list[Image.Image]]:
-    """Colour photographs to train and to test with, that share no pixel: of a folder, else the two of scikit-learn.
+def train_and_test(source: Path | Collection) -> tuple[list[Image.Image], list[Image.Image]]:
+    """Colour photographs to train and to test with, that share no pixel.
+
+    Args:
+        source: as of `collected`.
 
     Raises:
-        DataError: the folder holds none, or one is damaged.
+        DataError: there are none, or one is damaged.
     """
-    if folder is None:
-        found = [Image.fromarray(pixels) for pixels in load_sample_images().images]
-    else:
-        paths = pictures_below(folder.expanduser())[:MOST]
-        found = [open_picture(path).convert("RGB") for path in paths]
-        if not found:
-            raise DataError(f"{folder} (data.root) holds no pictures")
+    found = collected(source)
     if len(found) >= ENOUGH:
         return [photo for i, photo in enumerate(found) if i % ENOUGH], found[::ENOUGH]
     edges = [photo.width * 2 // 3 for photo in found]

@@ -12,8 +12,9 @@ from torchvision import tv_tensors
 
 from distill.data import data
 from distill.data._boxes import Box, box_augmentation, boxes_label, detection_info
-from distill.data._generated import Generated, content_of, photographs, random_crop
+from distill.data._generated import Generated, content_of, random_crop, train_and_test
 from distill.data._in_memory import Store
+from distill.data._photographs import Collection
 from distill.data._sample_data import SampleData, crop_and_flip
 from distill.data._samples import Sample
 from distill.data.digits import Digits
@@ -85,7 +86,8 @@ class FashionScenes(SampleData):
     is in front of it; with ``masks``, those of `image_masks`, 0 for the background. Articles and photographs of the
     test set are not those of the training set.
 
-    ``articles: digits`` needs nothing but scikit-learn. ``root`` is a folder of photographs of your own.
+    ``articles: digits`` needs nothing but scikit-learn. ``root`` is a folder of photographs of your own; without it
+    they are the two of scikit-learn, or 70 of Debian's packages (``photographs: debian``).
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class FashionScenes(SampleData):
         labels: Literal["boxes", "masks"] = "boxes",
         articles: Literal["fashion_mnist", "digits"] = "fashion_mnist",
         root: Path | None = None,
+        photographs: Collection = "scikit-learn",
         samples: Count = 4000,
         test_samples: Count = 400,
         objects: Count = 3,
@@ -112,7 +115,7 @@ class FashionScenes(SampleData):
         names = source.info.class_names
         info = detection_info(image_size, names if labels == "boxes" else ("background", *names))
         make = partial(_scenes, size=image_size, objects=objects, labels=labels)
-        train_photos, test_photos = photographs(root)
+        train_photos, test_photos = train_and_test(root or photographs)
         super().__init__(
             seed,
             {

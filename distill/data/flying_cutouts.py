@@ -17,7 +17,8 @@ from torchvision.transforms import v2
 from distill.data import data
 from distill.data._flow import Flow
 from distill.data._flow_files import flow_info
-from distill.data._generated import Generated, content_of, photographs, random_crop
+from distill.data._generated import Generated, content_of, random_crop, train_and_test
+from distill.data._photographs import Collection
 from distill.data._sample_data import SampleData
 from distill.data._samples import Sample
 from distill.errors import RecipeError
@@ -73,8 +74,8 @@ class FlyingCutouts(SampleData):
     Labels of a batch are as those of `flying_chairs`.
 
     ``motion`` is the standard deviation of shifts, as a share of the picture's side. ``root`` is a folder of
-    photographs of your own; without it the two of scikit-learn are used. Those of the test set are not those of the
-    training set.
+    photographs of your own; without it they are the two of scikit-learn, or 70 of Debian's packages
+    (``photographs: debian``). Those of the test set are not those of the training set.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class FlyingCutouts(SampleData):
         seed: int,
         *,
         root: Path | None = None,
+        photographs: Collection = "scikit-learn",
         samples: Count = 1600,
         test_samples: Count = 200,
         objects: Index = 3,
@@ -97,7 +99,7 @@ class FlyingCutouts(SampleData):
         if image_size < 16:
             raise RecipeError(f"data.image_size={image_size}: cut-outs need pictures of at least 16 pixels")
         make = partial(_pairs, size=image_size, objects=objects, motion=motion)
-        train_photos, test_photos = photographs(root)
+        train_photos, test_photos = train_and_test(root or photographs)
         info = flow_info(image_size, image_size)
         super().__init__(
             seed,

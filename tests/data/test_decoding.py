@@ -189,3 +189,10 @@ def test_a_missing_file_and_a_decompression_bomb_are_named(tmp_path):
     Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png", pnginfo=text)
     with pytest.raises(DataError, match=r"bomb\.png is no readable picture \(.*decompression bomb"):
         open_picture(tmp_path / "bomb.png")
+
+
+def test_a_large_jpeg_is_decoded_no_larger_than_needed(tmp_path):
+    Image.effect_noise((1600, 2400), 50).convert("RGB").save(tmp_path / "a.jpg")
+    assert open_picture(tmp_path / "a.jpg", side=400).size == (400, 600)
+    assert open_picture(tmp_path / "a.jpg", side=401).size == (800, 1200)
+    assert open_picture(tmp_path / "a.jpg").size == (1600, 2400)

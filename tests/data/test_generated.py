@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from distill.data import data
-from distill.data._generated import photographs
+from distill.data._generated import train_and_test
+from distill.data._photographs import PACKAGES, SIDE, collected
 from distill.errors import DataError, RecipeError
 from tests.data import tiny
 
@@ -78,16 +79,28 @@ def test_flow_of_cutouts_is_exact():
 
 
 def test_photographs_of_the_test_set_are_not_those_of_the_training_set(tmp_path):
-    train, test = photographs(None)
+    train, test = train_and_test("scikit-learn")
     assert [photo.size for photo in train] == [(426, 427), (426, 427)]
     assert [photo.size for photo in test] == [(214, 427), (214, 427)]
     tiny.plain_pictures(tmp_path / "photos", 20)
-    train, test = photographs(tmp_path / "photos")
+    train, test = train_and_test(tmp_path / "photos")
     assert (len(train), len(test)) == (17, 3)
     assert not {photo.tobytes() for photo in train} & {photo.tobytes() for photo in test}
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty \(data.root\) holds no pictures"):
-        photographs(tmp_path / "empty")
+        train_and_test(tmp_path / "empty")
+
+
+def test_photographs_of_packages_are_reduced_and_a_missing_package_is_named(tmp_path):
+    for package in PACKAGES:
+        file = tmp_path / PACKAGES[package][0].replace("*", "x")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (2560, 1600), "teal").save(file)
+    assert {photo.size for photo in collected("debian", tmp_path)} == {(768, SIDE), (640, 427)}
+    assert len(collected("debian", tmp_path)) == len(PACKAGES) + 2
+    next((tmp_path / "wallpapers").rglob("*.jpg")).unlink()
+    with pytest.raises(DataError, match="not installed: apt install plasma-workspace-wallpapers$"):
+        collected("debian", tmp_path)
 
 
 def test_photographs_are_part_of_the_fingerprint(tmp_path):
