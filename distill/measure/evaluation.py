@@ -18,6 +18,7 @@ def evaluate(
     batches: Iterable[Batch],
     task: Task,
     figures: Mapping[str, Mapping[str, Metric]] | None = None,
+    reference: str | None = None,
 ) -> dict[str, dict[str, float]]:
     """Read ``batches`` once and compute the task's metrics of every network.
 
@@ -26,20 +27,28 @@ def evaluate(
         batches: the split.
         task: what an output means.
         figures: network -> figures of the task, to be updated in the same pass.
+        reference: the network, one of them, whose outputs those of all others are compared with.
 
     Returns:
         network -> metric -> value; empty where there are no batches.
     """
     metrics = {name: task.metrics() for name in networks}
+    compared = [name for name in networks if reference in networks and name != reference]
+    fidelity = {name: found for name in compared if (found := task.fidelity())}
     empty = True
     for batch in batches:
         empty = False
-        for name, predict in networks.items():
-            output = predict(batch.inputs).cpu()
+        outputs = {name: predict(batch.inputs).cpu() for name, predict in networks.items()}
+        for name, output in outputs.items():
             task.update(metrics[name], output, batch)
             for figure in (figures or {}).get(name, {}).values():
                 task.update(figure, output, batch)
-    return {name: {} if empty else numbers(found.compute()) for name, found in metrics.items()}
+            if name in fidelity:
+                task.compare(fidelity[name], output, outputs[str(reference)])
+    if empty:
+        return {name: {} for name in networks}
+    nearness = {name: numbers(one.compute()) for name, one in fidelity.items()}
+    return {name: numbers(one.compute()) | nearness.get(name, {}) for name, one in metrics.items()}
 
 
 def score(network: Predict, batches: DataLoader[Batch], task: Task) -> dict[str, float]:

@@ -22,6 +22,7 @@ from distill.pipeline.provenance import provenance
 from distill.pipeline.step_store import Finished
 from distill.recipe.plain import key, resolved
 from distill.report import Guess, Report
+from distill.tasks import Task
 from distill.training.processes import is_first
 
 GUESS = "guessing"
@@ -92,14 +93,20 @@ def _tested(experiment: Experiment, made: Made, exported: Exports) -> dict[str, 
     networks |= {name: file.predict for name, (_, file) in exported.items()}
     last, figures = list(made)[-1], task.figures()
     kept = Kept(test, len(test))
-    found = evaluate({**networks, GUESS: _guess(experiment)}, kept, task, {last: figures})
+    found = evaluate({**networks, GUESS: _guess(experiment)}, kept, task, {last: figures}, reference="teacher")
     metrics = {step: {f"test/{name}": value for name, value in values.items()} for step, values in found.items()}
     return {
         "guess": {"metrics": metrics.pop(GUESS), "samples": kept.samples},
         "metrics": metrics,
         "figures": {name: figure.compute().tolist() for name, figure in figures.items()} if kept.samples else {},
-        "predictions": pictures(kept.kept, networks[last], task),
+        "predictions": pictures(kept.kept, _drawn(networks, last, task), task),
     }
+
+
+def _drawn(networks: Mapping[str, Predict], last: str, task: Task) -> dict[str, Predict]:
+    """Whose outputs are drawn: the final network's alone, or beside those of the teacher and of the student."""
+    chosen = ["teacher", "student", last] if task.side_by_side else [last]
+    return {name.rpartition("/")[2]: networks[name] for name in chosen if name in networks}
 
 
 def _guess(experiment: Experiment) -> Predict:

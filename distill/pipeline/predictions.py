@@ -2,7 +2,7 @@
 
 import base64
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from io import BytesIO
 
 import numpy as np
@@ -14,10 +14,11 @@ from torch import Tensor
 from distill.batch import Batch, Predict
 from distill.data import DataInfo
 from distill.tasks import Task
+from distill.tasks._captions import NEUTRAL, captioned
 
 PICTURES = 10
 LARGEST = 224
-"""Pixels of the longer side of a picture."""
+"""Pixels of the longer side of a picture, one of a row of them."""
 
 
 class Kept:
@@ -45,15 +46,33 @@ class Kept:
 
 
 @torch.inference_mode()
-def pictures(samples: Iterable[Batch], predict: Predict, task: Task) -> list[str]:
-    """Each sample's image with its prediction drawn by the task, as a PNG in a data URI."""
+def pictures(samples: Iterable[Batch], networks: Mapping[str, Predict], task: Task) -> list[str]:
+    """Each sample's image with its prediction drawn by the task, as a PNG in a data URI.
+
+    Of several networks, the input and what is drawn for each of them stand side by side, their names below.
+    """
     drawn = []
     for sample in samples:
-        prediction = task.predict(predict(sample.inputs).cpu())[0]
         truth = next(iter(task.truth(sample.labels)), None)
-        image = task.draw(picture_of(sample.inputs[0], task.info), prediction, truth)
-        drawn.append(_data_uri(image))
+        image = picture_of(sample.inputs[0], task.info)
+        found = {
+            name: task.draw(image, task.predict(predict(sample.inputs).cpu())[0], truth)
+            for name, predict in networks.items()
+        }
+        page = in_a_row({"input": image, **found}) if len(found) > 1 else next(iter(found.values()))
+        drawn.append(_data_uri(page, len(found) + 1 if len(found) > 1 else 1))
     return drawn
+
+
+def in_a_row(images: Mapping[str, Image.Image]) -> Image.Image:
+    """Images side by side, each above its name."""
+    titled = [captioned(image, (name, NEUTRAL)) for name, image in images.items()]
+    page = Image.new("RGB", (sum(one.width for one in titled), max(one.height for one in titled)), "white")
+    left = 0
+    for one in titled:
+        page.paste(one, (left, 0))
+        left += one.width
+    return page
 
 
 def picture_of(inputs: Float[Tensor, "channels height width"], info: DataInfo) -> Image.Image:
@@ -64,8 +83,8 @@ def picture_of(inputs: Float[Tensor, "channels height width"], info: DataInfo) -
     return Image.fromarray(values if values.shape[2] == 3 else values[:, :, 0])
 
 
-def _data_uri(image: Image.Image) -> str:
-    image.thumbnail((LARGEST, LARGEST + 40))
+def _data_uri(image: Image.Image, columns: int) -> str:
+    image.thumbnail((LARGEST * columns, LARGEST + 40))
     file = BytesIO()
     image.save(file, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
