@@ -1,7 +1,7 @@
 """What a data set says about itself: enough to build networks and a task for it, also where the data set is absent."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 
@@ -27,6 +27,10 @@ class DataInfo:
     def num_classes(self) -> int:
         """0 where there are no classes."""
         return len(self.class_names)
+
+    def unresized(self) -> "DataInfo":
+        """The same for a network that reads pictures of any size, which keep theirs."""
+        return replace(self, preprocessing={"mode": self.preprocessing.get("mode", "RGB")})
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads."""

@@ -30,8 +30,8 @@ def onnx(
     opset: Count | None = None,
     tolerance: NonNegative | None = None,
 ) -> Exported:
-    """Write ``folder/student.onnx``: input "input" (batch, channels, height, width), any batch size; the task names
-    the output ("logits" for classification).
+    """Write ``folder/student.onnx``: input "input" (batch, channels, height, width), any batch size, and any
+    height and width where the task says so; the task names the output ("logits" for classification).
 
     The file's ``metadata_props`` hold in JSON the task and `DataInfo`: preprocessing, normalisation, class names. After
     `int8`
@@ -56,7 +56,12 @@ def onnx(
     path = folder / "student.onnx"
     with replacing(path, ExportError) as part:
         content = onnx_file.serialize(
-            model, samples[0].inputs, output=task.output_name, opset=opset, metadata=metadata(artifact)
+            model,
+            samples[0].inputs,
+            output=task.output_name,
+            opset=opset,
+            metadata=metadata(artifact),
+            any_size=task.any_size,
         )
         checker.check_model(content)
         part.write_bytes(content)

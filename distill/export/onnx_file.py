@@ -29,6 +29,7 @@ def serialize(
     output: str = "output",
     opset: int | None = None,
     metadata: Mapping[str, str] | None = None,
+    any_size: bool = False,
 ) -> bytes:
     """One self-contained ONNX file (no external data) of ``model`` in evaluation mode; ``model`` is left as it is.
 
@@ -39,6 +40,7 @@ def serialize(
         output: name of the output.
         opset: version of the ONNX operators; None: the exporter's choice.
         metadata: goes into the file's ``metadata_props``.
+        any_size: height and width are free as well.
 
     Raises:
         ExportError: the network has an operator without ONNX form, control flow that depends on values,
@@ -52,7 +54,7 @@ def serialize(
         )
     copy = deepcopy(model).cpu().eval()
     fake_quantize.write_codes(copy)
-    graph = _graph(copy, example[:1].cpu(), output, opset)
+    graph = _graph(copy, example[:1].cpu(), output, opset, any_size)
     written = next(entry.version for entry in graph.opset_import if not entry.domain)
     if opset not in (None, written):
         raise ExportError(f"opset {opset} cannot be written, but {written} can: set it to {written} or leave it out")
@@ -86,8 +88,9 @@ def answer(runtime: "InferenceSession", inputs: Tensor) -> Tensor:
     return torch.from_numpy(runtime.run(None, {INPUT: inputs.cpu().numpy()})[0])
 
 
-def _graph(model: nn.Module, image: Tensor, output: str, opset: int | None) -> Any:
+def _graph(model: nn.Module, image: Tensor, output: str, opset: int | None, any_size: bool) -> Any:
     pair = image.repeat(2, 1, 1, 1)  # torch.export takes a batch of one for a constant
+    free = {0: "batch"} | ({2: "height", 3: "width"} if any_size else {})
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -97,7 +100,7 @@ def _graph(model: nn.Module, image: Tensor, output: str, opset: int | None) -> A
                 output_names=[output],
                 opset_version=opset,
                 dynamo=True,
-                dynamic_shapes=({0: "batch"},),
+                dynamic_shapes=(free,),
                 external_data=False,
                 verbose=False,
             )

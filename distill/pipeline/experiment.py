@@ -143,10 +143,11 @@ class Experiment:
     @cached_property
     def about(self) -> dict[str, Any]:
         """What an artifact needs to be evaluated and exported on its own."""
+        info = self.data.info
         return {
             "task": plain(self.recipe.task),
             "data": plain(self.recipe.data),
-            "info": self.data.info.to_json(),
+            "info": (info.unresized() if self.task.any_size else info).to_json(),
         }
 
     def _describe(self, name: str, artifact: Artifact, size: int, seconds: float) -> Step:

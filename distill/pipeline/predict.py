@@ -13,7 +13,7 @@ from distill.artifact import Artifact, open_artifact
 from distill.batch import Predict
 from distill.data.decoding import open_picture
 from distill.data.info import DataInfo
-from distill.data.picture_arrays import Picture, expanded, named
+from distill.data.picture_arrays import BATCH_SIZE, Picture, expanded, named
 from distill.errors import ArtifactError
 from distill.export import onnx_file
 from distill.measure.evaluation import to_accelerator
@@ -74,7 +74,7 @@ class Predictor:
             DataError: a file is no readable picture.
         """
         predictions: list[dict[str, Any]] = []
-        for inputs in batched_inputs(pictures, self.info):
+        for inputs in batched_inputs(pictures, self.info, 1 if self.task.any_size else BATCH_SIZE):
             predictions += self.task.predict(self.network(inputs).cpu())
         return predictions
 
