@@ -116,7 +116,7 @@ def _normed(
     )
 
 
-def _renamed(_module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _renamed(_module: nn.Module, state: dict[str, Any], prefix: str, *_others: Any) -> None:
     """The published file's names become those of the modules here; others stay."""
     for key in [key for key in state if key.startswith(f"{prefix}_")]:
         layer, _, rest = key.removeprefix(prefix).partition(".")
