@@ -1,4 +1,5 @@
-"""Pictures per second that networks repaint in ONNX Runtime: teacher, light student, and the student after its hooks.
+"""Pictures per second that networks repaint in ONNX Runtime: teacher and light student, before and
+after the recipe's hooks.
 
     python -m benchmarks.style [--recipe style/photographs] [--sizes 256 512 1024] [--threads 2]
 
@@ -43,14 +44,15 @@ def networks(name: str) -> Iterator[tuple[str, Artifact]]:
     data, task = data_and_task(recipe)
     make = partial(initial_artifact, data=data, task=task, seed=0)
     yield "style_net of the paper", make(typed("style_net", NetworkSection, "style"))
-    if recipe.teacher:
-        yield "teacher", make(recipe.teacher)
-    artifact = make(recipe.student)
-    yield "student", artifact
-    for label, hook in recipe.compress.items():
-        if label != "encode":  # changes nothing but the bytes of the artifact
-            artifact = apply_hook(hook, artifact, data, task, monitor=lambda _: 0.0, samples=64, progress=1.0)
-            yield f"+ {label}", artifact
+    assert recipe.teacher
+    for role, spec in (("teacher", recipe.teacher), ("student", recipe.student)):
+        artifact = make(spec)
+        yield role, artifact
+        for label, hook in recipe.compress.items():
+            if label != "encode":  # changes nothing but the bytes of the artifact
+                artifact = apply_hook(hook, artifact, data, task, monitor=lambda _: 0.0, samples=64, progress=1.0)
+                role += f" + {label}"
+                yield role, artifact
 
 
 def measure(name: str, sizes: Sequence[int], threads: int) -> Iterator[Row]:
