@@ -3,11 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from distill.artifact import Artifact
-from distill.batch import Batch
 from distill.compress import hook
 from distill.compress._contract import call_hook
 from distill.data import DataModule
@@ -46,7 +44,7 @@ def apply_hook(
         "evaluate": lambda: Quality(task, monitor, artifact.model),
         "example": lambda: data.calibration(8)[0],
         "progress": lambda: progress,
-        "task_loss": lambda: _task_loss(task),
+        "task_loss": lambda: task.total,
     }
     return call_hook(spec.name, lambda: call(hook.find(spec.name), spec, injectable), artifact)
 
@@ -73,13 +71,3 @@ class Quality:
             self.reference = self.monitor(self.network)
         value = self.reference if model is self.network else self.monitor(model)
         return self.task.quality(value, self.reference)
-
-
-def _task_loss(task: Task) -> Callable[[Tensor, Any], Tensor]:
-    """The task's loss of outputs and labels."""
-
-    def loss(output: Tensor, labels: Any) -> Tensor:
-        nothing = torch.empty(len(output), 0)
-        return task.total(output, Batch(nothing, labels, torch.arange(len(output))))
-
-    return loss

@@ -7,12 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from distill.artifact import Artifact
 from distill.artifact.step import Step
-from distill.batch import Batch
 from distill.compress import hook
 from distill.data.image_inputs import ImageInputs
 from distill.data.info import DataInfo
@@ -114,13 +112,6 @@ def _apply(spec: Hook, label: str, artifact: Artifact, reference: Reference) -> 
         "evaluate": lambda: reference.score,
         "example": lambda: reference.calibration[0],
         "progress": lambda: 1.0,
-        "task_loss": lambda: _loss(reference),
+        "task_loss": lambda: reference.loss,
     }
     return call(hook.find(spec.name), spec, available)
-
-
-def _loss(reference: Reference) -> Callable[[Tensor, Any], Tensor]:
-    def loss(output: Tensor, labels: Any) -> Tensor:
-        return reference.loss(output, Batch(output, labels, torch.arange(len(output))))
-
-    return loss

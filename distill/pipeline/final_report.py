@@ -116,8 +116,9 @@ def _plain(figure: Tensor | dict[str, float]) -> Any:
 
 def _drawn(networks: Mapping[str, Predict], last: str, task: Task) -> dict[str, Predict]:
     """Whose outputs are drawn: the final network's alone, or beside those of the teacher and of the student."""
-    chosen = ["teacher", "student", last] if task.side_by_side else [last]
-    return {name.rpartition("/")[2]: networks[name] for name in chosen if name in networks}
+    chosen = {"teacher": "teacher", "student": "student"} if task.side_by_side else {}
+    chosen["compressed" if last.startswith("compress/") else last] = last
+    return {title: networks[name] for title, name in chosen.items() if name in networks}
 
 
 def _guess(experiment: Experiment) -> Predict:

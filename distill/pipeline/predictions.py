@@ -18,7 +18,7 @@ from distill.tasks._captions import NEUTRAL, captioned
 
 PICTURES = 10
 LARGEST = 224
-"""Pixels of the longer side of a picture, of each one in a row."""
+"""Pixels of the longer side of a picture, one of a row of them."""
 
 
 class Kept:
@@ -60,7 +60,7 @@ def pictures(samples: Iterable[Batch], networks: Mapping[str, Predict], task: Ta
             for name, predict in networks.items()
         }
         page = in_a_row({"input": image, **found}) if len(found) > 1 else next(iter(found.values()))
-        drawn.append(_data_uri(page))
+        drawn.append(_data_uri(page, len(found) + 1 if len(found) > 1 else 1))
     return drawn
 
 
@@ -83,8 +83,7 @@ def picture_of(inputs: Float[Tensor, "channels height width"], info: DataInfo) -
     return Image.fromarray(values if values.shape[2] == 3 else values[:, :, 0])
 
 
-def _data_uri(image: Image.Image) -> str:
-    columns = max(1, round(image.width / image.height))
+def _data_uri(image: Image.Image, columns: int) -> str:
     image.thumbnail((LARGEST * columns, LARGEST + 40))
     file = BytesIO()
     image.save(file, "PNG", optimize=True)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from distill.artifact import Artifact, open_artifact
 from distill.compress import hook
@@ -35,7 +34,7 @@ def apply(name: str, artifact: Artifact, **settings: object) -> Artifact:
         "calibration": nets.calibration(),
         "evaluate": nets.anything,
         "progress": 1.0,
-        "task_loss": cross_entropy,
+        "task_loss": nets.task_loss,
     }
     chosen = {**settings, **SETTINGS.get(name, {})}
     return call_hook(name, lambda: component(*(injectable[need] for need in injected(component)), **chosen), artifact)

@@ -22,6 +22,7 @@ from distill.export import onnx_file
 from distill.models.surgery import deployable
 from distill.registry import injected
 from tests import families
+from tests.compress import nets
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "cp": {"max_params": 0.8},
@@ -45,7 +46,7 @@ def compressed(name: str, artifact: Artifact, batch: Batch) -> Artifact:
         "evaluate": lambda model: 1.0,
         "example": batch,
         "progress": 1.0,
-        "task_loss": cross_entropy,
+        "task_loss": nets.task_loss,
     }
     component = hook.find(name)
     arguments = [given[argument] for argument in injected(component)]

@@ -17,14 +17,12 @@ from distill.models.surgery import deployable
 from distill.models.taps import Taps
 from students import student
 
-FLOW = ("flow_correlation", "flow_correlation_light", "flownet_c", "flownet_s", "pwc_light")
-"""Networks without classes; test_flow.py has theirs."""
 NAMES = [
     name
     for name in student.names()
-    if name not in FLOW and "anchors" not in inspect.signature(student.find(name)).parameters
+    if "num_classes" in (accepted := inspect.signature(student.find(name)).parameters) and "anchors" not in accepted
 ]
-"""Detectors have a contract of their own: test_detectors.py."""
+"""Detectors and networks without classes have tests of their own."""
 DENSE = ("unet",)
 """Those that give logits for every pixel."""
 EXPORTED = ("nin", "nin_low_rank", "vgg11_low_rank")

@@ -237,9 +237,16 @@ DETECTORS = [
     ("fcos_resnet50_fpn", COCO, 800, 32_269_600, 128_207),
 ]
 
+STYLE = [
+    ("style_net", {}, 256, 1_679_235, 10_078.9),
+    ("style_net", {"width": 16}, 256, 424_899, 2_774.5),
+    ("style_net", {"width": 16, "blocks": 3}, 256, 276_675, 2_170.6),
+    ("light_style_net", {}, 256, 11_443, 123.14),
+    ("efficientnet_lite0", {}, 224, 4_652_008, None),
+]
 
 OTHERS = IGCNET + XNET + FLGC + LOW_RANK_FILTERS + VERSATILE + LCNN + SHIFT_RESNET + FE_NET
-OTHERS += SEGMENTATION + DETECTORS + CHARACTERS
+OTHERS += SEGMENTATION + DETECTORS + CHARACTERS + STYLE
 ROWS = CIFAR + LENET + RESNET + SQUEEZENET + MOBILENET_V1 + MOBILENET_V2 + SHUFFLENET_V1 + SHUFFLENET_V2 + OTHERS
 
 

@@ -121,3 +121,28 @@ def test_a_small_image_is_drawn_large_enough_to_see() -> None:
     drawn = Distance(TEN_CLASSES).draw(Image.new("L", (16, 8), 200), {})
     assert (drawn.width / 16, drawn.height / 8) == (14, 14)
     assert drawn.getcolors() == [(14 * 14 * 16 * 8, (200, 200, 200))]
+
+
+def test_outputs_are_compared_with_those_of_the_reference_alone() -> None:
+    """A task of one line says how near networks are to the teacher; the teacher itself has no such number."""
+
+    class Compared(Distance):
+        def fidelity(self) -> MetricCollection:
+            return MetricCollection({"apart": MeanMetric()})
+
+        def compare(self, metrics: MetricCollection, output: Tensor, reference: Tensor) -> None:
+            metrics.update((output - reference).abs())
+
+    networks = {"teacher": lambda x: 2 * x, "student": lambda x: 3 * x}
+    batches = [
+        Batch(torch.full((size, 1), value), torch.zeros(size, 1), torch.arange(size))
+        for size, value in ((3, 1.0), (1, 5.0))
+    ]
+    for task, expected in ((Compared(TEN_CLASSES), {"apart": (3 * 1 + 5) / 4}), (Distance(TEN_CLASSES), {})):
+        found = evaluate(networks, batches, task, reference="teacher")
+        assert found["teacher"] == {"error": 2 * (3 * 1 + 5) / 4}
+        assert found["student"] == {"error": 3 * (3 * 1 + 5) / 4, **expected}
+        assert evaluate(networks, batches, task)["student"].keys() == {"error"}
+        assert evaluate({"student": networks["student"]}, batches, task, reference="teacher")["student"].keys() == {
+            "error"
+        }

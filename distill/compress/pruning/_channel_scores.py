@@ -46,7 +46,7 @@ def bn_scales(model: nn.Module, ends: Mapping[str, Ends]) -> Scores:
 
 
 def taylor(
-    model: nn.Module, ends: Mapping[str, Ends], batches: Sequence[Batch], loss: Callable[[Any, Any], Tensor]
+    model: nn.Module, ends: Mapping[str, Ends], batches: Sequence[Batch], loss: Callable[[Any, Batch], Tensor]
 ) -> Scores:
     """Molchanov et al.: Importance Estimation for Neural Network Pruning. arXiv:1906.10771: the squared
     first-order change of the loss, averaged over batches.
@@ -62,7 +62,7 @@ def taylor(
     total: Scores = defaultdict(float)
     for batch in batches:
         with torch.enable_grad():
-            value = loss(model(batch.inputs.to(weights[0].device)), batch.labels)
+            value = loss(model(batch.inputs.to(weights[0].device)), batch)
             gradients = torch.autograd.grad(value, weights, allow_unused=True)
         change: Scores = defaultdict(float)
         for (path, layer), weight, gradient in zip(readers.items(), weights, gradients, strict=True):

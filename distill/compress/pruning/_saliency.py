@@ -10,8 +10,8 @@ from distill.batch import Batch
 from distill.errors import RecipeError
 
 Saliency = Literal["magnitude", "lamp", "taylor", "obd"]
-TaskLoss = Callable[[Any, Any], Tensor]
-"""Loss of a network's output, given labels."""
+TaskLoss = Callable[[Any, Batch], Tensor]
+"""Loss of a network's output for a `Batch`."""
 
 
 def saliencies(
@@ -67,7 +67,7 @@ def _gradients(
     parameters = dict(model.requires_grad_(True).named_parameters())
     wanted = [parameters[name] for name in names]
     for batch in batches:
-        loss = task_loss(model(batch.inputs), batch.labels)
+        loss = task_loss(model(batch.inputs), batch)
         gradients = torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)
         yield dict(zip(names, gradients, strict=True))
 

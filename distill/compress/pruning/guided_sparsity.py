@@ -76,7 +76,7 @@ def guided_sparsity(
     Args:
         artifact: what to compress.
         calibration: batches with labels, for gradients; the first tells the size of images.
-        task_loss: of outputs and labels.
+        task_loss: of an output and its batch.
         progress: the part of all rounds that is done with this one: the sparsity is ``1 - (1 - progress)**3`` of what
             is asked.
         sparsity: the part of the weights of all layers worth pruning that become zeros, above 0 and below 1; less

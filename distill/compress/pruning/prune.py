@@ -55,7 +55,7 @@ def prune(
     Args:
         artifact: what to compress.
         calibration: batches with labels, for ``taylor`` and ``obd``.
-        task_loss: of outputs and labels, for the same.
+        task_loss: of an output and its batch, for the same.
         progress: the part of all rounds that is done with this one: the sparsity is ``1 - (1 - progress)**3`` of what
             is asked.
         sparsity: the part of all weights chosen that become zeros, above 0 and at most ``1 - floor``; exact to one.

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 def prune_channels(
     artifact: Artifact,
     calibration: Sequence[Batch],
-    task_loss: Callable[[Any, Any], Tensor],
+    task_loss: Callable[[Any, Batch], Tensor],
     *,
     ratio: BelowOne = 0.5,
     max_params: Positive | None = None,
@@ -51,7 +51,7 @@ def prune_channels(
     Args:
         artifact: what to compress.
         calibration: batches with labels, for ``taylor``; the first is also what the result is checked on.
-        task_loss: of outputs and labels, for ``taylor``.
+        task_loss: of an output and its batch, for ``taylor``.
         ratio: the part of the channels to keep, above 0 and below 1.
         max_params: instead of ``ratio``: the network's parameters afterwards, at most: a part of those before up to 1,
             or their number.
@@ -124,7 +124,7 @@ def _scores(
     whole: Channels,
     saliency: Saliency,
     calibration: Sequence[Batch],
-    task_loss: Callable[[Any, Any], Tensor],
+    task_loss: Callable[[Any, Batch], Tensor],
 ) -> Scores:
     if not whole.ends:
         return {}

@@ -12,6 +12,7 @@ from distill.artifact import Artifact
 from distill.batch import Batch
 from distill.compress.pruning.prune_channels import prune_channels
 from students import student
+from tests.compress import nets
 
 SMALL = {"small_images": True}
 
@@ -93,7 +94,7 @@ def batches(size: int = 16, channels: int = 3, count: int = 8) -> list[Batch]:
 
 
 def prune(artifact: Artifact, calibration: list[Batch] | None = None, **settings: Any) -> Artifact:
-    return prune_channels(artifact, calibration or batches(), F.cross_entropy, **settings)
+    return prune_channels(artifact, calibration or batches(), nets.task_loss, **settings)
 
 
 def widths(model: nn.Module) -> dict[str, int]:

@@ -19,6 +19,7 @@ from distill.compress.quantization.quantize import quantize
 from distill.errors import RecipeError
 from distill.kernels import Machine, SparseConv2d, sparse
 from distill.kernels.performance import works
+from tests.compress import nets
 
 FAST = {"flops": 1e9, "bandwidth": 5e8, "alpha": 3.0}
 
@@ -55,7 +56,7 @@ def batches() -> list[Batch]:
 
 
 def guide(artifact: Artifact, progress: float = 1.0, **settings: object) -> Artifact:
-    return guided_sparsity(artifact, batches(), cross_entropy, progress, **{**FAST, "layers": None, **settings})
+    return guided_sparsity(artifact, batches(), nets.task_loss, progress, **{**FAST, "layers": None, **settings})
 
 
 def ranges() -> dict[str, tuple[float, float]]:

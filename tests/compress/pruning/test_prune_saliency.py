@@ -25,7 +25,7 @@ class TestSaliency:
     def test_taylor_is_what_autograd_says_weight_by_weight(self) -> None:
         model = nets.artifact().model.double()
         data = [batch._replace(inputs=batch.inputs.double()) for batch in batches()]
-        found = saliencies("taylor", model, ["head.weight", "depthwise.weight"], data, cross_entropy)
+        found = saliencies("taylor", model, ["head.weight", "depthwise.weight"], data, nets.task_loss)
         for name, at in (("head.weight", (3, 5)), ("depthwise.weight", (7, 0, 2, 1))):
             weight, step, slopes = model.get_parameter(name), 1e-6, []
             for batch in data:
@@ -42,7 +42,7 @@ class TestSaliency:
     def test_obd_is_a_loop_over_samples(self) -> None:
         model = nets.artifact().model
         names = list(weights(model))
-        found = saliencies("obd", model, names, batches(), cross_entropy)
+        found = saliencies("obd", model, names, batches(), nets.task_loss)
         squares = {name: torch.zeros_like(weights(model)[name]) for name in names}
         for batch in batches():
             for image, label in zip(batch.inputs, batch.labels, strict=True):
@@ -64,7 +64,7 @@ class TestSaliency:
             ("taylor", (weight * gradients.mean(0)).abs()),
             ("obd", weight.square() * gradients.square().mean(0) / 2),
         ):
-            torch.testing.assert_close(saliencies(kind, model, ["weight"], data, cross_entropy)["weight"], expected)
+            torch.testing.assert_close(saliencies(kind, model, ["weight"], data, nets.task_loss)["weight"], expected)
 
     @settings(max_examples=50, deadline=None)
     @given(seed=st.integers(0, 999), size=st.integers(1, 12))
@@ -103,4 +103,4 @@ class TestSaliency:
         with pytest.raises(
             TrainingError, match=r"prune: 108 of 108 values of 'saliency of stem\.weight' are not finite"
         ):
-            prune(nets.artifact(), broken, cross_entropy, saliency="taylor")
+            prune(nets.artifact(), broken, nets.task_loss, saliency="taylor")

