@@ -29,6 +29,7 @@ def ssd_mobilenet_v1(
     width: Width = 1.0,
     maps: tuple[str, ...] = V1_MAPS,
     extras: tuple[Count, ...] = EXTRAS,
+    unpadded: Index = 0,
     separable: bool = False,
     bins: Index = 0,
     channels: Count = 3,
@@ -42,6 +43,8 @@ def ssd_mobilenet_v1(
         maps: stages of the MobileNet whose outputs are maps, of "stage3" (stride 8), "stage4" and "stage5"; stages
             behind the last of them are left out.
         extras: channels of the maps behind them.
+        unpadded: so many of them, the last ones, have stride 1 and no padding, as in SSD300 on VGG-16 the last two:
+            from 5 to 3 to 1 cell a side.
         separable: depthwise-separable ``extras`` and head (SSDLite).
         bins: of the distribution of each of a box's values; 0: the values themselves.
         channels: of the input.
@@ -55,7 +58,7 @@ def ssd_mobilenet_v1(
     if maps and set(maps) <= set(names):
         names = names[: max(map(names.index, maps)) + 1]
     layers = {name: layers[name] for name in names}
-    return _ssd(layers, maps, anchors, (num_classes, bins), extras, kernel=1, separable=separable)
+    return _ssd(layers, maps, anchors, (num_classes, bins), extras, kernel=1, separable=separable, unpadded=unpadded)
 
 
 @student("ssd_mobilenet_v2")
@@ -135,6 +138,7 @@ def _ssd(
     *,
     kernel: int,
     separable: bool,
+    unpadded: int = 0,
 ) -> nn.Module:
     """The detector on a network's layers, with maps of shrinking size behind it.
 
@@ -146,6 +150,7 @@ def _ssd(
         extras: channels of the maps behind the network.
         kernel: of the head's convolutions.
         separable: whether ``extras`` and head are.
+        unpadded: how many of the last ``extras`` have stride 1 and no padding.
     """
     make = _separable if separable else _full
     if unknown := [name for name in maps if name not in layers]:
@@ -154,7 +159,9 @@ def _ssd(
     inputs = _outputs(list(layers.values())[-1])
     for number, outputs in enumerate(extras, start=1):
         reduced = max(1, outputs // 2)
-        extra = nn.Sequential(Conv2dNormActivation(inputs, reduced, 1, inplace=False), make(reduced, outputs, 2))
+        stride, padding = (1, 0) if number > len(extras) - unpadded else (2, 1)
+        smaller = make(reduced, outputs, stride, padding)
+        extra = nn.Sequential(Conv2dNormActivation(inputs, reduced, 1, inplace=False), smaller)
         layers[f"extra{number}"] = initialised(extra)
         inputs = outputs
     names = [*maps, *(f"extra{number}" for number in range(1, len(extras) + 1))]
@@ -167,12 +174,12 @@ def _outputs(layer: nn.Module) -> int:
     return [module.out_channels for module in layer.modules() if isinstance(module, nn.Conv2d)][-1]
 
 
-def _full(inputs: int, outputs: int, stride: int) -> nn.Module:
-    return Conv2dNormActivation(inputs, outputs, 3, stride, inplace=False)
+def _full(inputs: int, outputs: int, stride: int, padding: int = 1) -> nn.Module:
+    return Conv2dNormActivation(inputs, outputs, 3, stride, padding, inplace=False)
 
 
-def _separable(inputs: int, outputs: int, stride: int) -> nn.Module:
+def _separable(inputs: int, outputs: int, stride: int, padding: int = 1) -> nn.Module:
     return nn.Sequential(
-        Conv2dNormActivation(inputs, inputs, 3, stride, groups=inputs, inplace=False),
+        Conv2dNormActivation(inputs, inputs, 3, stride, padding, groups=inputs, inplace=False),
         Conv2dNormActivation(inputs, outputs, 1, inplace=False),
     )

@@ -6,6 +6,9 @@ Bai et al.: ONNX, Open Neural Network Exchange. https://onnx.ai/onnx/repo-docs/I
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from distill import __version__
 from distill.artifact import Artifact
@@ -29,13 +32,13 @@ def onnx(
     *,
     opset: Count | None = None,
     tolerance: NonNegative | None = None,
+    nms: bool = False,
 ) -> Exported:
     """Write ``folder/student.onnx``: input "input" (batch, channels, height, width), any batch size, and any
     height and width where the task says so; the task names the output ("logits" for classification).
 
     The file's ``metadata_props`` hold in JSON the task and `DataInfo`: preprocessing, normalisation, class names. After
-    `int8`
-    it holds int8 weights, a quarter of the bytes, between QuantizeLinear and DequantizeLinear, and ONNX Runtime
+    `int8` it holds int8 weights, a quarter of the bytes, between QuantizeLinear and DequantizeLinear, and ONNX Runtime
     computes on uint8 activations. Any other form that weights are stored in is decoded: the file holds float32 values.
 
     Args:
@@ -46,6 +49,8 @@ def onnx(
         opset: version of the ONNX operators; None: the exporter's choice.
         tolerance: largest difference allowed on the samples, relative to the largest output; None: 0.001, or after
             `int8` 0.1 and an agreement of 95 %.
+        nms: of a detector, a second output "detections", (objects, 7): position in the batch, class, score, left, top,
+            right and bottom in pixels of the inputs, by the task's threshold and non-maximum suppression.
 
     Raises:
         ExportError: the network has no ONNX form, or its file computes something else.
@@ -55,19 +60,43 @@ def onnx(
     model = to_export(artifact, samples, "ONNX")
     path = folder / "student.onnx"
     with replacing(path, ExportError) as part:
-        content = onnx_file.serialize(
-            model,
-            samples[0].inputs,
-            output=task.output_name,
-            opset=opset,
-            metadata=metadata(artifact),
-            any_size=task.any_size,
-        )
+        content = _content(model, samples, task, opset, metadata(artifact), nms)
         checker.check_model(content)
         part.write_bytes(content)
         predict = runner(content)
         difference, agreement = compared(model, predict, samples, task, path, "export.onnx.tolerance", tolerance)
     return Exported(path, predict, difference, agreement, single=partial(runner, content, threads=1))
+
+
+def fits(task: Task, *, nms: bool = False, **_: Any) -> None:
+    """See before any training that the settings fit the task.
+
+    Raises:
+        ExportError: non-maximum suppression of something else than boxes.
+    """
+    if nms and task.output_name != "anchors":
+        raise ExportError(f"export.onnx.nms=true suppresses boxes, but the task is {type(task).__name__}: leave it out")
+
+
+def _content(
+    model: nn.Module, samples: list[Batch], task: Task, opset: int | None, about: dict[str, str], nms: bool
+) -> bytes:
+    """The file's content; its detections are checked."""
+    fits(task, nms=nms)
+    images = samples[0].inputs
+    if not nms:
+        settings = {"output": task.output_name, "metadata": about, "any_size": task.any_size}
+        return onnx_file.serialize(model, images, opset=opset, **settings)
+    from distill.export import onnx_detections
+    from distill.tasks.detection import Detection
+
+    assert isinstance(task, Detection)
+    names = (task.output_name, onnx_detections.BOXES, onnx_detections.SCORES)
+    decoding = onnx_detections.WithDecoding(model, task)
+    content = onnx_file.serialize(decoding, images, output=names, opset=opset, metadata=about)
+    content = onnx_detections.with_suppression(content, task)
+    onnx_detections.check_detections(onnx_file.session(content), images, task)
+    return content
 
 
 def runner(content: bytes, *, threads: int | None = None) -> Predict:

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -26,7 +26,7 @@ def serialize(
     model: nn.Module,
     example: Tensor,
     *,
-    output: str = "output",
+    output: str | Sequence[str] = "output",
     opset: int | None = None,
     metadata: Mapping[str, str] | None = None,
     any_size: bool = False,
@@ -37,7 +37,7 @@ def serialize(
 
     Args:
         example: (batch, channels, height, width); only its shape beyond the batch matters.
-        output: name of the output.
+        output: name of the output, or names of several.
         opset: version of the ONNX operators; None: the exporter's choice.
         metadata: goes into the file's ``metadata_props``.
         any_size: height and width are free as well.
@@ -88,7 +88,7 @@ def answer(runtime: "InferenceSession", inputs: Tensor) -> Tensor:
     return torch.from_numpy(runtime.run(None, {INPUT: inputs.cpu().numpy()})[0])
 
 
-def _graph(model: nn.Module, image: Tensor, output: str, opset: int | None, any_size: bool) -> Any:
+def _graph(model: nn.Module, image: Tensor, output: str | Sequence[str], opset: int | None, any_size: bool) -> Any:
     pair = image.repeat(2, 1, 1, 1)  # torch.export takes a batch of one for a constant
     free = {0: "batch"} | ({2: "height", 3: "width"} if any_size else {})
     try:
@@ -97,7 +97,7 @@ def _graph(model: nn.Module, image: Tensor, output: str, opset: int | None, any_
                 model,
                 (pair,),
                 input_names=[INPUT],
-                output_names=[output],
+                output_names=[output] if isinstance(output, str) else list(output),
                 opset_version=opset,
                 dynamo=True,
                 dynamic_shapes=(free,),

@@ -17,11 +17,12 @@ from distill.batch import Batch
 from distill.console import console
 from distill.data import DataModule
 from distill.errors import RecipeError, TrainingError
-from distill.export import refuse_missing
+from distill.export import refuse_missing, refuse_unfit
 from distill.pipeline.apply_hook import apply_hook
 from distill.pipeline.build import build_distiller, initial_artifact, outside_modules, without_auxiliary
 from distill.pipeline.steps import Line, StepSpec
 from distill.recipe.schema import Network, Recipe, Stage
+from distill.registry import exporter, options
 from distill.tasks import Task
 from distill.training.distiller import Distiller
 from distill.training.ensemble import combined
@@ -57,7 +58,7 @@ class DryRun:
         batches: what every training is tried on; None: one of a few images.
 
     Raises:
-        ExportError: an export whose runtime is not installed.
+        ExportError: an export whose runtime is not installed, or whose settings are for another task.
         RecipeError: names the place in the recipe, and what does not fit there: a network and the data, a tap that does
             not exist, feature maps that a loss cannot compare, a training step that fails, a hook that cannot follow
             the one before it, an artifact that does not compute the same after it was saved and loaded.
@@ -76,6 +77,7 @@ class DryRun:
         """By the names of the steps."""
         for spec in recipe.export.values():
             refuse_missing(spec.name)
+            refuse_unfit(spec.name, task, options(exporter.find(spec.name), spec))
         with _quiet_hooks(), torch.random.fork_rng(devices=[]):
             self._teachers()
             self._compress(self._stages())

@@ -26,7 +26,7 @@ LEAST, MOST = 0.2, 0.9
 
 Centres = Literal["cells", "strides", "corners"]
 Boxes = Float[Tensor, "*boxes 4"]
-Anchors = Float[Tensor, "*#boxes 4"]
+Anchors = Float[Tensor, "... 4"]
 
 
 @dataclass(frozen=True)

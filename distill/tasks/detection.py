@@ -155,10 +155,15 @@ class Detection(Task):
     def _bins(self, output: Float[Tensor, "batch anchors values"]) -> Float[Tensor, "batch anchors 4 bins"]:
         return output[..., -self.box_values :].unflatten(-1, (BOX, self.bins))
 
-    def detected(self, output: Float[Tensor, "batch anchors values"]) -> list[Detections]:
-        """What is found in each image: scores above the threshold, then non-maximum suppression class by class."""
-        images = zip(*self.decoded(output), strict=True)
-        return [suppressed(boxes, scores, self.threshold, self.nms, self.detections) for boxes, scores in images]
+    def detected(self, output: Float[Tensor, "batch anchors values"], most: int | None = None) -> list[Detections]:
+        """What is found in each image: scores above the threshold, then non-maximum suppression class by class.
+
+        Args:
+            output: of a network.
+            most: detections in an image, in place of the setting.
+        """
+        images, most = zip(*self.decoded(output), strict=True), most or self.detections
+        return [suppressed(boxes, scores, self.threshold, self.nms, most) for boxes, scores in images]
 
     def metrics(self) -> MetricCollection:
         """Mean average precision over classes and overlaps of 0.5 to 0.95, and at 0.5 and 0.75, as COCO has them."""
