@@ -84,11 +84,11 @@ def measure(name: str, sizes: Sequence[int], threads: int) -> Iterator[Row]:
 
 
 def durations(run: Callable[[], object]) -> list[float]:
-    """Milliseconds of runs for `SECONDS`, three at least, after one that is not counted."""
+    """Milliseconds of runs for `SECONDS`, two at least, after one that is not counted."""
     run()
     found: list[float] = []
     end = time.perf_counter() + SECONDS
-    while len(found) < 3 or time.perf_counter() < end:
+    while len(found) < 2 or time.perf_counter() < end:
         start = time.perf_counter()
         run()
         found.append(1000 * (time.perf_counter() - start))
