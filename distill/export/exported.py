@@ -15,8 +15,6 @@ from distill.models.surgery import deployable
 from distill.tasks import Task
 
 TOLERANCE = 1e-3
-INTEGER_TOLERANCE = 0.1
-"""Where a runtime rounds one sum differently, the value differs by one step, and so do the layers after it."""
 INTEGER_AGREEMENT = 0.95
 
 
@@ -86,7 +84,7 @@ def compared(
         )
     difference, agreement = _difference(pairs), _agreement(pairs, task)
     integers = tolerance is None and is_integer(model)
-    allowed = tolerance if tolerance is not None else INTEGER_TOLERANCE if integers else TOLERANCE
+    allowed = tolerance if tolerance is not None else task.integer_tolerance if integers else TOLERANCE
     if difference <= allowed and (agreement >= INTEGER_AGREEMENT or not integers):
         return difference, agreement
     remedy = "on a CPU without VNNI instructions int8.bits is to be 7" if integers else "try another opset or runtime"
