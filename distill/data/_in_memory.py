@@ -1,5 +1,6 @@
 """A small set of images of single classes as one uint8 tensor, augmented as whole batches."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import NamedTuple
@@ -8,7 +9,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from distill.batch import Batch
-from distill.data._augment import CropFlip
+from distill.data._augment import CropFlip, Pixels
 from distill.data._images import ImageData
 from distill.data._loading import BatchIndices
 from distill.data._split import shuffled, split
@@ -26,13 +27,13 @@ class Labelled(NamedTuple):
 
 @dataclass(frozen=True)
 class Store:
-    """Labelled images in memory; a batch of them is an index, a crop and a normalisation."""
+    """Labelled images in memory; a batch of them is an index, an augmentation and a normalisation."""
 
     images: UInt8[Tensor, "samples channels height width"]
     classes: Int64[Tensor, " samples"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    augment: CropFlip | None = None
+    augment: Callable[[Pixels, BatchIndices], Pixels] | None = None
 
     def __len__(self) -> int:
         return len(self.images)

@@ -1,90 +1,44 @@
 """Printed characters drawn from fonts: Latin letters with Pillow's own font, Chinese ones with those of the system."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import count
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
+import numpy as np
 import torch
-from jaxtyping import Int64
-from PIL import Image, ImageDraw, ImageFont
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from distill.data import data
-from distill.data._distort import distortions
-from distill.data._sample_data import SampleData
-from distill.data._samples import Sample
-from distill.data._scan import check_once
-from distill.data._split import shuffled
+from distill.data._distort import Distort
+from distill.data._fonts import Face, Glyphs, faces_below, glyphs, lacks_all
+from distill.data._images import ImageData
+from distill.data._in_memory import Labelled, Store
+from distill.data._split import shuffled, split
 from distill.data.decoding import shown
 from distill.data.info import DataInfo
 from distill.data.preprocessing import Preprocessing
 from distill.errors import DataError, RecipeError
-from distill.registry.ranges import Count, HeldOut, Index
+from distill.registry.ranges import Count, HeldOut, Probability
 
 SYSTEM_FONTS = Path("/usr/share/fonts")
-ENDINGS = (".ttf", ".otf", ".ttc")
-ABSENT = "\U0010ffff"
-"""A code point that no font has a glyph for: what it looks like shows which other ones are absent."""
-GLYPH = 0.78
-"""Height of a glyph's em square, as a share of the picture's side."""
+MEAN, STD = (0.9,), (0.25,)
 Set = Literal["latin", "gb2312_500", "gb2312_3755"]
 
 
-class Face(NamedTuple):
-    """One font of a file; Pillow's own without a path."""
-
-    path: Path | None = None
-    member: int = 0
-    """Of a collection of fonts."""
-
-
-@dataclass(frozen=True)
-class Glyphs:
-    """Every character in every face, ``copies`` times: black on white, in the middle of a square."""
-
-    faces: Sequence[Face]
-    characters: str
-    copies: int
-    size: int
-
-    @property
-    def classes(self) -> Int64[Tensor, " samples"]:
-        return torch.arange(len(self)) % len(self.characters)
-
-    def __len__(self) -> int:
-        return len(self.faces) * len(self.characters) * self.copies
-
-    def read(self, position: int) -> Sample:
-        label = position % len(self.characters)
-        face = self.faces[position // len(self.characters) % len(self.faces)]
-        return Sample((drawn(face, self.characters[label], self.size),), label)
-
-    def identity(self, position: int) -> bytes:
-        face = self.faces[position // len(self.characters) % len(self.faces)]
-        size = face.path.stat().st_size if face.path else 0
-        return f"{face} {size} {self.characters[position % len(self.characters)]} {self.size}".encode()
-
-    def check(self, position: int) -> None:
-        """Raises: DataError: the face has no glyph for the character, or an empty one."""
-        character = self.characters[position % len(self.characters)]
-        face = self.faces[position // len(self.characters) % len(self.faces)]
-        picture = drawn(face, character, self.size)
-        if picture.getextrema() == (255, 255) or picture == drawn(face, ABSENT, self.size):
-            raise DataError(f"{shown(face.path or 'the font of Pillow')} has no glyph for '{character}'; remove it")
-
-
 @data("characters")
-class Characters(SampleData):
+class Characters(ImageData):
     """The characters of a set, each drawn ``copies`` times in each font and distorted anew in every epoch: turned,
-    shifted, scaled, sheared, bent, thickened, with noise. ``distort_test`` distorts those of the test set, too, always
-    the same way: undistorted ones are too easy to tell networks apart.
+    shifted, scaled, sheared, bent, thickened, with noise. ``distort_test`` distorts those held out for validation and
+    the test set, too, always the same way: undistorted ones are too easy to tell networks apart.
 
     ``latin`` are the 52 letters, in the font that comes with Pillow; ``gb2312_3755`` the Chinese characters of level 1
-    of GB 2312, ``gb2312_500`` the first 500 of them, in the fonts of ``root`` or of the system that have them all.
-    Whole fonts are held out as the test set where there are at least two.
+    of GB 2312, ``gb2312_500`` the first 500 of them, in the fonts of ``root`` or of the system. A font may lack
+    ``missing`` of a set, which it is then not drawn with; one of the system that lacks more is not used.
+
+    The test set is drawn with fonts of other families than the training set, where there are two: those whose files
+    match a glob of ``held_out``, or ``test`` of all families. All is kept in memory, a byte for each pixel.
     """
 
     def __init__(
@@ -93,6 +47,8 @@ class Characters(SampleData):
         *,
         set: Set = "latin",
         root: Path | None = None,
+        held_out: list[str] | None = None,
+        missing: Probability = 0.0,
         copies: Count = 20,
         distort: bool = True,
         distort_test: bool = True,
@@ -101,34 +57,27 @@ class Characters(SampleData):
         test: HeldOut = 0.2,
         limit: Count | None = None,
         image_size: Count = 32,
-        workers: Index = 2,
     ) -> None:
         if image_size < 16:
             raise RecipeError(f"data.image_size={image_size}: characters need at least 16 pixels")
-        characters, faces = characters_of(set), _faces(root, set)
-        whole = Glyphs(faces, characters, 1, image_size)
-        files = sorted({face.path for face in faces if face.path})
-        # FreeType's faces are not for several threads at once.
-        check_once(f"glyphs of {set} at {image_size}", range(len(whole)), whole.check, files, threads=1)
-        order = shuffled(len(faces), None).tolist()
-        held_out = min(max(1, round(test * len(faces))), len(faces) - 1)
-        trained, tested = sorted(order[held_out:]), sorted(order[:held_out]) or [0]
-        size = (image_size, image_size)
-        steps = distortions(image_size)
-        preprocessing = Preprocessing("L", size).to_json()
+        characters, size = characters_of(set), (image_size, image_size)
+        faces = _faces(root, set, image_size, missing)
+        trained, tested = _parted([*faces], held_out, test)
+        training, testing = (_labelled([faces[face] for face in part], copies) for part in (trained, tested))
+        for_training, for_validation = split(shuffled(len(training.labels), training.labels), limit, val)
+
+        def store(part: Labelled, chosen: Int64[Tensor, " chosen"], distorted: bool, **seeds: int) -> Store:
+            augment = Distort(samples=len(chosen), **seeds) if distorted else None
+            return Store(part.images[chosen], part.labels[chosen], MEAN, STD, augment)
+
         super().__init__(
             seed,
-            {
-                "train": Glyphs([faces[i] for i in trained], characters, copies, image_size),
-                "test": Glyphs([faces[i] for i in tested], characters, copies if distort_test else 1, image_size),
-            },
-            info=DataInfo(1, size, (0.9,), (0.25,), tuple(characters), preprocessing=preprocessing),
-            augmentation=steps if distort else (),
-            evaluation=steps if distort_test else (),
-            val=val,
-            limit=limit,
+            store(training, for_training, distort, seed=seed),
+            store(training, for_training, False),
+            store(training, for_validation, distort_test, seed=0, epoch=0),
+            store(testing, torch.arange(len(testing.labels)), distort_test, seed=1, epoch=0),
+            info=DataInfo(1, size, MEAN, STD, tuple(characters), preprocessing=Preprocessing("L", size).to_json()),
             batch_size=batch_size,
-            workers=workers,
         )
 
 
@@ -141,59 +90,67 @@ def characters_of(name: Set) -> str:
     return b"".join(codes[: int(name.removeprefix("gb2312_"))]).decode("gb2312")
 
 
-def drawn(face: Face, character: str, size: int) -> Image.Image:
-    """Black on white, grey, ``size`` pixels square, its ink in the middle."""
-    font = _font(face, round(GLYPH * size))
-    picture = Image.new("L", (size, size), 255)
-    left, top, right, bottom = font.getbbox(character)
-    ImageDraw.Draw(picture).text(((size - left - right) / 2, (size - top - bottom) / 2), character, 0, font)
-    return picture
-
-
-@lru_cache(maxsize=128)
-def _font(face: Face, pixels: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    # Not ImageFont.truetype: in place of a damaged file it opens a font of the system that has the same name.
-    return ImageFont.FreeTypeFont(face.path, pixels, face.member) if face.path else ImageFont.load_default(pixels)
-
-
-def _faces(root: Path | None, name: Set) -> list[Face]:
-    """The fonts to draw with.
+def _faces(root: Path | None, name: Set, size: int, missing: float) -> dict[Face, Glyphs]:
+    """The fonts to draw with, and what they draw.
 
     Raises:
-        DataError: there are none; the message says how to get some.
+        DataError: there are none; the message says how to get some. Or one of ``root`` lacks characters.
     """
+    characters = characters_of(name)
     if root is None and name == "latin":
-        return [Face()]
+        return {Face(): glyphs(Face(), characters, size)}
     folder = (root or SYSTEM_FONTS).expanduser()
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
-    found = [face for path in files if (face := _face(path, strict=root is not None))]
-    if root is None:
-        found = [face for face in found if _has(face, characters_of(name))]
-    if not found:
+    faces = {}
+    for face in faces_below(folder, strict=root is not None):
+        if root is None and lacks_all(face, characters[:: len(characters) // 7]):
+            continue
+        pictures = glyphs(face, characters, size)
+        lacking = [c for c, there in zip(characters, _inked(pictures), strict=True) if not there]
+        if len(lacking) <= missing * len(characters):
+            faces[face] = pictures
+        elif root is not None:
+            lack = f"has no glyph for '{lacking[0]}' (U+{ord(lacking[0]):04X})"
+            others = f" and {len(lacking) - 1:,} other characters" if len(lacking) > 1 else ""
+            raise DataError(f"{face} {lack}{others} of data.set={name}; remove it, or raise data.missing")
+    if not faces:
         advice = "" if root else "; Debian and Ubuntu have some: apt install fonts-noto-cjk fonts-wqy-zenhei"
         raise DataError(f"no fonts for data.set={name} in {shown(folder)} (data.root){advice}")
-    return found
+    return faces
 
 
-def _face(path: Path, strict: bool) -> Face | None:
-    """The face for simplified Chinese of a collection, else the first one; None for a damaged file."""
-    names: list[str] = []
-    try:
-        for index in count() if path.suffix.lower() == ".ttc" else (0,):
-            try:
-                names.append(str(ImageFont.FreeTypeFont(path, 16, index).getname()[0]))
-            except OSError:
-                if index == 0:
-                    raise
-                break
-    except OSError as error:
-        if strict:
-            raise DataError(f"{shown(path)} is no readable font ({error}); remove it") from None
-        return None
-    return Face(path, next((i for i, name in enumerate(names) if name.endswith("SC")), 0))
+def _parted(faces: list[Face], held_out: list[str] | None, test: float) -> tuple[list[Face], list[Face]]:
+    """The faces to train and to test with: of no family in common, except where there is one family alone.
+
+    Of a family that ``held_out`` names in part, the rest is left out.
+    """
+    families = {face: face.family for face in faces}
+    if held_out is None:
+        names = sorted({*families.values()})
+        order = shuffled(len(names), None).tolist()[: min(max(1, round(test * len(names))), len(names) - 1)]
+        tested = [face for face in faces if families[face] in {names[i] for i in order}]
+    else:
+        for glob in held_out:
+            if not any(_matches(face, glob) for face in faces):
+                raise RecipeError(f"data.held_out: none of the {len(faces)} fonts is called {glob}; is it installed?")
+        tested = [face for face in faces if any(_matches(face, glob) for glob in held_out)]
+    families_tested = {families[face] for face in tested}
+    trained = [face for face in faces if families[face] not in families_tested]
+    if held_out and not trained:
+        raise RecipeError("data.held_out: no family of fonts is left to train on")
+    return trained, tested or trained
 
 
-def _has(face: Face, characters: str) -> bool:
-    """Whether a face has the first, the last and some other of these characters: the others are checked later."""
-    absent = drawn(face, ABSENT, 32)
-    return all(drawn(face, character, 32) != absent for character in characters[:: len(characters) // 7])
+def _matches(face: Face, glob: str) -> bool:
+    return face.path is not None and fnmatchcase(face.path.name, glob)
+
+
+def _labelled(faces: Sequence[Glyphs], copies: int) -> Labelled:
+    """All glyphs that there are, ``copies`` times."""
+    inked = [_inked(pictures) for pictures in faces]
+    images = np.concatenate([pictures[there] for pictures, there in zip(faces, inked, strict=True)] * copies)
+    labels = np.concatenate([np.flatnonzero(there) for there in inked] * copies)
+    return Labelled(torch.from_numpy(images)[:, None], torch.from_numpy(labels))
+
+
+def _inked(pictures: Glyphs) -> Bool[np.ndarray, " characters"]:
+    return np.asarray((pictures < 255).any((1, 2)))

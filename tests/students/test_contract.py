@@ -27,7 +27,8 @@ def settings(name: str) -> dict[str, inspect.Parameter]:
 
 
 def size(name: str, others: int = 16) -> int:
-    return 28 if name.startswith("lenet") else others
+    fixed = settings(name).get("input_size")
+    return fixed.default if fixed else others
 
 
 def build(name: str, *, small: bool = True, channels: int = 3) -> nn.Module:

@@ -53,6 +53,14 @@ LENET = [
     ("lenet5", {"input_size": 32}, 32, 656_080, None),
 ]
 
+GREY = {"channels": 1}
+CHARACTERS = [
+    ("hccr_cnn9", GREY, 96, 10_861_971, 593.964032),
+    ("character_cnn", GREY, 32, 2_839_947, 16.876),
+    ("character_cnn", GREY | {"num_classes": 500}, 32, 1_170_132, 15.2),
+    ("character_cnn", GREY | {"num_classes": 500, "width": 0.25}, 32, 122_028, 1.06),
+]
+
 RESNET = [
     ("resnet18", {}, 224, 11_689_512, None),
     ("resnet34", {}, 224, 21_797_672, None),
@@ -201,7 +209,7 @@ LCNN = [
     ("lcnn_alexnet", {"first": 10**9, "words": 10**9, "linear": 10**9}, 224, 61_100_840 - 9344 + 18_688, 714.19),
 ]
 
-OTHERS = IGCNET + XNET + FLGC + LOW_RANK_FILTERS + VERSATILE + LCNN + SHIFT_RESNET + FE_NET
+OTHERS = CHARACTERS + IGCNET + XNET + FLGC + LOW_RANK_FILTERS + VERSATILE + LCNN + SHIFT_RESNET + FE_NET
 ROWS = CIFAR + LENET + RESNET + SQUEEZENET + MOBILENET_V1 + MOBILENET_V2 + SHUFFLENET_V1 + SHUFFLENET_V2 + OTHERS
 
 
@@ -210,7 +218,7 @@ def test_counts(name: str, settings: Mapping[str, Any], size: int, params: int, 
     network = on_meta(name, settings)
     assert sum(parameter.numel() for parameter in network.parameters()) == params
     if macs is not None:
-        assert million_macs(network, size) == pytest.approx(macs, rel=1e-3, abs=0.05)
+        assert million_macs(network, size, settings.get("channels")) == pytest.approx(macs, rel=1e-3, abs=0.05)
 
 
 def test_shufflenet_v1_of_half_width_costs_the_published_38_million() -> None:
@@ -228,8 +236,8 @@ def on_meta(name: str, settings: Mapping[str, Any]) -> nn.Module:
         return student.find(name)(**settings).eval()
 
 
-def million_macs(network: nn.Module, size: int) -> float:
-    channels = 1 if size in (8, 28) else 3
+def million_macs(network: nn.Module, size: int, channels: int | None = None) -> float:
+    channels = channels or (1 if size in (8, 28) else 3)
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         network(torch.empty(1, channels, size, size, device="meta"))
