@@ -12,17 +12,16 @@ from torch import Tensor
 
 from distill.data import data
 from distill.data._distort import Distort
-from distill.data._fonts import Face, Glyphs, faces_below, glyphs, lacks_all
 from distill.data._images import ImageData
 from distill.data._in_memory import Labelled, Store
 from distill.data._split import shuffled, split
 from distill.data.decoding import shown
+from distill.data.fonts import SYSTEM_FONTS, Face, Glyphs, faces_below, glyphs, has_glyph
 from distill.data.info import DataInfo
 from distill.data.preprocessing import Preprocessing
 from distill.errors import DataError, RecipeError
 from distill.registry.ranges import Count, HeldOut, Probability
 
-SYSTEM_FONTS = Path("/usr/share/fonts")
 MEAN, STD = (0.9,), (0.25,)
 Set = Literal["latin", "gb2312_500", "gb2312_3755"]
 
@@ -63,7 +62,8 @@ class Characters(ImageData):
         characters, size = characters_of(set), (image_size, image_size)
         faces = _faces(root, set, image_size, missing)
         trained, tested = _parted([*faces], held_out, test)
-        training, testing = (_labelled([faces[face] for face in part], copies) for part in (trained, tested))
+        training = _labelled([faces[face] for face in trained], copies)
+        testing = _labelled([faces[face] for face in tested], copies if distort_test else 1)
         for_training, for_validation = split(shuffled(len(training.labels), training.labels), limit, val)
 
         def store(part: Labelled, chosen: Int64[Tensor, " chosen"], distorted: bool, **seeds: int) -> Store:
@@ -102,8 +102,8 @@ def _faces(root: Path | None, name: Set, size: int, missing: float) -> dict[Face
     folder = (root or SYSTEM_FONTS).expanduser()
     faces = {}
     for face in faces_below(folder, strict=root is not None):
-        if root is None and lacks_all(face, characters[:: len(characters) // 7]):
-            continue
+        if root is None and not any(has_glyph(face, one) for one in characters[:: len(characters) // 7]):
+            continue  # a font of another script
         pictures = glyphs(face, characters, size)
         lacking = [c for c, there in zip(characters, _inked(pictures), strict=True) if not there]
         if len(lacking) <= missing * len(characters):

@@ -97,9 +97,13 @@ def _tested(experiment: Experiment, made: Made, exported: Exports) -> dict[str, 
     return {
         "guess": {"metrics": metrics.pop(GUESS), "samples": kept.samples},
         "metrics": metrics,
-        "figures": {name: figure.compute().tolist() for name, figure in figures.items()} if kept.samples else {},
+        "figures": {name: _plain(figure.compute()) for name, figure in figures.items()} if kept.samples else {},
         "predictions": pictures(kept.kept, networks[last], task),
     }
+
+
+def _plain(figure: Tensor | dict[str, float]) -> Any:
+    return figure if isinstance(figure, dict) else figure.tolist()
 
 
 def _guess(experiment: Experiment) -> Predict:

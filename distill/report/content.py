@@ -38,8 +38,8 @@ class Report:
     """That latency was measured at."""
     curves: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
     """Step -> one row per epoch: {"epoch": 1, "val/accuracy": 0.71, "train/loss": 1.3, ...}."""
-    figures: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    """Matrices and vectors of the final network on the test split: {"confusion": [[50, 2], [3, 45]]}."""
+    figures: Mapping[str, Sequence[Any] | Mapping[str, float]] = field(default_factory=dict)
+    """Matrices, vectors and named numbers of the final network on the test split: {"confusion": [[50, 2], [3, 45]]}."""
     classes: Sequence[str] = ()
     guess: Guess = field(default_factory=Guess)
     predictions: Sequence[str] = ()

@@ -1,6 +1,6 @@
-"""The figures of a task: a matrix as a heat map, a vector as bars."""
+"""The figures of a task: a matrix as a heat map, a vector as bars; named numbers, bars with names."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from plotly import graph_objects as go
 
@@ -45,6 +45,14 @@ def bars(report: Report, values: Sequence[float]) -> go.Figure:
     drawn = go.Bar(x=_names(report, len(values)), y=list(values), marker={"color": COLOURS["student"]})
     figure = styled(go.Figure(drawn), "").update_xaxes(type="category", dtick=1)
     return figure.update_xaxes(showticklabels=len(values) <= MOST_NAMES)
+
+
+def named_bars(values: Mapping[str, float]) -> go.Figure:
+    """One bar below the other, each with its name."""
+    names = [*values][::-1]
+    drawn = go.Bar(y=names, x=[values[name] for name in names], orientation="h", marker={"color": COLOURS["student"]})
+    figure = styled(go.Figure(drawn), "").update_layout(height=100 + 20 * len(names))
+    return figure.update_yaxes(type="category", dtick=1, automargin=True, title="").update_xaxes(rangemode="tozero")
 
 
 def _names(report: Report, size: int) -> list[str]:

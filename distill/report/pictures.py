@@ -8,7 +8,7 @@ from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from distill.report.content import Report
-from distill.report.figures import bars, matrix
+from distill.report.figures import bars, matrix, named_bars
 from distill.report.rows import title
 from distill.report.style import LINE, colour, styled
 from distill.report.trade_off import by_latency, by_size, latency
@@ -48,13 +48,19 @@ def pictures(report: Report) -> Iterator[Picture]:
     if (figure := _losses(report)).data:
         yield Picture("Training losses by epoch", "Choose a term of the loss in the menu.", figure)
     for name, values in report.figures.items():
-        if values and isinstance(values[0], Sequence):
-            note = "Of the final network on the test split."
-            if name == "confusion":
-                note = "Row: true class. Column: the final network's class on the test split. Shade: share of the row."
-            yield Picture(_words(name).capitalize(), note, matrix(report, values))
-        elif values:
-            yield Picture(_words(name).capitalize(), "Of the final network on the test split.", bars(report, values))
+        if values:
+            yield _figure(report, name, values)
+
+
+def _figure(report: Report, name: str, values: Sequence[Any] | Mapping[str, float]) -> Picture:
+    note = "Of the final network on the test split."
+    if isinstance(values, Mapping):
+        return Picture(_words(name).capitalize(), note, named_bars(values))
+    if not isinstance(values[0], Sequence):
+        return Picture(_words(name).capitalize(), note, bars(report, values))
+    if name == "confusion":
+        note = "Row: true class. Column: the final network's class on the test split. Shade: share of the row."
+    return Picture(_words(name).capitalize(), note, matrix(report, values))
 
 
 def _words(name: str) -> str:

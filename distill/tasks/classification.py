@@ -13,42 +13,50 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 from distill.batch import Batch
 from distill.data.info import DataInfo
 from distill.errors import RecipeError
-from distill.registry.ranges import BelowOne
+from distill.registry.ranges import BelowOne, Count
 from distill.tasks import Prediction, Task, task
 from distill.tasks._captions import BAD, GOOD, NEUTRAL, captioned
+from distill.tasks._confusions import ConfusedPairs
 
 TOP_5_FROM = 21
 """Classes from which on a class among the five most probable ones says something."""
+MATRIX_TO = 200
+"""Classes up to which a confusion matrix can be looked at; of more, the most confused pairs are listed."""
 SHOWN = 5
 """Classes of a prediction, the most probable first."""
 
 
 @task("classification")
 class Classification(Task):
-    """Cross-entropy of logits, measured by top-1 accuracy, and by top-5 accuracy from 21 classes on.
+    """Cross-entropy of logits, measured by top-1 accuracy, and by top-k accuracy.
 
     Args:
         info: of the data set, which has classes.
         label_smoothing: the part of the target spread over all classes, from 0 to 1. Szegedy et al.,
             arXiv:1512.00567, section 7.
+        top_k: classes that the second metric counts as predicted, the most probable ones; by default 5 from 21 classes
+            on, and of fewer no second metric.
 
     Raises:
-        RecipeError: the data has no classes, or smoothing out of range.
+        RecipeError: the data has no classes, or no more than top_k, or smoothing is out of range.
     """
 
     monitor = "accuracy"
-    units = {"accuracy": "%", "top5_accuracy": "%"}
     output_name = "logits"
     agreement_name = "top-1 agreement"
     batch_sizes = (1, 32)
 
-    def __init__(self, info: DataInfo, *, label_smoothing: BelowOne = 0.0) -> None:
+    def __init__(self, info: DataInfo, *, label_smoothing: BelowOne = 0.0, top_k: Count | None = None) -> None:
         super().__init__(info)
         if not info.num_classes:
             raise RecipeError("classification needs a data set with class_names, but this one has none")
         if not 0 <= label_smoothing < 1:
             raise RecipeError(f"task.label_smoothing is {label_smoothing}, but is from 0 to below 1")
+        if top_k is not None and not 1 < top_k < info.num_classes:
+            raise RecipeError(f"task.top_k is {top_k}, but is above 1 and below the {info.num_classes} classes")
         self.label_smoothing = label_smoothing
+        self.top_k = top_k or (5 if info.num_classes >= TOP_5_FROM else None)
+        self.units = {"accuracy": "%", f"top{self.top_k}_accuracy": "%"}
 
     def network_arguments(self) -> dict[str, Any]:
         return {"num_classes": self.info.num_classes}
@@ -67,12 +75,14 @@ class Classification(Task):
         """Fractions of 1, of images, not of classes."""
         classes = self.info.num_classes
         metrics: dict[str, Metric] = {"accuracy": MulticlassAccuracy(classes, average="micro")}
-        if classes >= TOP_5_FROM:
-            metrics["top5_accuracy"] = MulticlassAccuracy(classes, average="micro", top_k=5)
+        if self.top_k:
+            metrics[f"top{self.top_k}_accuracy"] = MulticlassAccuracy(classes, average="micro", top_k=self.top_k)
         return MetricCollection(metrics)  # type: ignore[arg-type]
 
     def figures(self) -> dict[str, Metric]:
-        """``confusion[true class, predicted class]``, in images."""
+        """``confusion[true class, predicted class]``, in images; of very many classes the pairs most often confused."""
+        if self.info.num_classes > MATRIX_TO:
+            return {"most_confused": ConfusedPairs(self.info.class_names)}
         return {"confusion": MulticlassConfusionMatrix(self.info.num_classes)}
 
     def agreement(self, output: Tensor, reference: Tensor) -> float:

@@ -6,19 +6,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import ImageFont
+from PIL import Image, ImageFont
 
 from distill.data import data
-from distill.data._distort import Noise, StrokeWidth
-from distill.data.characters import Face, characters_of, drawn
+from distill.data._distort import Distort, draw
+from distill.data._loading import BatchIndices
+from distill.data.characters import characters_of
+from distill.data.fonts import Face, drawn, glyphs, has_glyph
 from distill.errors import DataError, RecipeError
 
-DEJAVU = sorted(Path("/usr/share/fonts").rglob("DejaVuSans*.ttf"))
-needs_fonts = pytest.mark.skipif(len(DEJAVU) < 3, reason="needs the package fonts-dejavu")
+FONTS = Path("/usr/share/fonts")
+DEJAVU = [*sorted(FONTS.rglob("DejaVuSans*.ttf"))[:2], *sorted(FONTS.rglob("DejaVuSerif*.ttf"))[:2]]
+needs_fonts = pytest.mark.skipif(len(DEJAVU) < 4, reason="needs the package fonts-dejavu")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory, monkeypatch):
+    """Where glyphs are kept."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setattr(Path, "home", lambda: folder)
+    return folder
 
 
 def make(seed=0, **settings):
-    return data.find("characters")(seed, **{"copies": 2, "image_size": 24, "workers": 0, **settings})
+    return data.find("characters")(seed, **{"copies": 2, "image_size": 24, **settings})
 
 
 def test_the_sets_are_those_of_gb_2312():
@@ -70,37 +81,144 @@ def test_distortions_keep_letters_readable():
     assert torch.cat(nearest).float().mean() > 0.4  # by chance 10 of 52, or 0.19
 
 
-def test_strokes_and_noise_change_what_they_say():
-    letter, random = drawn(Face(), "A", 32), torch.random.get_rng_state()
-    torch.manual_seed(0)
-    ink = {(255 - np.asarray(StrokeWidth()(letter), np.float32)).sum() for _ in range(20)}
-    assert len(ink) == 3
-    noisy = [np.asarray(Noise()(letter), np.float32) for _ in range(20)]
-    assert all(values[0].std() > 0 for values in noisy)
-    assert max(values[0].std() for values in noisy) < 25
-    torch.random.set_rng_state(random)
+def distorted(images, epoch=0, samples=None):
+    chosen = torch.arange(len(images)) if samples is None else samples
+    return Distort(0, 52)(images[chosen.numpy()], BatchIndices(epoch, chosen))
+
+
+def test_a_distortion_depends_on_seed_epoch_and_sample_alone():
+    images = np.asarray(glyphs(Face(), characters_of("latin"), 24))[:, None]
+    whole, some = distorted(images), torch.tensor([40, 3, 17])
+    assert np.array_equal(whole[some.numpy()], distorted(images, samples=some))
+    assert not np.array_equal(whole, distorted(images, epoch=1))
+    assert np.array_equal(Distort(0, 52, epoch=0)(images, BatchIndices(7, torch.arange(52))), whole)
+
+
+def test_without_noise_strokes_and_bends_a_distortion_is_affine(monkeypatch):
+    """What grid_sample makes of the affine matrix is compared with Pillow's own transform of the same coefficients."""
+    drawn_by_chance = draw(0, 0, 52)
+    still = drawn_by_chance._replace(
+        stroke=torch.full((52,), 3),
+        elastic=torch.zeros(52, 2, 5, 5),
+        contrast=torch.ones(52),
+        deviation=torch.zeros(52),
+    )
+    monkeypatch.setattr("distill.data._distort.draw", lambda *_: still)
+    images = np.asarray(glyphs(Face(), characters_of("latin"), 32))[:, None]
+    found = distorted(images).astype(float)[:, 0]
+    for i in range(0, 52, 7):
+        (a, b, c), (d, e, f) = still.affine[i].tolist()  # from -1 to 1; Pillow counts pixels from a corner
+        coefficients = (a, b, 16 * (1 - a - b + c), d, e, 16 * (1 - d - e + f))
+        letter = Image.fromarray(images[i, 0])
+        expected = letter.transform((32, 32), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR, 1, 255)
+        inner = np.abs(found[i] - np.asarray(expected))[3:-3, 3:-3]  # at the border Pillow repeats pixels
+        assert inner.mean() < 1
+
+
+def test_strokes_get_thicker_and_thinner_and_noise_has_its_deviation(monkeypatch):
+    images = np.asarray(glyphs(Face(), "HILT", 32))[:, None]
+    still = draw(0, 0, 52)._replace(
+        affine=torch.eye(2, 3).repeat(52, 1, 1), elastic=torch.zeros(52, 2, 5, 5), contrast=torch.full((52,), 0.6)
+    )
+    ink = []
+    for stroke in (0, 2, 1):
+        monkeypatch.setattr(
+            "distill.data._distort.draw",
+            lambda *_, stroke=stroke: still._replace(stroke=torch.full((52,), stroke), deviation=torch.zeros(52)),
+        )
+        ink.append((255.0 - distorted(images)).sum((1, 2, 3)))
+    assert (ink[0] > 1.2 * ink[1]).all()
+    assert (ink[1] > 1.2 * ink[2]).all()
+    np.testing.assert_allclose(ink[1], 0.6 * (255.0 - images).sum((1, 2, 3)), rtol=0.01)
+    grey = np.full((4, 1, 32, 32), 55, np.uint8)  # ink of 200, of contrast 0.6: 255 - 120
+    monkeypatch.setattr(
+        "distill.data._distort.draw",
+        lambda *_: still._replace(stroke=torch.full((52,), 2), deviation=torch.full((52,), 9.0)),
+    )
+    noisy = distorted(grey).astype(float)
+    assert noisy.std() == pytest.approx(9, rel=0.05)
+    assert noisy.mean() == pytest.approx(135, abs=1)
+
+
+def copied(folder, paths=DEJAVU):
+    folder.mkdir(exist_ok=True)
+    for path in paths:
+        shutil.copy(path, folder)
+    return folder
+
+
+def parted(module, root):
+    """How often each font's plain pictures are in the training set and in the test set."""
+    pictures = {path.name: glyphs(Face(path.resolve()), characters_of("latin"), 24) for path in sorted(root.iterdir())}
+    sets = [{image.tobytes() for image in part.images[:, 0].numpy()} for part in (module.plain, module.test)]
+    return [{name for name, every in pictures.items() if {x.tobytes() for x in every} <= part} for part in sets]
 
 
 @needs_fonts
-def test_whole_fonts_are_held_out(tmp_path):
-    for path in DEJAVU[:3]:
-        shutil.copy(path, tmp_path)
-    module = make(root=tmp_path, test=0.3)
-    trained, tested = ({face.path for face in source.reader.faces} for source in (module.train, module.test))
-    assert (len(trained), len(tested)) == (2, 1)
-    assert not trained & tested
-    assert len(module.train) + len(module.val) == 2 * 2 * 52
+def test_whole_families_of_fonts_are_held_out(tmp_path):
+    """Sans and Serif are two families, each with two weights."""
+    root = copied(tmp_path / "fonts")
+    trained, tested = parted(make(root=root, test=0.3, val=0.0, copies=1), root)
+    assert len(trained) == len(tested) == 2
+    assert {name[:9] for name in trained} in ({"DejaVuSan"}, {"DejaVuSer"})
+    assert not {name[:9] for name in trained} & {name[:9] for name in tested}
+
+
+@needs_fonts
+def test_held_out_fonts_are_named_and_the_rest_of_their_family_is_left_out(tmp_path):
+    root = copied(tmp_path / "fonts")
+    trained, tested = parted(make(root=root, held_out=[DEJAVU[0].name], val=0.0, copies=1), root)
+    assert tested == {DEJAVU[0].name}
+    assert trained == {path.name for path in DEJAVU[2:]}
+    with pytest.raises(RecipeError, match=r"data.held_out: none of the 4 fonts is called Seto\*; is it installed"):
+        make(root=root, held_out=["Seto*"])
+    with pytest.raises(RecipeError, match=r"data.held_out: no family of fonts is left to train on"):
+        make(root=root, held_out=["*"])
 
 
 @needs_fonts
 def test_a_font_without_a_glyph_is_named(tmp_path):
-    path = Path(shutil.copy(DEJAVU[0], tmp_path))
-    with pytest.raises(DataError, match=f"{path} has no glyph for '啊'; remove it"):
-        make(root=tmp_path, set="gb2312_500")
+    root = copied(tmp_path / "fonts", DEJAVU[:1])
+    path = root / DEJAVU[0].name
+    lacks = rf"{path} has no glyph for '啊' \(U\+554A\) and 499 other characters of data.set=gb2312_500; remove it"
+    with pytest.raises(DataError, match=lacks):
+        make(root=root, set="gb2312_500")
     path.unlink()  # FreeType maps files into memory: one that shrinks in place ends the process
     path.write_bytes(b"no font")
     with pytest.raises(DataError, match=f"{path} is no readable font"):
-        make(root=tmp_path)
+        make(root=root)
+
+
+@needs_fonts
+def test_what_a_font_may_lack_is_not_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr("distill.data.characters.characters_of", lambda _: "AB啊CD")
+    root = copied(tmp_path / "fonts")
+    module = make(root=root, missing=0.2, val=0.0, copies=1)
+    assert module.train_labels().bincount(minlength=5).tolist() == [2, 2, 0, 2, 2]
+    with pytest.raises(DataError, match=r"has no glyph for '啊' \(U\+554A\) of data.set=latin; remove it, or raise"):
+        make(root=root, missing=0.19)
+
+
+@needs_fonts
+def test_glyphs_are_drawn_once_and_again_when_their_font_changes(tmp_path, home):
+    root = copied(tmp_path / "fonts", DEJAVU[:1])
+    first = make(root=root).fingerprint()
+    kept = sorted((home / ".cache" / "distill" / "glyphs").iterdir())
+    assert make(root=root).fingerprint() == first
+    assert sorted((home / ".cache" / "distill" / "glyphs").iterdir()) == kept
+    kept[0].write_bytes(b"damaged")
+    assert make(root=root).fingerprint() == first
+    (root / DEJAVU[0].name).unlink()
+    shutil.copy(DEJAVU[2], root / DEJAVU[0].name)
+    assert make(root=root).fingerprint() != first
+
+
+@needs_fonts
+def test_a_glyph_is_one_that_is_drawn():
+    assert has_glyph(Face(), "A")
+    assert has_glyph(Face(), " ")
+    assert not has_glyph(Face(), "啊")
+    assert not has_glyph(Face(DEJAVU[0]), "啊")
 
 
 def test_where_there_are_no_fonts_the_message_says_how_to_get_some(tmp_path, monkeypatch):

@@ -48,7 +48,7 @@ SETTINGS = {
     "hwdb": FROM_FILES,
     "fashion_scenes": GENERATED | {"articles": "digits"},
     "flying_cutouts": GENERATED | {"crop": True},
-    "characters": {"copies": 1, "image_size": 16, "workers": 0},
+    "characters": {"copies": 1, "image_size": 16},
 }
 
 

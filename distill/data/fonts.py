@@ -1,6 +1,5 @@
 """Fonts of a folder, and characters drawn with them."""
 
-from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import count
@@ -16,6 +15,7 @@ from distill.data.decoding import shown
 from distill.errors import DataError, DistillError
 from distill.files.atomic import replacing
 
+SYSTEM_FONTS = Path("/usr/share/fonts")
 ENDINGS = (".ttf", ".otf", ".ttc")
 ABSENT = "\U0010ffff"
 """A code point that no font has a glyph for: what it looks like shows which other ones are absent."""
@@ -23,6 +23,7 @@ GLYPH = 0.78
 """Height of a glyph's em square, as a share of the picture's side."""
 
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Glyphs = UInt8[np.ndarray, "characters height width"]
 """Black on white; white all over where a face has no glyph for a character."""
 
@@ -40,7 +41,7 @@ class Face(NamedTuple):
     @property
     def family(self) -> str:
         """The first two words of its name, which weights and variants of a design share: "Noto Serif"."""
-        return " ".join(str(_font(self, 16).getname()[0]).split()[:2])  # type: ignore[union-attr]
+        return " ".join(str(font_of(self, 16).getname()[0]).split()[:2])  # type: ignore[union-attr]
 
 
 def faces_below(folder: Path, *, strict: bool) -> list[Face]:
@@ -78,33 +79,35 @@ def glyphs(face: Face, characters: str, size: int) -> Glyphs:
     return pictures
 
 
-def lacks_all(face: Face, characters: Sequence[str]) -> bool:
-    """Whether a face has a glyph for none of the characters: it is one for another script."""
-    absent = drawn(face, ABSENT, 32)
-    return all(drawn(face, character, 32) == absent for character in characters)
+def has_glyph(face: Face, character: str) -> bool:
+    """Whether a face draws something for a character, and not what it draws for one that it lacks."""
+    picture = drawn(face, character, 32)
+    return character.isspace() or (picture.getextrema() != (255, 255) and picture != drawn(face, ABSENT, 32))
 
 
 def drawn(face: Face, character: str, size: int) -> Image.Image:
     """Black on white, grey, ``size`` pixels square, its ink in the middle."""
-    font = _font(face, round(GLYPH * size))
+    font = font_of(face, round(GLYPH * size))
     picture = Image.new("L", (size, size), 255)
     left, top, right, bottom = font.getbbox(character)
     ImageDraw.Draw(picture).text(((size - left - right) / 2, (size - top - bottom) / 2), character, 0, font)
     return picture
 
 
+@lru_cache(maxsize=128)
+def font_of(face: Face, pixels: int) -> Font:
+    """The font of a face, ``pixels`` high."""
+    # Not ImageFont.truetype: in place of a damaged file it opens a font of the system that has the same name.
+    return ImageFont.FreeTypeFont(face.path, pixels, face.member) if face.path else ImageFont.load_default(pixels)
+
+
 def _drawn_anew(face: Face, characters: str, size: int) -> Glyphs:
+    font_of.cache_clear()  # the file may have been replaced since it was opened
     # A code point in a font's table is not yet a glyph: of SetoFont's Chinese ones, for example, hundreds are empty.
     pictures = np.stack([np.asarray(drawn(face, character, size)) for character in characters])
     absent = np.asarray(drawn(face, ABSENT, size))
     pictures[(pictures == absent).all((1, 2))] = 255
     return pictures
-
-
-@lru_cache(maxsize=128)
-def _font(face: Face, pixels: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    # Not ImageFont.truetype: in place of a damaged file it opens a font of the system that has the same name.
-    return ImageFont.FreeTypeFont(face.path, pixels, face.member) if face.path else ImageFont.load_default(pixels)
 
 
 def _face(path: Path, strict: bool) -> Face | None:
