@@ -84,7 +84,7 @@ def fold(artifact: Artifact, patterns: list[str] | None, images: list[Tensor], *
         refuse_stored("int8", artifact, [path])
         plan[path] = {"attention": True}
     model = restructure(artifact.copy_model(), plan)
-    layers, others = factorable(replace(artifact, model=model), "int8", patterns, grouped=True)
+    layers, others = factorable(replace(artifact, model=model), "int8", patterns, grouped=True, pruned=True)
     unchanged |= {path: why for path, why in others.items() if path.rpartition(".")[0] not in unchanged}
     for path in layers:
         _refuse_codes(path, artifact.stored.get(f"{path}.weight"))

@@ -33,14 +33,14 @@ def chosen(paths: Iterable[str], patterns: list[str] | None) -> list[str]:
 
 
 def factorable(
-    artifact: Artifact, hook: str, patterns: list[str] | None, *, grouped: bool = False
+    artifact: Artifact, hook: str, patterns: list[str] | None, *, grouped: bool = False, pruned: bool = False
 ) -> tuple[dict[str, Layer], dict[str, str]]:
     """Plain convolutions and linear layers that nothing else shares weights with, by path; and why others are not.
 
-    Convolutions in groups are among them if ``grouped``.
+    Convolutions in groups are among them if ``grouped``, and layers that keep zeros if ``pruned``.
 
     Raises:
-        RecipeError: the artifact is encoded, a glob matches nothing, or a layer is pruned.
+        RecipeError: the artifact is encoded, a glob matches nothing, or a layer is pruned but must not be.
         TrainingError: a weight holds values that are not finite.
     """
     refuse_encoded(artifact, hook)
@@ -50,7 +50,7 @@ def factorable(
     for path in chosen(layers, patterns):
         layer = layers[path]
         refuse_broken(hook, f"{path}.weight", layer.weight)
-        if keeps_zeros(artifact.stored.get(f"{path}.weight")):
+        if not pruned and keeps_zeros(artifact.stored.get(f"{path}.weight")):
             raise RecipeError(
                 f"'{hook}' would fill the zeros of '{path}': put it before 'prune', or choose other layers"
             )

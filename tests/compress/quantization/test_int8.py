@@ -12,6 +12,7 @@ from distill.batch import Batch
 from distill.compress._places import Places
 from distill.compress.encode import encode
 from distill.compress.low_rank.svd import svd
+from distill.compress.pruning.prune import prune
 from distill.compress.quantization.int8 import int8
 from distill.compress.quantization.quantize import quantize
 from distill.errors import ExportError, RecipeError, TrainingError
@@ -48,6 +49,24 @@ def test_what_it_computes_stays_near(name: str) -> None:
         done = int8(artifact, batches(16), never).model(images())
         exact = artifact.model(images())
     assert 0 < (done - exact).norm() / exact.norm() < 0.1
+
+
+def test_zeros_of_pruning_stay_zeros_also_in_training() -> None:
+    """Folding multiplies them, and the codes of int8 have a zero."""
+    sparse = prune(joined(), sparsity=0.6)
+    done = encode(int8(sparse, batches(), never))
+    wanted = {name: form.decode() == 0 for name, form in sparse.stored.items()}
+    assert sum(int(zeros.sum()) for zeros in wanted.values()) > 50
+    weights = dict(done.model.named_parameters())
+    assert all(bool((weights[name] == 0)[zeros].all()) for name, zeros in wanted.items())
+    assert done.nbytes() < encode(int8(joined(), batches(), never)).nbytes()
+    tuned = int8(sparse, batches(), never)
+    model = trainable(tuned)
+    for parameter in model.parameters():
+        parameter.data += 0.5
+    moved = dict(finalize(tuned, model).model.named_parameters())
+    assert all(bool((moved[name] == 0)[zeros].all()) for name, zeros in wanted.items())
+    assert any(not torch.equal(moved[name], weights[name]) for name in wanted)
 
 
 def test_functions_without_modules_are_seen_too() -> None:
