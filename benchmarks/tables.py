@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks import tasks
+from benchmarks import stages, tasks
 from benchmarks._results import read, with_table
 
 PAGES = Path("docs")
@@ -18,7 +18,7 @@ MARKER = re.compile(r"<!-- results: (.+?) -->")
 
 def tables() -> Mapping[str, str]:
     """Every table that there are measurements for, by name."""
-    return tasks.tables(read(tasks.FILE, tasks.IDENTITY))
+    return tasks.tables(read(tasks.FILE, tasks.IDENTITY)) | stages.tables(read(stages.FILE, stages.IDENTITY))
 
 
 def pages() -> dict[Path, str]:
