@@ -13,9 +13,11 @@ from torch import Tensor
 
 from distill.artifact import Artifact
 from distill.batch import Batch, Predict
+from distill.data.info import DataInfo
 from distill.errors import ExportError
 from distill.export import exporter
 from distill.measure.latency import timings
+from distill.tasks.classification import Classification
 
 RUNTIMES = {"ONNX Runtime": "onnx", "OpenVINO": "openvino"}
 THREADS = (1, 2)
@@ -37,7 +39,7 @@ def exported(artifact: Artifact, samples: list[Batch]) -> Entrant:
     with TemporaryDirectory() as folder, _threads(max(THREADS)):
         for runtime, name in RUNTIMES.items():
             try:
-                file = exporter.find(name)(artifact, Path(folder), samples)
+                file = exporter.find(name)(artifact, Path(folder), samples, _task(artifact, samples))
             except ExportError as error:
                 print(f"{runtime}: {error}")
             else:
@@ -76,6 +78,15 @@ def lines(medians: Medians, against: str) -> Iterator[str]:
             took = runs.get((runtime, threads), {}).get(batch)
             cells.append(f"{took:.2f} ({medians[against][runtime, threads][batch] / took:.2f})" if took else "")
         yield f"| {network} | {' | '.join(cells)} |"
+
+
+def _task(artifact: Artifact, samples: list[Batch]) -> Classification:
+    """Of as many classes as the network has outputs."""
+    _, channels, height, width = samples[0].inputs.shape
+    with torch.no_grad():
+        classes = artifact.model(samples[0].inputs[:1]).shape[1]
+    names = tuple(map(str, range(classes)))
+    return Classification(DataInfo(channels, (height, width), (0.5,) * channels, (0.5,) * channels, names))
 
 
 def _itself(predict: Predict) -> Predict:

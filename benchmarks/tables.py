@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks import style, tasks
+from benchmarks import stages, style, tasks
 from benchmarks._results import read, with_table
 
 PAGES = Path("docs")
@@ -18,7 +18,10 @@ MARKER = re.compile(r"<!-- results: (.+?) -->")
 
 def tables() -> Mapping[str, str]:
     """Every table that there are measurements for, by name."""
-    return {**tasks.tables(read(tasks.FILE, tasks.IDENTITY)), **style.tables(read(style.FILE, style.IDENTITY))}
+    found: dict[str, str] = {}
+    for subject in (tasks, style, stages):
+        found |= subject.tables(read(subject.FILE, subject.IDENTITY))
+    return found
 
 
 def pages() -> dict[Path, str]:

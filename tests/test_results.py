@@ -1,10 +1,12 @@
 """Pages show what was measured: their tables are made from the measurements in the repository."""
 
+import itertools
 from typing import Any
 
 import pytest
+import torch
 
-from benchmarks import _results, tables, tasks
+from benchmarks import _results, stages, tables, tasks
 
 
 def row(
@@ -69,3 +71,31 @@ def test_a_page_without_the_table_is_refused() -> None:
     )
     with pytest.raises(ValueError, match="no '<!-- results: two -->'"):
         _results.with_table(page, "two", "")
+
+
+def stage(name: str, accuracy: float, size: int, milliseconds: float, **about: Any) -> dict[str, Any]:
+    found = {"recipe": "toy", "overrides": "", "seed": 0, "stage": name, "test": {"accuracy": accuracy}, "unit": "%"}
+    cost = {"bytes": size, "params": 100, "macs": 1000, "effective_params": 50, "effective_macs": 400}
+    speed = {"milliseconds": {"batch1": milliseconds}, "times_as_fast": {"batch1": 0.3 / milliseconds}}
+    return {**found, **cost, **speed, "measured": "today", **about}
+
+
+def test_stages_are_compared_with_the_first() -> None:
+    rows = [stage("trained", 0.98, 4000, 0.3), stage("int8", 0.975, 1000, 0.1), stage("int8", 0.5, 9, 9, seed=1)]
+    (name, table), *others = stages.tables([*rows, stage("trained", 0.5, 9, 9, overrides="data.limit=10")]).items()
+    assert (name, others) == ("stages toy", [])
+    *_, last = [cells(line) for line in table.splitlines() if line.startswith("| ")]
+    assert last == [
+        *("int8", "97.50 %", "1,000 (4.0 times smaller)", "1,000 (1.0 times fewer)", "400 (2.5 times fewer)"),
+        "0.100 (3.00 times as fast)",
+    ]
+
+
+def test_networks_are_timed_in_turns_and_compared_turn_by_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "SECONDS", 0.001)
+    turns = []
+    runs = {name: lambda batch, name=name: turns.append(name) or batch for name in ("dense", "small")}
+    found = stages.race(runs, torch.zeros(2, 1, 4, 4))
+    assert found["dense"]["times_as_fast"] == {"batch1": 1.0, "batch32": 1.0}
+    assert found["small"]["milliseconds"]["batch1"] > 0
+    assert [name for name, _ in itertools.groupby(turns)] == ["dense", "small"] * stages.ROUNDS

@@ -132,9 +132,13 @@ def test_every_metric_has_columns_and_a_curve() -> None:
 
 
 def test_figures_of_any_task_are_drawn() -> None:
-    content = replace(percent(0.95, 0.90, 0.93), figures={"per_class": [0.5, 0.7], "mistakes": [[1, 2], [3, 4]]})
-    drawn = {picture.title: picture.figure.data[0].type for picture in pictures(content)}
-    assert (drawn["Per class"], drawn["Mistakes"]) == ("bar", "heatmap")
+    figures = {"per_class": [0.5, 0.7], "mistakes": [[1, 2], [3, 4]], "pairs": {"a taken for b": 3, "b taken for a": 1}}
+    content = replace(percent(0.95, 0.90, 0.93), figures={**figures, "none": {}})
+    drawn = {picture.title: picture.figure.data[0] for picture in pictures(content)}
+    assert (drawn["Per class"].type, drawn["Mistakes"].type, drawn["Pairs"].type) == ("bar", "heatmap", "bar")
+    assert dict(zip(drawn["Pairs"].y, drawn["Pairs"].x, strict=True)) == figures["pairs"]
+    assert drawn["Pairs"].y[-1] == "a taken for b"  # the first name is on top
+    assert "None" not in drawn
 
 
 def test_predictions_are_inside_the_page() -> None:

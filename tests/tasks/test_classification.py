@@ -21,6 +21,37 @@ def test_top_5_counts_from_21_classes_on() -> None:
     assert list(Classification(MANY).metrics()) == ["accuracy", "top5_accuracy"]
 
 
+def test_the_second_metric_counts_as_many_classes_as_asked_for() -> None:
+    task = Classification(MANY, top_k=10)
+    output = -torch.arange(30.0).repeat(4, 1)
+    metrics = task.metrics()
+    task.update(metrics, output, batch([0, 9, 10, 29]))
+    assert {name: float(value) for name, value in metrics.compute().items()} == {
+        "accuracy": 0.25,
+        "top10_accuracy": 0.5,
+    }
+    assert task.units == {"accuracy": "%", "top10_accuracy": "%"}
+    for top_k in (1, 30):
+        with pytest.raises(RecipeError, match=f"task.top_k is {top_k}, but is above 1 and below the 30 classes"):
+            Classification(MANY, top_k=top_k)
+
+
+def test_of_thousands_of_classes_the_most_confused_pairs_are_a_figure() -> None:
+    names = tuple(chr(0x4E00 + number) for number in range(3755))
+    task = Classification(DataInfo(1, (8, 8), (0,), (1,), names))
+    figure = task.figures()["most_confused"]
+    predicted = torch.nn.functional.one_hot(torch.tensor([7, 7, 7, 3754, 2]), 3755).float()
+    task.update(figure, predicted[:2], batch([7, 9]))
+    task.update(figure, predicted[2:], batch([9, 0, 2]))
+    assert list(figure.compute().items()) == [
+        (f"{names[9]} taken for {names[7]}", 2),
+        (f"{names[0]} taken for {names[3754]}", 1),
+    ]
+    for label in range(100, 140):
+        task.update(figure, predicted[:1], batch([label]))
+    assert len(figure.compute()) == 30
+
+
 def test_accuracy_and_top_5_by_hand() -> None:
     task = Classification(MANY)
     output = -torch.arange(30.0).repeat(4, 1)  # class 0 is the most probable one, then 1, 2, ...
