@@ -184,4 +184,4 @@ class TestCommand:
     ) -> None:
         extra = ["--output", str(tmp_path)] if command == "export" else ["--batch-sizes", "1"]
         assert main([command, str(saved), *extra]) == 0
-        assert ("on noise" if command == "export" else "batch 1") in capsys.readouterr().out
+        assert ("on noise" if command == "export" else "median ms") in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """The whole line on real input, once; then everything that is done with what it leaves behind."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,17 @@ class TestCommands:
 
     def test_bench_times_it(self, artifact: str, capsys: Any) -> None:
         assert main(["bench", artifact, "--batch-sizes", "1", "--threads", "1"]) == 0
-        assert "batch 1" in capsys.readouterr().out
+        assert "median ms" in capsys.readouterr().out
+
+    def test_bench_times_several_in_turns(
+        self, artifact: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        shutil.copy(artifact, "a.safetensors")
+        shutil.copy(artifact, "b.safetensors")
+        assert main(["bench", "a.safetensors", "b.safetensors", "--batch-sizes", "1", "2"]) == 0
+        rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]]
+        assert rows == [[f"{name}.safetensors", size] for size in "12" for name in "ab"]
 
     def test_a_truncated_artifact_is_refused_by_name(self, artifact: str, tmp_path: Path, capsys: Any) -> None:
         cut = tmp_path / "cut.safetensors"
