@@ -11,7 +11,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill.registry.ranges import Count
+from distill.registry.ranges import Count, Width
 from students import student
 from students._blocks import Network, head, initialised, require, residual_stages
 
@@ -57,15 +57,18 @@ def _downsample(inputs: int, outputs: int, stride: int, shortcut: Shortcut) -> n
 
 
 def _network(depth: int, widths: tuple[int, int, int, int] = (16, 16, 32, 64)) -> Callable[..., nn.Module]:
-    def build(*, num_classes: Count = 10, channels: Count = 3, shortcut: Shortcut = "B") -> nn.Module:
+    def build(
+        *, num_classes: Count = 10, channels: Count = 3, shortcut: Shortcut = "B", width: Width = 1.0
+    ) -> nn.Module:
         require("shortcut", shortcut, ("A", "B"))
-        stages = residual_stages(partial(Block, shortcut=shortcut), blocks=(depth - 2) // 6, widths=widths)
+        scaled = [max(1, round(width * channels)) for channels in widths]
+        stages = residual_stages(partial(Block, shortcut=shortcut), blocks=(depth - 2) // 6, widths=scaled)
         layers = {
-            "conv1": nn.Conv2d(channels, widths[0], 3, padding=1, bias=False),
-            "bn1": nn.BatchNorm2d(widths[0]),
+            "conv1": nn.Conv2d(channels, scaled[0], 3, padding=1, bias=False),
+            "bn1": nn.BatchNorm2d(scaled[0]),
             "relu": nn.ReLU(),
             **stages,
-            **head(widths[-1], num_classes),
+            **head(scaled[-1], num_classes),
         }
         return initialised(Network(layers, tuple(stages)))
 
@@ -73,6 +76,8 @@ def _network(depth: int, widths: tuple[int, int, int, int] = (16, 16, 32, 64)) -
     return build
 
 
+resnet8 = student("resnet8")(_network(depth=8))
+resnet14 = student("resnet14")(_network(depth=14))
 resnet20 = student("resnet20")(_network(depth=20))
 resnet32 = student("resnet32")(_network(depth=32))
 resnet44 = student("resnet44")(_network(depth=44))
