@@ -1,7 +1,7 @@
 """One row of the report: what a network costs and how good it is after one step of a run."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 
@@ -22,10 +22,20 @@ class Step:
     """{"batch1": 0.31, "batch32": 4.2}: one run of the whole batch in ONNX Runtime."""
     seconds: float
     """Wall time of the step."""
+    effective_params: int | None = None
+    """Without zeros of weights, and with values that a hash shares counted once; None: as many as ``params``."""
+    effective_macs: int | None = None
+    """Without products with zeros of weights; None: as many as ``macs``."""
+
+    @property
+    def parameters(self) -> str:
+        """Their number in words: "352,042 parameters, 35,204 of them effective"."""
+        effective = "" if self.effective_params is None else f", {self.effective_params:,} of them effective"
+        return f"{self.params:,} parameters{effective}"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data, as report.json and metrics.json hold it."""
-        return asdict(self)
+        """Plain data, as report.json and metrics.json hold it; a field that is None is left out."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Step":
@@ -34,13 +44,15 @@ class Step:
         Raises:
             ValueError: a field is missing, unknown or of another type.
         """
-        if row.keys() != {field.name for field in fields(cls)}:
+        known = {field.name: field.default is MISSING for field in fields(cls)}
+        if not row.keys() <= known.keys() or any(name not in row for name, required in known.items() if required):
             raise ValueError(f"a step of the history has other fields: {', '.join(map(str, row))}")
-        step = cls(**row)
-        numbers = (step.params, step.macs, step.bytes, step.seconds, *_values(step.metrics), *_values(step.latency_ms))
-        if not isinstance(step.step, str) or not all(_is_number(number) for number in numbers):
+        numbers = [row[name] for name in ("params", "macs", "bytes", "seconds")]
+        numbers += [*_values(row["metrics"]), *_values(row["latency_ms"])]
+        numbers += [row[name] for name in ("effective_params", "effective_macs") if name in row]
+        if not isinstance(row["step"], str) or not all(map(_is_number, numbers)):
             raise ValueError("a step of the history has a field of another type")
-        return step
+        return cls(**row)
 
 
 def _values(row: Any) -> list[Any]:

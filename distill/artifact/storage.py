@@ -52,6 +52,14 @@ class Shared(Stored, Protocol):
         """The same codes with other values; what it decodes to passes gradients on to ``values``."""
 
 
+@runtime_checkable
+class Tied(Stored, Protocol):
+    """A form whose values the positions share by a rule that takes no bytes, so that they are all its parameters."""
+
+    def parameters(self) -> int:
+        """How many values there are."""
+
+
 @form("encoded")
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Encoded:

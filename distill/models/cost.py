@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +10,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
-
-
-class Effective(NamedTuple):
-    """What is left of a network's cost where zeros cost nothing."""
-
-    params: int
-    macs: int
 
 
 def params(model: nn.Module) -> int:
@@ -39,11 +32,16 @@ def macs(model: nn.Module, example: Tensor) -> int:
     return counter.get_total_flops() // 2
 
 
-def effective(model: nn.Module, example: Tensor) -> Effective:
-    """What is left after pruning: parameters without the zeros of weights, and MACs without products with them.
+def nonzero(parameter: Tensor) -> int:
+    """Values of a parameter that are left after pruning: zeros count among biases and scales, not among weights, which
+    are parameters of two or more dimensions."""
+    return int(parameter.count_nonzero()) if parameter.dim() > 1 else parameter.numel()
 
-    A weight is a parameter of two or more dimensions; zeros among biases and scales still count. Only a runtime with
-    sparse kernels turns such zeros into time.
+
+def effective_macs(model: nn.Module, example: Tensor) -> int:
+    """Multiply-accumulates without products with zeros of weights.
+
+    Only a runtime with sparse kernels turns such zeros into time.
 
     Args:
         example: as of `macs`.
@@ -52,9 +50,7 @@ def effective(model: nn.Module, example: Tensor) -> Effective:
     whole = macs(model, example)
     with counter:
         _run(model, example)
-    weights = [parameter for parameter in model.parameters() if parameter.dim() > 1]
-    zeros = sum(weight.numel() - int(weight.count_nonzero()) for weight in weights)
-    return Effective(params(model) - zeros, whole - round(counter.flops / 2))
+    return whole - round(counter.flops / 2)
 
 
 @contextmanager

@@ -18,9 +18,8 @@ from distill.data.image_inputs import ImageInputs
 from distill.data.info import DataInfo
 from distill.export import exporter
 from distill.export.exported import Exported
-from distill.models import cost
+from distill.measure.costs import costs
 from distill.models.caffe import CaffeNet
-from distill.models.surgery import deployable
 from distill.pipeline.reference import Reference
 from distill.recipe.schema import Compression, Hook
 from distill.registry import call
@@ -98,8 +97,7 @@ def _joined(model: nn.Module, *, joined: bool) -> nn.Module:
 def _step(name: str, artifact: Artifact, reference: Reference, started: float) -> Step:
     return Step(
         step=name,
-        params=cost.params(artifact.model),
-        macs=cost.macs(deployable(artifact.model), reference.images[:1]),
+        **costs(artifact, reference.images),
         bytes=artifact.nbytes(),
         metrics=reference.measure(artifact.model),
         latency_ms={},

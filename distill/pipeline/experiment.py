@@ -17,8 +17,8 @@ from distill.batch import Batch, Predict
 from distill.console import console
 from distill.data import DataModule
 from distill.errors import RecipeError
+from distill.measure.costs import costs
 from distill.measure.evaluation import score, to_accelerator
-from distill.models import cost
 from distill.models.surgery import deployable
 from distill.pipeline.build import build_distiller, data_and_task, initial_artifact, outside_modules
 from distill.pipeline.dry_run import DryRun
@@ -76,7 +76,7 @@ class Experiment:
         """A step, made or reused, and one line about it."""
         done = self.steps.do(name, key, make, lambda *made: self._describe(name, *made))
         shown = "  ".join(f"{metric} {value:.4f}" for metric, value in done.step.metrics.items())
-        size = f"{done.step.params:,} parameters  {done.step.bytes:,} bytes"
+        size = f"{done.step.parameters}  {done.step.bytes:,} bytes"
         when = "kept from an earlier run" if done.reused else f"{done.step.seconds:.1f} s"
         console.print(f"[green]{name:<22}[/green] {shown}  {size}  {when}")
         return done
@@ -150,15 +150,12 @@ class Experiment:
         }
 
     def _describe(self, name: str, artifact: Artifact, size: int, seconds: float) -> Step:
-        small = deployable(artifact.model)
-        images = self.example.inputs
         return Step(
             step=name,
-            params=cost.params(artifact.model),
-            macs=cost.macs(small, images),
+            **costs(artifact, self.example.inputs),
             bytes=size,
             latency_ms={},  # measured at the end, when every network can be timed in the same minute
-            metrics=self.validate(to_accelerator(small)),
+            metrics=self.validate(to_accelerator(deployable(artifact.model))),
             seconds=seconds,
         )
 

@@ -11,8 +11,8 @@ from distill.artifact.straight_through import finalize, trainable
 from distill.console import console
 from distill.export import exporter
 from distill.export.exported import Exported
+from distill.measure.costs import costs
 from distill.measure.evaluation import to_accelerator
-from distill.models import cost
 from distill.models.surgery import deployable
 from distill.pipeline.apply_hook import apply_hook
 from distill.pipeline.build import without_auxiliary
@@ -166,12 +166,10 @@ def export(experiment: Experiment, artifact: Artifact) -> dict[str, tuple[Step, 
             "task": lambda: experiment.task,
         }
         made = call(exporter.find(spec.name), spec, injectable)
-        small = deployable(artifact.model)
         done[f"export/{name}"] = (
             Step(
                 step=f"export/{name}",
-                params=cost.params(artifact.model),
-                macs=cost.macs(small, experiment.example.inputs),
+                **costs(artifact, experiment.example.inputs),
                 bytes=made.nbytes,
                 metrics=experiment.validate(made.predict),
                 latency_ms={},

@@ -243,8 +243,9 @@ def _run_id(folder: Path) -> str:
 
 def _flat(step: Step) -> dict[str, Any]:
     latency = {f"latency_ms/{key}": value for key, value in step.latency_ms.items()}
-    sizes = {"params": step.params, "macs": step.macs, "bytes": step.bytes}
-    return {"step": step.step, **sizes, **step.metrics, **latency, "seconds": step.seconds}
+    row = step.to_json()
+    nested = {name: row.pop(name) for name in ("metrics", "latency_ms")}
+    return {**row, **nested["metrics"], **latency}
 
 
 def _one_line(error: Exception) -> str:

@@ -9,6 +9,8 @@ from distill.artifact.step import Step
 
 TEACHERS = ("teacher", "teachers")
 """How the steps of teachers begin: of the one, or of one of several."""
+CLEARLY = 0.95
+"""Of the dense count: rounded to 8 bits, a few weights in a hundred are zeros too."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,16 @@ class Report:
     def scaled(self, metric: str, value: float) -> float:
         """A metric's value in its unit: a fraction in percent."""
         return 100 * value if self.units.get(metric) == "%" else value
+
+    @property
+    def effective(self) -> set[str]:
+        """Which of "params" and "macs" some step has clearly fewer of where zeros cost nothing."""
+        return {
+            of
+            for of in ("params", "macs")
+            for step in self.steps
+            if (left := getattr(step, f"effective_{of}")) is not None and left <= CLEARLY * getattr(step, of)
+        }
 
     def shared(self, *steps: Step) -> str | None:
         """The monitor's name on the most honest split that all of ``steps`` have: "test/...", else "val/..."."""

@@ -12,6 +12,11 @@ from distill.report.content import TEACHERS, Report
 DASH, TIMES, MINUS = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}", "\N{MINUS SIGN}"
 NO_BETTER_THAN_GUESSING, WORSE_THAN_BASELINE = "*", "\N{DAGGER}"
 """Marks of a metric in the table."""
+EFFECTIVE = "effective"
+SPARSE = (
+    "effective: without zero weights, and values shared by a hash once; only a runtime with sparse kernels "
+    "(for 2:4, sparse tensor cores) is faster by it, ONNX Runtime has none"
+)
 SPELLED = {"onnx": "ONNX", "openvino": "OpenVINO", "svd": "SVD"}
 
 
@@ -31,8 +36,7 @@ def columns(report: Report) -> list[Column]:
     tested = any(f"test/{report.monitor}" in step.metrics for step in report.steps)
     return [
         Column("", "step", lambda step: title(step.step, report), 0),
-        Column("", "params", lambda step: count(step.params), 2),
-        Column("", "MACs", lambda step: count(step.macs), 5),
+        *_cost_columns(report),
         Column("", "on disk", lambda step: count(step.bytes, "B"), 1),
         Column("", "smaller", lambda step: times(report.reference.bytes / step.bytes) if step.bytes else DASH, 3),
         *(column for metric in report.metrics for column in _metric_columns(report, metric, tested)),
@@ -95,6 +99,20 @@ def milliseconds(value: float | None) -> str:
     return DASH if value is None else _three_digits(value)
 
 
+def _cost_columns(report: Report) -> list[Column]:
+    shown = [Column("", "params", lambda step: count(step.params), 2)]
+    if "params" in report.effective:
+        shown.append(Column(EFFECTIVE, "params", lambda step: count(_or(step.effective_params, step.params)), 2))
+    shown.append(Column("", "MACs", lambda step: count(step.macs), 5))
+    if "macs" in report.effective:
+        shown.append(Column(EFFECTIVE, "MACs", lambda step: count(_or(step.effective_macs, step.macs)), 5))
+    return shown
+
+
+def _or(effective: int | None, dense: int) -> int:
+    return dense if effective is None else effective
+
+
 def _metric_columns(report: Report, metric: str, tested: bool) -> list[Column]:
     unit = report.units.get(metric)
     main, decides = metric == report.monitor, "test" if tested else "val"
@@ -115,20 +133,21 @@ def _metric(report: Report, metric: str, split: str, step: Step) -> str:
 
 
 def marks(report: Report, step: Step) -> str:
-    """After the monitor on the test split; a legend under the table says what they mean."""
+    """After the monitor on the test split."""
     guessing = NO_BETTER_THAN_GUESSING if report.beats_guessing(step) is False else ""
     return guessing + (WORSE_THAN_BASELINE if report.worse_than_baseline(step) else "")
 
 
 def legend(report: Report) -> str:
-    """What the marks in the table mean; empty if there are none."""
+    """What the marks and effective counts in the table mean; empty if there are none."""
     found = "".join(marks(report, step) for step in report.steps)
     guess = score(report, report.monitor, report.guess.metrics.get(f"test/{report.monitor}"))
     meanings = {
         NO_BETTER_THAN_GUESSING: f"no better than guessing ({guess}{report.unit(report.monitor)})",
         WORSE_THAN_BASELINE: "worse than the same network without a teacher",
     }
-    return "; ".join(f"{mark} {meaning}" for mark, meaning in meanings.items() if mark in found)
+    notes = [f"{mark} {meaning}" for mark, meaning in meanings.items() if mark in found]
+    return "; ".join([*notes, *([SPARSE] if report.effective else [])])
 
 
 def _latency(size: int, step: Step) -> str:

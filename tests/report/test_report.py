@@ -17,7 +17,7 @@ from distill.report import Report
 from distill.report.headline import headline, sentence
 from distill.report.html import page
 from distill.report.pictures import pictures, script
-from distill.report.rows import cells, count, milliseconds
+from distill.report.rows import cells, count, headers, milliseconds
 
 DASH, MINUS, TIMES = "\N{EN DASH}", "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 
@@ -111,6 +111,26 @@ def test_the_page_shows_the_same_table(full: Report):
     for number, (row, made) in enumerate(zip(shown, full.steps, strict=True), start=1):
         name, *values = cells(full, made)
         assert row == [f"{number}{name}", *values]
+
+
+def test_pruned_and_hashed_networks_show_what_is_left_and_which_runtime_profits(full: Report):
+    assert "effective" not in printed(full)
+    teacher, small = full.steps[0], full.steps[-1]
+    pruned = replace(small, effective_params=5_000, effective_macs=1_000_000)
+    content = replace(full, steps=(teacher, pruned))
+    names = [" ".join(header).strip() for header in headers(content)]
+    shown = dict(zip(names, cells(content, pruned), strict=True))
+    assert (shown["params"], shown["effective params"]) == ("25.1 k", "5.00 k")
+    assert (shown["MACs"], shown["effective MACs"]) == ("10.1 M", "1.00 M")
+    assert cells(content, teacher)[names.index("effective params")] == "250 k"
+    for text in (printed(content), page(content)):
+        assert "only a runtime with sparse kernels" in " ".join(text.split())
+    assert report.as_json(content)["steps"][1]["effective_macs"] == 1_000_000
+
+
+def test_a_few_zeros_of_rounding_are_no_pruning(full: Report):
+    rounded = replace(full.steps[1], effective_params=99_000, effective_macs=39_000_000)
+    assert "effective" not in printed(replace(full, steps=(rounded,)))
 
 
 def test_the_page_needs_no_network_and_escapes_what_others_wrote(full: Report):

@@ -67,9 +67,14 @@ def table(steps: "Sequence[Step]") -> "Table":
     for column in made.columns[1:]:
         column.justify = "right"
     for step in steps:
-        figures = (f"{step.params:,}", f"{step.macs:,}", f"{step.bytes:,}", f"{steps[0].bytes / step.bytes:.2f}x")
+        counts = (_count(step.params, step.effective_params), _count(step.macs, step.effective_macs))
+        figures = (*counts, f"{step.bytes:,}", f"{steps[0].bytes / step.bytes:.2f}x")
         made.add_row(step.step, *figures, *(f"{100 * step.metrics[name]:.2f}" for name in shown))
     return made
+
+
+def _count(dense: int, effective: int | None) -> str:
+    return f"{dense:,}" if effective is None else f"{dense:,} ({effective:,} effective)"
 
 
 def _announce(step: "Step") -> None:

@@ -30,7 +30,7 @@ def run(options: Namespace) -> None:
         console.print(Text(f"{name:<8} {value}"), soft_wrap=False)
     for step in artifact.history:
         scores = "  ".join(f"{key} {value:.4f}" for key, value in step.metrics.items())
-        console.print(Text(f"history  {step.step}: {step.params:,} parameters, {step.bytes:,} bytes  {scores}"))
+        console.print(Text(f"history  {step.step}: {step.parameters}, {step.bytes:,} bytes  {scores}"))
     for plan in artifact.plans:
         console.print(Text(f"changed  {plan.hook}: {len(plan.layers)} layers"))
     table = Table("parameter", "shape", "stored as", "bytes", "bits per value", box=None, pad_edge=False)

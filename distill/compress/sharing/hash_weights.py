@@ -75,6 +75,9 @@ class Hashed:
     def nbytes(self) -> int:
         return self.values.nbytes
 
+    def parameters(self) -> int:
+        return len(self.values)
+
     def decode(self) -> Tensor:
         places, signs = hashed(prod(self.shape), len(self.values), self.seed, self.values.device)
         return (self.values.float().index_select(0, places) * signs).view(self.shape)
