@@ -1,6 +1,5 @@
 """A file appears under its final name when it is whole, or not at all."""
 
-import errno
 import os
 import platform
 from collections.abc import Iterator
@@ -8,8 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from distill.errors import DistillError
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
+from distill.files.advice import advice
 
 
 @contextmanager
@@ -39,7 +37,7 @@ def replacing(path: Path, refuse: type[DistillError] = DistillError, *, previous
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        remedy = "make room or choose another folder" if error.errno in FULL else "choose another folder"
+        remedy = advice(error) or "choose another folder"
         raise refuse(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
 
 

@@ -1,7 +1,10 @@
 """Checkpoints are whole or absent, and training goes on from the newest that is whole."""
 
+import resource
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -198,6 +201,24 @@ def test_a_kill_while_a_checkpoint_is_written_costs_one_epoch(
     resumed = train(tmp_path)
     assert resumed.epochs[0] == epoch + 1
     assert same(resumed, uninterrupted)
+    assert not list(tmp_path.glob(".*"))
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """As after ``ulimit -f``."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_checkpoint_that_is_larger_than_a_file_may_be_is_named_with_the_limit(tmp_path: Path) -> None:
+    refused = pytest.raises(DistillError, match=r"cannot write .*last.ckpt: File too large; .*ulimit -f")
+    with refused, largest_file(500_000):
+        train(tmp_path, keep="last", net=ConvNet(width=40))
     assert not list(tmp_path.glob(".*"))
 
 
