@@ -1,14 +1,13 @@
 """Lightning's Trainer with the settings of a recipe, checked against this machine."""
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.accelerators import CPUAccelerator
 
 from distill.errors import RecipeError
+from distill.training.hardware import check_machine, check_names
 
 QUIET = {
     "enable_progress_bar": False,
@@ -34,12 +33,12 @@ def build_trainer(settings: Mapping[str, Any], *, plugins: Sequence[Any] = (), *
     chosen = {name: value for name, value in settings.items() if name not in HANDLED}
     named = settings.get("plugins") or []
     every = [*plugins, *([named] if isinstance(named, str) else named)]
+    check_names({**chosen, **fixed})
     try:
         trainer = pl.Trainer(**{**QUIET, **chosen, **fixed}, plugins=every or None)
     except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as error:
         raise RecipeError(f"at trainer: {' '.join(str(error).split())}") from error
-    if isinstance(trainer.accelerator, CPUAccelerator):
-        _check_cpu(trainer, str(settings.get("precision")))
+    check_machine(trainer, {**settings, **fixed})
     return trainer
 
 
@@ -79,20 +78,3 @@ def shares(settings: Mapping[str, Any]) -> int:
     trainer = build_trainer(settings, logger=False, enable_checkpointing=False)
     together = trainer.strategy.root_device.type == "cuda" and settings.get("sync_batchnorm") is not False
     return 1 if together else int(trainer.world_size)
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _check_cpu(trainer: pl.Trainer, precision: str) -> None:
-    """Lightning counts GPUs, but starts as many processes on the CPU as it is asked for, and changes a precision."""
-    if precision in ("16", "16-mixed"):
-        raise RecipeError(f"at trainer: CPUs do not compute with precision={precision}: choose bf16-mixed or 32-true")
-    most = max(cores(), 2)  # two processes on one core are slow, but enough to try a recipe out
-    if trainer.num_devices > most:
-        raise RecipeError(
-            f"at trainer: devices={trainer.num_devices} are that many processes, but this machine has {cores()} CPU "
-            f"cores and no other accelerator is used: choose at most {most}"
-        )

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from distill.errors import RecipeError
-from distill.training import batch_norms, trainer
+from distill.training import batch_norms, hardware
 from distill.training.trainer import build_trainer, require_trainer
 from tests.nets import ConvNet
 
@@ -20,27 +20,36 @@ CPU = {"accelerator": "cpu"}
         ({"precision": "16-mixed", **CPU}, "CPUs do not compute with precision=16-mixed: choose bf16-mixed"),
         ({"precision": 16, **CPU}, "CPUs do not compute with precision=16"),
         ({"precision": "float8"}, "Precision 'float8' is invalid"),
-        ({"accelerator": "abacus"}, "invalid accelerator name"),
-        ({"strategy": "fsdp", **CPU}, "requires a GPU"),
-        ({"strategy": "dpd"}, "invalid strategy name"),
+        ({"accelerator": "abacus"}, "unknown accelerator 'abacus'. There are: auto, cpu, cuda, gpu, mps, tpu"),
+        ({"accelerator": None}, "unknown accelerator 'None'"),
+        ({"accelerator": "tpu"}, "finds no tpu on this machine: choose one of auto, cpu"),
+        ({"strategy": "fsdp", **CPU}, "fsdp needs a GPU, and none is used: choose auto or ddp"),
+        ({"strategy": "dpd"}, "unknown strategy 'dpd'. Did you mean 'ddp'"),
         ({"devices": 99, **CPU}, "devices=99 are that many processes, but this machine has 4 CPU cores .* at most 4"),
-        ({"devices": 0, **CPU}, "devices"),
+        ({"devices": 0, **CPU}, "devices=0, but on a CPU devices are processes"),
+        ({"devices": -1, **CPU}, "devices=-1, but .* at least 1, or auto"),
+        ({"devices": -3, **CPU}, "devices=-3, but .* at least 1, or auto"),
+        ({"devices": [0], **CPU}, r"devices=\[0\], but"),
+        ({"devices": "two", **CPU}, "devices=two, but"),
         ({"num_nodes": 0}, "num_nodes"),
+        ({"num_nodes": 2, "devices": 1, **CPU}, "num_nodes=2, but nothing says where the other machines are"),
         ({"limit_train_batches": 7.5}, "limit_train_batches"),
     ],
 )
 def test_what_this_machine_cannot_do_is_one_line(
     settings: dict[str, Any], complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "cores", lambda: 4)
-    with pytest.raises(RecipeError, match=f"at trainer: .*{complaint}") as raised:
+    monkeypatch.setattr(hardware, "cores", lambda: 4)
+    with pytest.raises(RecipeError, match=rf"at trainer(\.\w+)?: .*{complaint}") as raised:
         require_trainer(settings)
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_named() -> None:
-    with pytest.raises(RecipeError, match="at trainer: .*gpu"):
+    with pytest.raises(
+        RecipeError, match="at trainer.accelerator: PyTorch .* finds no gpu on this machine: choose one of auto"
+    ):
         require_trainer({"accelerator": "gpu"})
 
 
