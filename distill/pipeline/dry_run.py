@@ -18,7 +18,7 @@ from distill.artifact.straight_through import finalize, trainable
 from distill.batch import Batch
 from distill.console import console
 from distill.data import DataModule
-from distill.errors import RecipeError
+from distill.errors import RecipeError, TrainingError
 from distill.export import refuse_missing
 from distill.pipeline.apply_hook import apply_hook
 from distill.pipeline.build import build_distiller, initial_artifact, outside_modules, without_auxiliary
@@ -63,6 +63,7 @@ class DryRun:
         RecipeError: names the place in the recipe, and what does not fit there: a network and the data, a tap that does
             not exist, feature maps that a loss cannot compare, a training step that fails, a hook that cannot follow
             the one before it, an artifact that does not compute the same after it was saved and loaded.
+        TrainingError: a loss is NaN or Inf in the first steps.
     """
 
     def __init__(
@@ -245,5 +246,5 @@ def _at(place: str) -> Iterator[None]:
     """Say where in the recipe a mistake is."""
     try:
         yield
-    except RecipeError as error:
-        raise RecipeError(f"at {place}: {error}") from error
+    except (RecipeError, TrainingError) as error:
+        raise type(error)(f"at {place}: {error}") from error

@@ -17,6 +17,7 @@ from distill.measure.evaluation import numbers
 from distill.models.taps import Taps
 from distill.recipe.schema import Optimizer, Schedule, Stage
 from distill.tasks import Task
+from distill.training._not_finite import explain
 from distill.training.blockwise import Blockwise
 from distill.training.compile import compile_networks
 from distill.training.loss_terms import Term, with_taps
@@ -108,9 +109,10 @@ class Distiller(pl.LightningModule):
         return [cast(Term, term) for term in self.method.terms.values()]
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        values = self.method.step(self._to_memory_format(batch), self._epoch(), self._progress())
+        batch = self._to_memory_format(batch)
+        values = self.method.step(batch, self._epoch(), self._progress())
         total = torch.stack(list(values.values())).sum()
-        self._check(total, values)
+        self._check(total, values, batch.inputs)
         self._log({**values, "loss": total})
         return total
 
@@ -199,16 +201,12 @@ class Distiller(pl.LightningModule):
         others = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
         return parameter_groups(named, others, self.optimizer)
 
-    def _check(self, total: Tensor, values: Mapping[str, Tensor]) -> None:
+    def _check(self, total: Tensor, values: Mapping[str, Tensor], inputs: Tensor) -> None:
         # Reading a value waits for the GPU: read one in fifty.
-        if total.is_cuda and self.global_step % 50:
+        if (total.is_cuda and self.global_step % 50) or total.isfinite():
             return
-        if not total.isfinite():
-            terms = ", ".join(f"{key} {value.item():.3g}" for key, value in values.items())
-            raise TrainingError(
-                f"the loss is NaN or Inf in epoch {self.current_epoch + 1}, step {self.global_step} ({terms}); "
-                f"lower optimizer.lr (now {self.optimizer.lr}) or the weight of the term that grew"
-            )
+        at = {"epoch": self.current_epoch + 1, "step": self.global_step}
+        raise TrainingError(explain(values, inputs, **at, lr=self.optimizer.lr, precision=self.trainer.precision))
 
 
 @torch.no_grad()

@@ -86,7 +86,7 @@ def fit(
     )
     trained = module.networks
     with synchronized(trained, trainer, settings.get("sync_batchnorm")), naming_lost_processes(title):
-        _train(trainer, module, data, resume_point(folder, module, needs_best=bool(best)))
+        _train(trainer, title, module, data, resume_point(folder, module, needs_best=bool(best)))
     if best:
         state = torch.load(best[0].best_model_path, map_location="cpu", weights_only=True)["state_dict"]
         load_state(module, state, strict=False)
@@ -97,11 +97,14 @@ def fit(
     return Trained(student, plans, epochs.curve)
 
 
-def _train(trainer: pl.Trainer, module: Distiller, data: DataModule, checkpoint: Path | None) -> None:
-    """Train from ``checkpoint``, or from the start."""
+def _train(trainer: pl.Trainer, title: str, module: Distiller, data: DataModule, checkpoint: Path | None) -> None:
+    """Train from ``checkpoint``, or from the start; an error names the stage."""
     batches = cast(pl.LightningDataModule, data)
-    with followed_by_children():
-        run_trainer(trainer, module, datamodule=batches, ckpt_path=checkpoint, weights_only=True)
+    try:
+        with followed_by_children():
+            run_trainer(trainer, module, datamodule=batches, ckpt_path=checkpoint, weights_only=True)
+    except TrainingError as error:
+        raise TrainingError(f"{title}: {error}") from error
 
 
 def _checkpoint(folder: Path, name: str, **judged: Any) -> ModelCheckpoint:

@@ -35,11 +35,9 @@ class Mutual(Method):
         self.peer = PartTaps(peer.eval(), unique(spec.student for spec in mirrored.values()), self.task.parts)
         _, student_features = self.student(example.inputs)
         _, peer_features = self.peer(example.inputs)
-        injectable = {**setting.injectable, "teacher_model": peer}
-        mine = {**injectable, "student_model": student}
-        self.peer_terms = bind(
-            mirrored, peer_features, student_features, example, {**injectable, "student_model": peer}
-        )
+        mine = {**setting.injectable, "student_model": student, "teacher_model": peer}
+        its = {**setting.injectable, "student_model": peer, "teacher_model": student}
+        self.peer_terms = bind(mirrored, peer_features, student_features, example, its)
         self.terms = bind(losses, student_features, peer_features, example, mine)
 
     def step(self, batch: Batch, epoch: float, progress: float) -> dict[str, Tensor]:

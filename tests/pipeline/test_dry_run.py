@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import distill
 from distill.console import console
-from distill.errors import RecipeError
+from distill.errors import RecipeError, TrainingError
 from distill.pipeline.dry_run import DryRun
 from distill.pipeline.experiment import prepared
 from tests.nets import ConvNet
@@ -54,6 +54,10 @@ class Frozen(ConvNet):
 
 def vector(student, teacher):  # as somebody writes it who annotates nothing
     return (student - teacher).square().mean(dim=1)
+
+
+def not_a_number(student: Tensor) -> Tensor:
+    return student.mean() * torch.nan
 
 
 def tried(*overrides: str) -> DryRun:
@@ -112,6 +116,12 @@ def test_others_keep_it() -> None:
 def test_what_would_fail_later_is_named_now(overrides: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         tried(*overrides)
+
+
+def test_a_loss_that_is_nan_names_its_stage_before_anything_is_trained() -> None:
+    losses = f"stages={{only: {{epochs: 1, losses: {{mine: {{name: '{ME}:not_a_number'}}}}}}}}"
+    with pytest.raises(TrainingError, match="at stages.only: .* in the first step: 'mine' is nan .* losses.mine"):
+        tried(losses)
 
 
 def test_random_numbers_and_loggers_are_left_as_they_were() -> None:

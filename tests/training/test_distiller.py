@@ -13,6 +13,7 @@ from distill.losses import loss as losses
 from distill.recipe.schema import Loss, Optimizer, Schedule, Stage
 from distill.registry import schema
 from distill.tasks.classification import Classification
+from distill.training._not_finite import explain
 from distill.training.distiller import Distiller
 from distill.training.fit import fit
 from tests.nets import TEN_CLASSES, ConvNet
@@ -165,8 +166,37 @@ def test_best_keeps_the_best_epoch(tmp_path: Path) -> None:
 
 def test_a_loss_that_explodes_says_where(tmp_path: Path) -> None:
     stage = Stage(epochs=3, losses={"kd": term("kd", weight=1e30)})
-    with pytest.raises(TrainingError, match=r"NaN or Inf in epoch \d, step \d+ .*kd .*lower optimizer.lr"):
+    with pytest.raises(
+        TrainingError, match=r"student: .*NaN or Inf in epoch 1, step 1: '\w+' is (nan|inf) .*lower opt"
+    ):
         trained(stage, tmp_path, lr=1e20)
+
+
+def test_a_loss_that_is_nan_before_anything_is_learned_is_not_blamed_on_the_learning_rate(tmp_path: Path) -> None:
+    stage = Stage(epochs=1, losses={"kd": term("kd"), "mine": term("kd", weight=float("nan"))})
+    with pytest.raises(
+        TrainingError, match="student: the loss is NaN or Inf in the first step: 'mine' is nan"
+    ) as raised:
+        trained(stage, tmp_path)
+    assert "check the settings of losses.mine" in str(raised.value)
+    assert "lr" not in str(raised.value)
+
+
+def test_inputs_that_are_not_finite_are_named() -> None:
+    values = {"task": torch.tensor(float("nan")), "kd": torch.tensor(1.0)}
+    at = {"epoch": 1, "step": 0, "lr": 0.1}
+    assert "inputs of this batch" in explain(values, torch.tensor([[float("inf")]]), **at, precision="32-true")
+    assert "that the network starts from" in explain(values, torch.zeros(1, 1), **at, precision="32-true")
+    assert "trainer.precision=bf16-mixed" in explain(values, torch.zeros(1, 1), **at, precision="16-mixed")
+
+
+def test_a_sum_that_overflows_is_named() -> None:
+    values = {"task": torch.tensor(3e38), "kd": torch.tensor(3e38)}
+    told = explain(values, torch.zeros(1, 1), epoch=2, step=7, lr=0.1, precision="32-true")
+    assert told == (
+        "the loss is NaN or Inf in epoch 2, step 7: the sum of the loss's terms is Inf (task 3e+38, kd 3e+38); "
+        "lower optimizer.lr (now 0.1)"
+    )
 
 
 @pytest.mark.parametrize(
