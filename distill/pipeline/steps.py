@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from distill.pipeline.outside_code import outside_code
 from distill.recipe.plain import key, plain
 from distill.recipe.schema import Hook, Network, Optimizer, Recipe, Schedule, Stage
 
@@ -91,7 +92,9 @@ class StepSpec:
     @cached_property
     def key(self) -> str:
         """Names all that the step's result depends on."""
-        return key(type(self.inputs).__name__, plain(self.inputs), self.continued)
+        inputs = plain(self.inputs)
+        code = outside_code(inputs)
+        return key(type(self.inputs).__name__, inputs, self.continued, *([code] if code else []))
 
 
 class Line:
