@@ -23,9 +23,9 @@ class Step:
     seconds: float
     """Wall time of the step."""
     effective_params: int | None = None
-    """Without zeros of weights, and with values that a hash shares counted once; None: as many as ``params``."""
+    """Without zeros of weights, and with values that a hash shares counted once; None: about as many as ``params``."""
     effective_macs: int | None = None
-    """Without products with zeros of weights; None: as many as ``macs``."""
+    """Without products with zeros of weights; None: about as many as ``macs``."""
 
     @property
     def parameters(self) -> str:

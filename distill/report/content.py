@@ -9,8 +9,6 @@ from distill.artifact.step import Step
 
 TEACHERS = ("teacher", "teachers")
 """How the steps of teachers begin: of the one, or of one of several."""
-CLEARLY = 0.95
-"""Of the dense count: rounded to 8 bits, a few weights in a hundred are zeros too."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +75,9 @@ class Report:
 
     @property
     def effective(self) -> set[str]:
-        """Which of "params" and "macs" some step has clearly fewer of where zeros cost nothing."""
-        return {
-            of
-            for of in ("params", "macs")
-            for step in self.steps
-            if (left := getattr(step, f"effective_{of}")) is not None and left <= CLEARLY * getattr(step, of)
-        }
+        """Which of "params" and "macs" some step has fewer of where zeros cost nothing."""
+        counts = ("params", "macs")
+        return {of for of in counts for step in self.steps if getattr(step, f"effective_{of}") is not None}
 
     def shared(self, *steps: Step) -> str | None:
         """The monitor's name on the most honest split that all of ``steps`` have: "test/...", else "val/..."."""

@@ -42,3 +42,10 @@ def test_hashing_leaves_the_shared_values_and_every_product(artifact: Artifact) 
     found = costs(hash_weights(artifact, ratio=0.25), IMAGES)
     assert found["effective_params"] == (CONV + LINEAR) // 4 + BIASES
     assert found["effective_macs"] is None
+
+
+def test_a_few_zeros_of_rounding_are_no_pruning(artifact: Artifact) -> None:
+    weight = artifact.model[3].weight
+    with torch.no_grad():
+        weight.flatten()[: CONV // 20] = 0
+    assert costs(artifact, IMAGES)["effective_params"] is None
