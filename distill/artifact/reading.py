@@ -41,15 +41,26 @@ def open_artifact(path: Path | str, allow: Collection[str] = ()) -> Artifact:
         ArtifactError: the file is missing, truncated, altered or newer, needs code that is not allowed, has impossible
             content, stands for more memory than a file of its length may, or its network is no longer built as it was.
     """
-    size, file = _read(Path(path), allow)
+    return read_artifact(file_format.content(Path(path)), str(path), allow)
+
+
+def read_artifact(data: bytes, name: str, allow: Collection[str] = ()) -> Artifact:
+    """As `open_artifact`, of a file's content.
+
+    Args:
+        data: the content.
+        name: of the file, for messages.
+        allow: as there.
+    """
+    file = _read(data, name, allow)
     head = file.head
-    with _blamed_on(path, "does not fit the network it names, as that is built now"):
+    with _blamed_on(name, "does not fit the network it names, as that is built now"):
         expected = _shapes(head, allow)
         if expected is not None:
-            _check_size(sum(kind.itemsize * prod(shape) for shape, kind in expected.values()), size)
+            _check_size(sum(kind.itemsize * prod(shape) for shape, kind in expected.values()), len(data))
             _check_names(file.names, expected)
-            for name, (shape, kind) in expected.items():
-                file.check(name, shape, kind.itemsize)
+            for tensor, (shape, kind) in expected.items():
+                file.check(tensor, shape, kind.itemsize)
         model = _build(head, allow)
         stored = _fill(model, file)
         history = tuple(Step.from_json(row) for row in head["history"])
@@ -68,23 +79,24 @@ def read_tensor(path: Path | str, name: str, allow: Collection[str] = ()) -> Ten
     Raises:
         ArtifactError: as `open_artifact`, or there is no such tensor.
     """
-    size, file = _read(Path(path), allow)
+    data = file_format.content(Path(path))
+    file = _read(data, str(path), allow)
     with _blamed_on(path, IMPOSSIBLE):
         if name not in file.names:
             raise ArtifactError(f"there is no tensor '{name}'; there are: {', '.join(file.names)}")
-        settings, parts = _record(file, name, file_format.memory_limit(size))
+        settings, parts = _record(file, name, file_format.memory_limit(len(data)))
         return parts[""] if settings is None else from_record(settings, parts).decode()
 
 
-def _read(path: Path, allow: Collection[str]) -> tuple[int, File]:
-    """The file's size and content, checked as far as this needs no network."""
-    tensors, head = file_format.read(path)
-    with _blamed_on(path, IMPOSSIBLE):
+def _read(data: bytes, name: str, allow: Collection[str]) -> File:
+    """The file, checked as far as this needs no network."""
+    tensors, head = file_format.decode(data, name)
+    with _blamed_on(name, IMPOSSIBLE):
         _check_head(head)
         file = File(tensors, head)
         for names in ([plan["hook"] for plan in head["plans"]], _texts(file.settings())):
             _refuse_outside(names, allow)
-        return path.stat().st_size, file
+        return file
 
 
 @contextmanager

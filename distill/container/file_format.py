@@ -81,11 +81,19 @@ def memory_limit(size: int) -> int:
 
 def read(path: Path) -> tuple[dict[str, Raw], dict[str, Any]]:
     """`decode` of a file."""
+    return decode(content(path), str(path))
+
+
+def content(path: Path) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        ArtifactError: it cannot be read.
+    """
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {error.strerror}") from None
-    return decode(data, str(path))
 
 
 def _safetensors(tensors: Mapping[str, Raw], metadata: Mapping[str, str]) -> bytes:

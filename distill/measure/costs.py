@@ -9,7 +9,6 @@ from distill.artifact.storage import Tied
 from distill.models import cost
 from distill.models.surgery import deployable
 
-
 CLEARLY = 0.95
 """Of the dense count: rounded to 8 bits, a few weights in a hundred are zeros too."""
 

@@ -4,16 +4,14 @@ A mistake is reported in seconds, not after the hours of training that come befo
 """
 
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from distill.artifact import Artifact, open_artifact
+from distill.artifact import Artifact, read_artifact
 from distill.artifact.straight_through import finalize, trainable
 from distill.batch import Batch
 from distill.console import console
@@ -207,10 +205,8 @@ class DryRun:
         """See that an artifact's output fits the task, and that a saved and loaded one outputs the same."""
         output = artifact.model(self.example.inputs)
         self.task.check(output, self.example)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "student.safetensors"
-            artifact.save(path)
-            loaded = open_artifact(path, allow=outside_modules(self.recipe)).model(self.example.inputs)
+        saved = artifact.to_bytes()
+        loaded = read_artifact(saved, "the artifact", allow=outside_modules(self.recipe)).model(self.example.inputs)
         if not torch.allclose(loaded, output, rtol=1e-4, atol=1e-5 * _scale(output), equal_nan=True):
             raise RecipeError("the artifact computes something else after it was saved and loaded")
 
