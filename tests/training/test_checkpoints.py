@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision import models
 
 from distill.data.digits import Digits
 from distill.errors import DistillError
@@ -174,6 +175,24 @@ def test_versions_of_modules_survive_resuming_and_the_best_epoch(keep: Any, tmp_
     with pytest.raises(KilledError):
         train(tmp_path / "cut", keep=keep, killed_in=2)
     assert same(train(tmp_path / "cut", keep=keep), train(tmp_path / "whole", keep=keep))
+
+
+def mnasnet() -> nn.Module:
+    """For the digits, with one channel. Its batch norms have versions in its state dict, and it drops neurons out."""
+    torch.manual_seed(1)
+    net = models.mnasnet0_5(num_classes=10)
+    first = net.layers[0]
+    net.layers[0] = nn.Conv2d(1, first.out_channels, 3, padding=1, bias=False)
+    return net
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_killed_mnasnet_goes_on_as_if_nothing_had_happened(keep: Any, tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", keep=keep, killed_in=2, net=mnasnet())
+    resumed = train(tmp_path / "killed", keep=keep, net=mnasnet())
+    assert resumed.epochs == [2, 3]
+    assert same(resumed, train(tmp_path / "whole", keep=keep, net=mnasnet()))
 
 
 def test_the_temporary_folder_is_not_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
