@@ -1,18 +1,24 @@
-"""Pictures of one folder as inputs of a finished network, with labels or without."""
+"""Inputs for a network that says what it reads, without its data set: from picture files with labels or without, or
+noise."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from jaxtyping import Float32
 from torch import Tensor
 
+from distill.batch import Batch
 from distill.data._scan import pictures_below, subfolders
-from distill.data.decoding import open_picture
 from distill.data.info import DataInfo
-from distill.data.preprocessing import Mode, Preprocessing, normalised
+from distill.data.picture_arrays import BATCH_SIZE, Picture, batched_arrays, picture_files
+from distill.data.preprocessing import normalised
 from distill.errors import DataError
+
+Inputs = Float32[Tensor, "batch channels height width"]
 
 
 class ImageInputs(NamedTuple):
@@ -22,6 +28,33 @@ class ImageInputs(NamedTuple):
     """(images, channels, height, width), as the network reads them."""
     labels: Tensor | None
     """(images,) class indices."""
+
+
+def batched_inputs(pictures: Sequence[Picture], info: DataInfo, batch_size: int = BATCH_SIZE) -> Iterator[Inputs]:
+    """All samples in the order of their pictures; a sample of another size begins another batch.
+
+    Raises:
+        DataError: a file is no readable picture, or the last sample is not complete.
+    """
+    yield from map(torch.from_numpy, batched_arrays(pictures, info, batch_size))
+
+
+def unlabelled_batches(info: DataInfo, images: Sequence[str] | None, at_most: int) -> list[Batch]:
+    """Batches without labels, to check or time a network on.
+
+    Args:
+        info: what the network reads.
+        images: files, folders and globs; None: noise, every pixel uniform, from a fixed seed.
+        at_most: samples.
+    """
+    if images is None:
+        noise = np.random.default_rng(0).integers(0, 256, (at_most, info.images, info.channels, *info.image_size))
+        pixels = noise.astype(np.uint8).reshape(-1, info.channels, *info.image_size)
+        batches = [normalised(pixels, info.mean, info.std).reshape(at_most, -1, *info.image_size)]
+    else:
+        files = picture_files(images)[: at_most * info.images]
+        batches = list(batched_inputs(files, info))
+    return [Batch(inputs, None, torch.arange(len(inputs))) for inputs in batches]
 
 
 def read_inputs(
@@ -48,13 +81,13 @@ def read_inputs(
     files = [files[len(files) * k // min(limit, len(files))] for k in range(min(limit, len(files)))]
     if info.channels not in (1, 3) or info.images != 1:
         raise DataError(f"the network reads {info.channels * info.images} channels, but pictures have 1 or 3")
-    mode: Mode = "L" if info.channels == 1 else "RGB"
-    written = Preprocessing.from_json(info.preprocessing)
-    prepare = replace(written, mode=mode) if written.resize else Preprocessing(mode, resize=info.image_size)
-    pixels = torch.stack([prepare(open_picture(path)) for path in files])
-    pixels = pixels.flip(1) if order == "bgr" else pixels
+    if not isinstance(info.preprocessing.get("resize"), list) and not info.preprocessing.get("crop"):
+        info = replace(info, preprocessing={**info.preprocessing, "resize": list(info.image_size)})
+    if order == "bgr":
+        info = replace(info, mean=info.mean[::-1], std=info.std[::-1])
+    images = torch.cat(list(batched_inputs(files, info)))
     classes = torch.tensor(list(_labels(folder, files, labels))) if labels else None
-    return ImageInputs(normalised(pixels.numpy(), info.mean, info.std), classes)
+    return ImageInputs(images.flip(1) if order == "bgr" else images, classes)
 
 
 def _labels(folder: Path, files: Sequence[Path], labels: str) -> Iterator[int]:

@@ -12,13 +12,13 @@ from PIL import Image
 from distill.artifact import Artifact, open_artifact
 from distill.batch import Predict
 from distill.data.decoding import open_picture
+from distill.data.image_inputs import batched_inputs
 from distill.data.info import DataInfo
 from distill.data.picture_arrays import Picture, expanded, named
 from distill.errors import ArtifactError
 from distill.export import onnx_file
 from distill.measure.evaluation import to_accelerator
 from distill.models.surgery import deployable
-from distill.pipeline.picture_inputs import batched_inputs
 from distill.recipe.typed import built
 from distill.registry import task
 from distill.tasks import Task

@@ -39,6 +39,12 @@ def test_blue_first_less_a_mean_times_a_scale_as_caffe_has_it(folder: Path) -> N
     torch.testing.assert_close(read_inputs(folder, info, order="bgr").images[0, :, 2, 3], expected)
 
 
+@pytest.mark.parametrize("preprocessing", [{}, {"mode": "RGB"}, {"resize": 4}, {"resize": 4, "crop": [4, 6]}])
+def test_pictures_of_several_sizes_fill_one_batch(folder: Path, preprocessing: dict) -> None:
+    Image.new("RGB", (30, 9), (255, 255, 255)).save(folder / "wide.png")
+    assert read_inputs(folder, replace(INFO, preprocessing=preprocessing)).images.shape == (4, 3, 4, 6)
+
+
 def test_grey_networks_read_grey(folder: Path) -> None:
     images = read_inputs(folder, replace(INFO, channels=1, mean=(0.0,), std=(1.0,))).images
     assert images.shape == (3, 1, 4, 6)

@@ -12,11 +12,11 @@ from distill.__main__ import main
 from distill.artifact import Artifact
 from distill.data import DataInfo
 from distill.data.decoding import open_picture
+from distill.data.image_inputs import batched_inputs, unlabelled_batches
 from distill.data.picture_arrays import picture_files
 from distill.data.preprocessing import Preprocessing, normalised
 from distill.errors import ArtifactError, DataError, ExportError
 from distill.models.build import build_network
-from distill.pipeline.picture_inputs import batched_inputs, unlabelled_batches
 
 INFO = DataInfo(
     channels=3,

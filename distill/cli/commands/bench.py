@@ -18,11 +18,11 @@ def run(options: Namespace) -> None:
 
     from distill.cli._artifacts import info_of, open_made_by_recipe
     from distill.console import console
+    from distill.data.image_inputs import unlabelled_batches
     from distill.errors import UserError
     from distill.export import onnx_file
     from distill.measure import latency
     from distill.models.surgery import deployable
-    from distill.pipeline.picture_inputs import unlabelled_batches
 
     if options.threads < 1 or min(options.batch_sizes) < 1:
         raise UserError("--threads and --batch-sizes are numbers of at least 1")

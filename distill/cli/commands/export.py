@@ -18,8 +18,8 @@ def run(options: Namespace) -> None:
     from distill import registry
     from distill.cli._artifacts import info_of, open_made_by_recipe, task_of
     from distill.console import console
+    from distill.data.image_inputs import unlabelled_batches
     from distill.export import refuse_missing
-    from distill.pipeline.picture_inputs import unlabelled_batches
     from distill.recipe.typed import built
 
     registry.exporter.check(options.to)
