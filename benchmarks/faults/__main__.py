@@ -1,18 +1,21 @@
 """Damage what this program reads, and count what becomes of it.
 
-    python -m benchmarks.faults [artifacts steps ...] [--count N] [--seed 0] [--jobs 2] [--seconds 900]
+    python -m benchmarks.faults [artifacts steps ...] [--count N] [--seed 0] [--jobs 2] [--seconds 900] [--kills 20]
 
 Each case ends in a right result, in an error that names the fault, or in anything else, which is a fault of the
 program: the exit code is then 1. So it is if a case takes more than 10 seconds, or twice the memory of the whole valid
-run. ``--case 123`` runs one case in this process and shows its traceback.
+run. ``--case 123`` runs one case in this process and shows its traceback. ``--page FILE`` writes what was found.
 """
 
 import argparse
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.faults._faults import MEMORY, SECONDS, faults_of, kind_of, run, say, subjects, table, work
+from benchmarks._page import measured_here, write_page
+from benchmarks.faults import kills
+from benchmarks.faults._faults import MEMORY, SECONDS, Result, faults_of, kind_of, run, say, subjects, table, work
 
 
 def main() -> int:
@@ -28,6 +31,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=900, help="for each subject; cases not run by then are not")
     parser.add_argument("--case", type=int)
+    parser.add_argument("--kills", type=int, default=0, help="runs that are killed and started again, too")
+    parser.add_argument("--page", type=Path, metavar="FILE")
     options = parser.parse_args()
     chosen = options.subjects or subjects()
     if options.case is not None:
@@ -41,19 +46,40 @@ def main() -> int:
     for subject in chosen:
         count = options.count or faults_of(subject).count
         results[subject] = run(subject, count, options.seed, options.jobs, options.seconds)
-    for line in table(results):
+    killed = kills.tried(options.kills, options.seed) if options.kills else None
+    found = [*table(results), "", *map(_bounds, results, results.values()), *([str(killed)] if killed else [])]
+    if options.page:
+        write_page(options.page, [*_introduction(options.seed), *found])
+    for line in found:
         say(line)
-    failed = False
-    for subject, result in results.items():
-        high = result.peak_mb > MEMORY * result.valid_mb
-        say(
-            f"{subject}: slowest case {result.slowest:.1f} s; at most {result.peak_mb:.0f} MB, "
-            f"the valid run {result.valid_mb:.0f} MB{': too much' if high else ''}"
-        )
+    for result in results.values():
         for line in result.wrong[:50]:
             say(f"  {line}")
-        failed |= bool(result.wrong) or high or result.slowest > SECONDS
-    return int(failed)
+    return int(any(map(_failed, results.values())) or bool(killed and killed.wrong))
+
+
+def _introduction(seed: int) -> Iterator[str]:
+    yield "# Damaged files, killed runs, nonsense"
+    yield ""
+    yield f"`{' '.join(['python -m benchmarks.faults', *sys.argv[1:]])}` on {measured_here()}; seed {seed}."
+    yield "Right: the case ends as an undamaged one does. Named error: one line that says what is wrong, and where."
+    yield "Else: anything else, a wrong result for one."
+    yield ""
+
+
+def _bounds(subject: str, result: Result) -> str:
+    return (
+        f"- {subject}: the slowest case took {result.slowest:.1f} s; cases took at most {result.peak_mb:.0f} MB, the "
+        f"whole valid run {result.valid_mb:.0f} MB{': too much' if _high(result) else ''}"
+    )
+
+
+def _high(result: Result) -> bool:
+    return result.peak_mb > MEMORY * result.valid_mb
+
+
+def _failed(result: Result) -> bool:
+    return bool(result.wrong) or _high(result) or result.slowest > SECONDS
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import distill
 
@@ -85,13 +85,28 @@ def leftovers(output: Path) -> Iterator[str]:
             yield str(path.relative_to(output))
 
 
-def main() -> int:
+class Tried(NamedTuple):
+    """What became of killed runs."""
+
+    count: int
+    kills: int
+    """Of these runs; some are killed twice."""
+    wrong: int
+    """Runs that ended otherwise."""
+    left: int
+    """Files that killed runs left in the temporary folder."""
+
+    def __str__(self) -> str:
+        return (
+            f"- kills: of {self.count} runs, killed {self.kills} times at random moments and started again, "
+            f"{self.count - self.wrong} ended with the numbers of a run left alone, {self.wrong} otherwise; "
+            f"{self.left} files were left in the temporary folder, which is on another file system than the output"
+        )
+
+
+def tried(count: int, seed: int) -> Tried:
     """Kill and compare."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    random, wrong, kills = Random(options.seed), 0, 0
+    random, wrong, kills = Random(seed), 0, 0
     base = MEMORY if MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory(dir=base) as temporary:
         recipe, log, place = Path(folder) / "killed.yaml", Path(folder) / "log.txt", Path(temporary)
@@ -99,26 +114,37 @@ def main() -> int:
         seconds = whole(recipe, Path(folder) / "first", place, log)  # the first run also starts the server
         seconds = whole(recipe, Path(folder) / "whole", place, log)
         expected = results(Path(folder) / "whole")
-        for case in range(options.count):
+        for case in range(count):
             output = Path(folder) / f"case-{case}"
             moments = [random.uniform(0, seconds) for _ in range(random.choice((1, 1, 2)))]
             killed = [kill(start(recipe, output, place, log), moment) for moment in moments]
             kills += sum(killed)
             code = ended(start(recipe, output, place, log))
-            faults = [] if code == 0 else [f"exit code {code}: {log.read_text()[-400:]}"]
-            if code == 0:
-                found = results(output)
-                faults += [f"{name} differs" for name in expected if found.get(name) != expected[name]]
-                faults += list(leftovers(output))
+            faults = _faults(output, expected) if code == 0 else [f"exit code {code}: {log.read_text()[-400:]}"]
             wrong += bool(faults)
             when = ", ".join(f"{moment:.1f}" for moment in moments)
             say(f"case {case}: killed after {when} s of {seconds:.1f} s: {'; '.join(faults) or 'equal'}")
             shutil.rmtree(output, ignore_errors=True)
-        say(f"{options.count} runs with {kills} kills: {options.count - wrong} equal, {wrong} otherwise")
         orphans = [path for path in place.rglob("*") if path.is_file() and path.stat().st_size]
         for path in orphans:
             say(f"left in the temporary folder: {path.relative_to(place)}, {path.stat().st_size:,} bytes")
-    return int(wrong > 0)
+    return Tried(count, kills, wrong, len(orphans))
+
+
+def _faults(output: Path, expected: Mapping[str, Any]) -> list[str]:
+    found = results(output)
+    return [*(f"{name} differs" for name in expected if found.get(name) != expected[name]), *leftovers(output)]
+
+
+def main() -> int:
+    """Kill and compare, and print what was found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    found = tried(options.count, options.seed)
+    say(str(found))
+    return int(found.wrong > 0)
 
 
 def whole(recipe: Path, output: Path, temporary: Path, log: Path) -> float:

@@ -42,7 +42,7 @@ class Range:
 
     def __str__(self) -> str:
         bounds = [
-            f"{words} {bound:g}"
+            f"{words} {bound if isinstance(bound, int) else format(bound, 'g')}"
             for words, bound in (
                 ("above", self.above),
                 ("at least", self.at_least),
