@@ -1,13 +1,14 @@
 """A network's first weights: from a checkpoint file, or torchvision's by name."""
 
 import logging
+import pickle
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -17,6 +18,8 @@ from distill.models.state import load_state
 log = logging.getLogger(__name__)
 
 
+NAMED = 3
+"""Tensors that a message names."""
 AUXILIARY_HEADS = ("aux1", "aux2", "AuxLogits", "aux_classifier")
 """Modules of torchvision's networks that its weights always hold, and networks built without them do not."""
 
@@ -47,26 +50,37 @@ def load_weights(model: nn.Module, weights: str, *, name: str, new_classifier: b
     try:
         load_state(model, state)
     except (RuntimeError, ValueError) as error:
-        lines = [line.strip() for line in str(error).splitlines()]
+        lines = [_shortened(line.strip()) for line in str(error).splitlines()]
         raise RecipeError(f"weights '{weights}' do not fit network '{name}': {' '.join(lines[1:4] or lines)}") from None
+
+
+def _shortened(line: str) -> str:
+    """The first names of a long list, and how many there are."""
+    names = line.split(", ")
+    return line if len(names) <= NAMED + 1 else f"{', '.join(names[:NAMED])} and {len(names) - NAMED} more."
 
 
 def _file_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise RecipeError(f"no checkpoint file '{path}'")
+    if not path.stat().st_size:
+        raise RecipeError(f"cannot read checkpoint '{path}': the file is empty")
     try:
-        if path.suffix == ".safetensors":
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise RecipeError(f"cannot read checkpoint '{path}': {(str(error) or repr(error)).splitlines()[0]}") from None
-    except Exception as error:  # pickle.UnpicklingError: its message runs over a page
-        raise RecipeError(f"checkpoint '{path}' holds more than tensors ({type(error).__name__})") from None
+        content: Any = load_file(path) if path.suffix == ".safetensors" else _plain_tensors(path)
+    except pickle.UnpicklingError:  # its message runs over a page
+        raise RecipeError(f"checkpoint '{path}' holds more than tensors, or is damaged") from None
+    except Exception as error:  # what unpickling raises on a text or a damaged file has no bounds
+        reason = (str(error) or repr(error)).splitlines()[0].partition(". ")[0]
+        raise RecipeError(f"cannot read checkpoint '{path}', it is damaged or none: {reason}") from None
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     return _checked(content, path)
+
+
+def _plain_tensors(path: Path) -> Any:
+    with warnings.catch_warnings(action="ignore"):  # of pickle protocols, before a file turns out to be none
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _checked(content: Any, path: Path) -> dict[str, Tensor]:

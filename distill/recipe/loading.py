@@ -68,4 +68,6 @@ def _named(name: str) -> Iterator[None]:
         yield
     except RecipeError as error:
         said = " ".join(str(error).split())
+        if said.startswith(f"{name} "):  # a file that is named already
+            raise RecipeError(said) from None
         raise RecipeError(f"recipe '{name}'{'' if said.startswith('at ') else ':'} {said}") from None

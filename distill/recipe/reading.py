@@ -24,7 +24,7 @@ _PROBLEMS = (
     (r"mapping values are not allowed", "a second colon; put texts with colons in quotes"),
     (r"could not find expected ':'", "a key without its colon"),
     (
-        r"expected <block end>|expected the node content|expected <document start>",
+        r"expected <block end>|expected the node content|expected <document start>|did not find expected key",
         "not indented as the lines before it",
     ),
     (r"expected ',' or|expected node content|expected the node content", "a bracket or brace that is not closed"),
@@ -130,7 +130,11 @@ def _problem(error: yaml.MarkedYAMLError, text: str) -> str:
     if mark and "cannot start any token" in said:  # libyaml does not say which character
         said += repr(text.splitlines()[mark.line][mark.column : mark.column + 1])
     words = next((words for pattern, words in _PROBLEMS if re.search(pattern, said)), error.problem or "cannot be read")
-    return f"line {mark.line + 1}, column {mark.column + 1}: {words}" if mark else words
+    if not mark:
+        return words
+    if "bracket" in words and any("${" in line for line in text.splitlines()[mark.line : mark.line + 1]):
+        words += "; between brackets and braces '${...}' needs quotes"
+    return f"line {mark.line + 1}, column {mark.column + 1}: {words}"
 
 
 def _first_line(error: Exception) -> str:

@@ -63,7 +63,7 @@ def bad(kind: str, folder: Path) -> str:
     ("kind", "complaint"),
     [
         ("cut", "cannot read checkpoint"),
-        ("nothing", "cannot read checkpoint"),
+        ("nothing", "the file is empty"),
         ("text", "cannot read checkpoint|holds more than tensors"),
         ("code", "holds more than tensors"),
         ("other", "do not fit network 'mine': .*size mismatch"),
