@@ -29,8 +29,12 @@ def library() -> ctypes.CDLL | None:
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     loops.encode.argtypes = [pointer, pointer, pointer, pointer, number, pointer, pointer]
-    loops.decode.argtypes = [*[pointer] * 9, number, pointer, pointer, pointer]
+    loops.decode.argtypes = [
+        pointer, *[number] * 3, *[pointer] * 3, number, pointer, number, *[pointer] * 5
+    ]  # fmt: skip
     loops.huffman.argtypes = [pointer, pointer, number, number, number, pointer, pointer, pointer]
+    loops.spread.argtypes = [pointer, pointer, number, pointer, number, number, number, pointer]
+    loops.spread.restype = None
     loops.encode.restype = loops.decode.restype = loops.huffman.restype = number
     return loops
 

@@ -119,6 +119,6 @@ def test_a_slow_mean_is_the_mean() -> None:
 
 def test_lanes_cover_every_weight_once() -> None:
     for count, width, lanes in ((100, 7, 5), (64, 8, 8), (5, 5, 1), (1000, 33, 31)):
-        layout = _lanes.Layout(count, width, 1, 1, lanes, 0, (0,) * 7)
+        layout = _lanes.Layout(count, width, 1, 1, lanes, 1, 0, (0,) * 7)
         places = np.concatenate([layout.places(step)[1] for step in range(layout.steps)])
         assert sorted(places.tolist()) == list(range(count))
