@@ -16,7 +16,7 @@ CONTEXTS = (1, 2, 4, 8, 16, 32)
 """So many are tried; the shortest result counts."""
 SAMPLES = 2**15
 """Weights that the estimate is fitted to."""
-PER_STATE = 2**12
+PER_STATE = 2**11
 """Bytes beside which the eight of another state are few."""
 MOST_STATES = 8
 """More would make decoding no faster."""
@@ -188,8 +188,8 @@ def _size(tables: Tables, counts: np.ndarray) -> float:
 
 
 def _regressed(counts: np.ndarray, features: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """The costs (contexts, features) nearest to what symbols of these counts (contexts, symbols) would ideally cost: from
-    0, where all symbols are alike, Newton's steps would go astray if most weights are zero."""
+    """The costs (contexts, features) nearest to what symbols of these counts (contexts, symbols) would ideally cost.
+    From costs of 0, Newton's steps would go astray where most weights are zero."""
     known = np.hstack([features, np.ones((len(features), 1))])
     bits = np.log2(counts.sum(1, keepdims=True) / counts) - offsets
     products = np.einsum("cs,sf,sg->cfg", counts, known, known) + 1e-6 * counts.sum() * np.eye(known.shape[1])

@@ -1,12 +1,13 @@
 """Interleaved range asymmetric numeral systems (Duda, arXiv:1311.2540) with a table per context, in NumPy.
 
 Lane ``l`` codes rows ``l``, ``l + lanes``, ... and is one column behind lane ``l - 1``: whatever is above and left of a
-weight has been decoded before it, and no lane waits for another. Lanes share the coder's states in turn: more lanes make
-decoding faster, more states as well, but each of these takes eight bytes. ``loops.cpp`` does the same, compiled.
+weight has been decoded before it, and no lane waits for another. Lanes take turns with the coder's states: the more of
+both, the faster is decoding, but a state takes eight bytes. ``loops.cpp`` does the same, compiled.
 """
 
 import ctypes
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -26,8 +27,8 @@ BUCKETS = 48 * PER_OCTAVE
 MOST_LANES = 32
 PLACES = 8
 """For the tables of a bucket, of which there are five where signs count."""
-SMALL = 32
-"""Symbols of which the decoder's tables take less memory."""
+CELLS = 1024
+"""Of slots, in which the compiled decoder begins to look for a symbol."""
 BESIDE = 64
 """Vectors of lanes reach so many values beyond the last."""
 
@@ -144,25 +145,25 @@ def decode(
     Raises:
         ArtifactError: states or words are none that `encode` gives.
     """
-    run = _decode if _native.library() is None else _decode_compiled
+    library = _native.library()
+    run = _decode if library is None else partial(_decode_compiled, library)
     symbols, read = run(layout, alphabet, contexts, frequencies, states, words)
     if read != len(words) or (states != layout.start).any():
         raise ArtifactError("a coded stream is damaged: it does not end where its values do")
     return symbols
 
 
-def _decode_compiled(layout, alphabet, contexts, frequencies, states, words) -> tuple[np.ndarray, int]:  # type: ignore[no-untyped-def]
-    signed, small = contexts.shape[1] > 1, alphabet.size <= SMALL
-    records = _records(frequencies, small)
-    contexts = contexts * np.uint32(records.shape[1])
-    if signed:
-        contexts = np.pad(contexts, ((0, 0), (0, PLACES - contexts.shape[1])))
+def _decode_compiled(library, layout, alphabet, contexts, frequencies, states, words) -> tuple[np.ndarray, int]:  # type: ignore[no-untyped-def]
+    signed = contexts.shape[1] > 1
+    records = _records(frequencies)
+    places = np.zeros((BUCKETS, PLACES if signed else 1), np.uint32)
+    places[:, : contexts.shape[1]] = contexts * np.uint32(records.shape[1])
     history = np.empty(layout.steps * layout.lanes + BESIDE, np.uint8)
     columns, rates = np.empty((2, layout.width + BESIDE), np.int32)
     symbols = np.empty(layout.count, np.uint8)
-    read = _native.library().decode(
+    read = library.decode(
         ctypes.byref(layout.structure()), alphabet.zero, alphabet.centre, signed,
-        *_native.pointers(RATES, contexts, records), small, *_native.pointers(words), len(words),
+        *_native.pointers(RATES, places, records), *_native.pointers(words), len(words),
         *_native.pointers(states, history, columns, rates, symbols),
     )  # fmt: skip
     return symbols, read
@@ -230,11 +231,9 @@ def _spans(frequencies: np.ndarray) -> np.ndarray:
     return frequencies << 16 | (np.cumsum(frequencies, 1, dtype=np.uint32) - frequencies) & 0xFFFF
 
 
-def _records(frequencies: np.ndarray, small: bool) -> np.ndarray:
-    """uint8, (tables, bytes): the symbol of the first slot of each of 256 or 1024 cells, and the spans of up to SMALL or
-    256 symbols."""
-    cells, symbols = (256, SMALL) if small else (1024, 256)
-    ends = np.cumsum(frequencies[:, :symbols], 1, dtype=np.uint32)
-    ended = (ends + SLOTS // cells - 1) // (SLOTS // cells) + np.arange(0, len(ends) * (cells + 1), cells + 1)[:, None]
-    first = np.bincount(ended.ravel(), minlength=len(ends) * (cells + 1)).reshape(-1, cells + 1).cumsum(1)[:, :-1]
-    return np.hstack([first.astype(np.uint8), _spans(frequencies)[:, :symbols].copy().view(np.uint8)])
+def _records(frequencies: np.ndarray) -> np.ndarray:
+    """uint8, (tables, bytes): the symbol of the first slot of each of CELLS, and the spans of all symbols."""
+    size, rows = SLOTS // CELLS, np.arange(len(frequencies))[:, None]
+    ended = -(-np.cumsum(frequencies, 1, dtype=np.int64) // size) + rows * (CELLS + 1)
+    first = np.bincount(ended.ravel(), minlength=len(rows) * (CELLS + 1)).reshape(-1, CELLS + 1).cumsum(1)[:, :-1]
+    return np.hstack([first.astype(np.uint8), _spans(frequencies).view(np.uint8)])

@@ -30,7 +30,7 @@ def library() -> ctypes.CDLL | None:
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     loops.encode.argtypes = [pointer, pointer, pointer, pointer, number, pointer, pointer]
     loops.decode.argtypes = [
-        pointer, *[number] * 3, *[pointer] * 3, number, pointer, number, *[pointer] * 5
+        pointer, *[number] * 3, *[pointer] * 4, number, *[pointer] * 5
     ]  # fmt: skip
     loops.huffman.argtypes = [pointer, pointer, number, number, number, pointer, pointer, pointer]
     loops.spread.argtypes = [pointer, pointer, number, pointer, number, number, number, pointer]
@@ -43,4 +43,4 @@ def pointers(*arrays: np.ndarray) -> Iterator[int]:
     """Where the values of contiguous arrays are, which the caller has to keep."""
     for array in arrays:
         assert array.flags.c_contiguous
-        yield array.ctypes.data
+        yield array.__array_interface__["data"][0]  # faster than array.ctypes

@@ -10,7 +10,7 @@ from distill.codecs._frame import Reader, number, signed
 from distill.codecs._lanes import BUCKETS, MOST_LANES, Layout
 from distill.codecs._neighbours import NAMES
 from distill.codecs._parts import Part
-from distill.codecs._tables import MOST_CONTEXTS, MOST_SYMBOLS, Alphabet, Tables
+from distill.codecs._tables import MOST_CONTEXTS, Alphabet, Tables
 from distill.errors import ArtifactError
 
 SHARED = 128
@@ -45,7 +45,12 @@ class Parameters:
     def to_bytes(self) -> bytes:
         layout, alphabet = self.layout, self.tables.alphabet
         first = bytes([SHARED | (PARTIAL if self.part else 0) | layout.lanes, layout.states])
-        head = first + (self.part.to_bytes() if self.part else b"") + bytes([alphabet.zero]) + signed(alphabet.centre - 2 * alphabet.zero)
+        head = (
+            first
+            + (self.part.to_bytes() if self.part else b"")
+            + bytes([alphabet.zero])
+            + signed(alphabet.centre - 2 * alphabet.zero)
+        )
         bounds = bytes([self.signed << 7 | len(self.thresholds)]) + b"".join(
             map(number, np.diff(self.thresholds, prepend=0).tolist())
         )

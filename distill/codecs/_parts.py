@@ -3,6 +3,7 @@
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 
 import numpy as np
 
@@ -10,8 +11,10 @@ from distill.codecs import _native
 from distill.codecs._frame import Reader, number
 from distill.errors import ArtifactError
 
-WORTHWHILE = 1 / 16
-"""Of all weights, so many have to be left out: what is left becomes hardly shorter, but decoding is faster."""
+FEWEST = 1 / 16
+"""Of all weights, so many have to be left out."""
+SAVED = 1 / 512
+"""Bits that a stream may be longer for each weight that need not be decoded."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Part:
             return None
         there = (symbols != zero).reshape(*symbols.shape[:2], -1).any(2)
         rows, channels = there.any(1), there.any(0)
-        if 1 - rows.mean() * channels.mean() < WORTHWHILE:
+        if 1 - rows.mean() * channels.mean() < FEWEST:
             return None
         return cls(symbols.shape, np.concatenate([rows, channels]))
 
@@ -49,9 +52,14 @@ class Part:
         """Of the part."""
         return (len(self.rows), len(self.channels), *self.shape[2:])
 
+    @property
+    def cost(self) -> float:
+        """Bytes of the description, less what leaving out the others is worth."""
+        return len(self.to_bytes()) - (prod(self.shape) - prod(self.shape_left)) * SAVED / 8
+
     def taken(self, symbols: np.ndarray) -> np.ndarray:
-        """The part, flat."""
-        return symbols.reshape(self.shape)[np.ix_(self.rows, self.channels)].ravel()
+        """The part of the whole."""
+        return symbols[np.ix_(self.rows, self.channels)]
 
     def spread(self, symbols: np.ndarray, zero: int) -> np.ndarray:
         """The whole, flat, of the part's symbols."""

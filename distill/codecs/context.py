@@ -38,13 +38,19 @@ def _write(codes: np.ndarray) -> bytes:
     if bins.size == 1:
         return bins.to_bytes() + low
     part = Part.of(symbols.reshape(codes.shape), bins.zero)
-    shape = codes.shape if part is None else part.shape_left
-    symbols = symbols if part is None else part.taken(symbols)
-    candidates = (fit(symbols, alphabet, shape) for alphabet in bins.alphabets(symbols))
-    _, found, tables = min(candidates, key=lambda candidate: candidate[0])
-    found = replace(found, part=part)
+    parts = [None] if part is None else [None, part]
+    fits = (_fitted(bins, symbols.reshape(codes.shape), part) for part in parts)
+    _, found, tables, symbols = min(fits, key=lambda fitted: fitted[0])
     coded = _pack(*_lanes.encode(found.layout, tables, found.tables.frequencies(), symbols))
     return bins.to_bytes() + found.to_bytes() + (number(len(coded)) if bins.low else b"") + coded + low
+
+
+def _fitted(bins: Bins, symbols: np.ndarray, part: Part | None) -> tuple[float, Parameters, np.ndarray, np.ndarray]:
+    """What `fit` finds for the part of these symbols, and its symbols, flat."""
+    left = symbols if part is None else part.taken(symbols)
+    found = (fit(left.ravel(), alphabet, left.shape) for alphabet in bins.alphabets(left))
+    size, parameters, tables = min(found, key=lambda candidate: candidate[0])
+    return size + (0 if part is None else part.cost), replace(parameters, part=part), tables, left.ravel()
 
 
 def _read(reader: Reader, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,6 +1,6 @@
-// The inner loops of codecs, which NumPy does as well, to the same bytes and slower:
-// of _lanes.py, interleaved range asymmetric numeral systems (Duda, arXiv:1311.2540) whose table is chosen by an estimate
-// of each weight's magnitude, and of huffman.py.
+// The inner loops of codecs, which NumPy does as well, to the same bytes and slower: of _lanes.py, interleaved range
+// asymmetric numeral systems (Duda, arXiv:1311.2540) whose table is chosen by an estimate of each weight's magnitude, of
+// _parts.py and of huffman.py.
 //
 // Nothing here allocates, and nothing is read or written outside of what the caller's lengths promise.
 
@@ -14,11 +14,9 @@ constexpr int64_t TOP = int64_t(1) << 47;
 constexpr int64_t MEMORY = 256;
 constexpr int64_t SLOTS = 1 << 16;
 constexpr int64_t SYMBOLS = 256;
-template <bool SMALL>  // of how many cells of slots a table's record knows the first symbol, before the symbols' spans
-constexpr int64_t CELLS = SMALL ? 256 : 1024;
+constexpr int64_t CELLS = 1024;  // of 64 slots: a table's record has the first symbol of each, then the symbols' spans
 constexpr int LEVELS = 8;  // places for the five levels of expected signs
 constexpr int WIDTH = 8;   // lanes of a vector
-constexpr int64_t BLOCK = 64;
 
 typedef int64_t Vector __attribute__((vector_size(8 * WIDTH)));
 typedef double Doubles __attribute__((vector_size(8 * WIDTH)));
@@ -33,7 +31,7 @@ struct Tables {
     const int32_t* rates;
     const uint32_t* contexts;
     const uint8_t* records;
-    int64_t zero, centre, small;
+    int64_t zero, centre;
 };
 
 int64_t rows(const Layout& layout) { return (layout.count + layout.width - 1) / layout.width; }
@@ -49,9 +47,7 @@ Vector loaded(const uint8_t* from) {
 Vector loaded(const int32_t* from) { return __builtin_convertvector(*reinterpret_cast<const Halves*>(from), Vector); }
 
 // The lanes of `right`, moved on by one; the last of `left` comes first.
-Vector moved(Vector left, Vector right) {
-    return __builtin_shuffle(left, right, Vector{7, 8, 9, 10, 11, 12, 13, 14});
-}
+Vector moved(Vector left, Vector right) { return __builtin_shuffle(left, right, Vector{7, 8, 9, 10, 11, 12, 13, 14}); }
 
 // All lanes' weights of one step: their estimates and what is learned of them are vectors of eight lanes, their symbols
 // are looked up one by one. Symbols are stored step by step, so that neighbours in the row are vectors as well. Columns
@@ -75,7 +71,6 @@ class Decoder {
         for (int64_t lane = 0; lane < PARTS * WIDTH; ++lane) {
             int64_t weights = lane < lanes ? (rows(layout) - lane + lanes - 1) / lanes * layout.width : 0;
             if ((rows(layout) - 1) % lanes == lane) weights -= rows(layout) * layout.width - layout.count;
-            begin[lane / WIDTH][lane % WIDTH] = lane;
             ends[lane / WIDTH][lane % WIDTH] = lane + weights;
             column[lane / WIDTH][lane % WIDTH] = -lane;
             steps = std::max(steps, lane + weights);
@@ -85,11 +80,7 @@ class Decoder {
             if (place == layout.width) place = 0, ++group;
             start(step, place, group);
             bool all = step >= lanes - 1 && step < full;
-            bool plenty = all && end - word >= lanes;
-            if (tables.small)
-                plenty ? look<true, true>(step) : look<false, true>(step);
-            else
-                plenty ? look<true, false>(step) : look<false, false>(step);
+            all && end - word >= lanes ? look<true>(step) : look<false>(step);
             all ? update<true>(step, place) : update<false>(step, place);
         }
         return word;
@@ -102,11 +93,8 @@ class Decoder {
         // Lanes at the end of the row before go on in copies of the first columns, behind the last.
         if (place == 0) std::copy(columns, columns + lanes - 1, columns + width);
         if (place && place < lanes) columns[lanes - 1 - place] = columns[width + lanes - 1 - place];
-        Vector above = all(layout.prior), above_sign = {};
-        if (group) {
-            Vector symbol = all(history[(step - width + lanes - 1) * lanes + lanes - 1]);
-            above = magnitude(symbol), above_sign = sign(symbol);
-        }
+        Vector symbol = all(group ? history[(step - width + lanes - 1) * lanes + lanes - 1] : tables.zero);
+        Vector above = group ? magnitude(symbol) : all(layout.prior), above_sign = sign(symbol);
         Vector up[PARTS], up_sign[PARTS];
         for (int part = 0; part < PARTS; ++part) {
             if (LOCAL) up[part] = moved(part ? left[part - 1] : above, left[part]);
@@ -148,26 +136,27 @@ class Decoder {
     }
 
     // PLENTY: of words, and all lanes are at work.
-    template <bool PLENTY, bool SMALL>
+    template <bool PLENTY>
     __attribute__((noinline)) void look(int64_t step) {
         const uint32_t *contexts = tables.contexts, *next = word, *last = end;
         const uint8_t* records = tables.records;
         const int64_t lanes = layout.lanes, number = layout.states;
-        uint64_t* __restrict state_of = states;
         for (int64_t first = 0; first < lanes; first += number) {
-            const int64_t *key = reinterpret_cast<const int64_t*>(keys) + first, count = std::min(number, lanes - first);
+            const int64_t* key = reinterpret_cast<const int64_t*>(keys) + first;
             const int64_t* end_of = reinterpret_cast<const int64_t*>(ends) + first;
+            const int64_t count = std::min(number, lanes - first);
+            uint64_t* __restrict state_of = states;
             uint8_t* __restrict symbols = history + step * lanes + first;
             for (int64_t at = 0; at < count; ++at) {
                 if (!PLENTY && (first + at > step || step >= end_of[at])) continue;
                 uint64_t state = state_of[at];
                 const uint8_t* record = records + contexts[key[at]];
-                const uint32_t* spans = reinterpret_cast<const uint32_t*>(record + CELLS<SMALL>);
-                uint32_t slot = state & 0xffff, symbol = record[slot / (SLOTS / CELLS<SMALL>)], span = spans[symbol];
+                const uint32_t* spans = reinterpret_cast<const uint32_t*>(record + CELLS);
+                uint32_t slot = state & 0xffff, symbol = record[slot / (SLOTS / CELLS)], span = spans[symbol];
                 while (slot - (span & 0xffff) >= span >> 16) span = spans[++symbol];
                 symbols[at] = uint8_t(symbol);
                 state = uint64_t(span >> 16) * (state >> 16) + (slot - (span & 0xffff));
-                // No branch, which would be mispredicted at the end of a long chain. Without words left, states end wrong.
+                // No branch, which would be mispredicted at a long chain's end. Without words left, states end wrong.
                 uint64_t reads = (state < LOW) & (PLENTY | (next < last));
                 state_of[at] = state << 32 * reads | (PLENTY || next < last ? *next & -reads : 0);
                 next += reads;
@@ -184,7 +173,7 @@ class Decoder {
             Vector symbol = loaded(symbols + part * WIDTH), size = magnitude(symbol);
             Vector mean = loaded(columns + base + part * WIDTH), rate = loaded(rates + base + part * WIDTH);
             Vector moves = (size - mean) * row_rate[part] >> 15;
-            moves = FULL && (part + 1) * WIDTH <= layout.lanes ? moves : moves & (begin[part] <= step) & (ends[part] > step);
+            if (!FULL || (part + 1) * WIDTH > layout.lanes) moves &= (column[part] >= 0) & (ends[part] > step);
             *reinterpret_cast<Halves*>(columns + base + part * WIDTH) = __builtin_convertvector(mean + moves, Halves);
             slow[part] += (size - slow[part]) * rate >> 15;
             if (LOCAL) fast[part] += (size - fast[part]) >> 2;
@@ -216,7 +205,7 @@ class Decoder {
     uint8_t* const history;
     int32_t *const columns, *const rates;
     Vector slow[PARTS] = {}, fast[PARTS] = {}, left[PARTS] = {}, left_sign[PARTS] = {}, row_rate[PARTS] = {};
-    Vector keys[PARTS], begin[PARTS], ends[PARTS], column[PARTS];
+    Vector keys[PARTS], ends[PARTS], column[PARTS];
 };
 
 template <int PARTS, bool LOCAL, bool SIGNED>
@@ -233,6 +222,7 @@ auto decoder(bool local, bool with_signs) {
 
 // From steps to rows.
 void sort(const Layout& layout, const uint8_t* history, uint8_t* symbols) {
+    constexpr int64_t BLOCK = 64;
     int64_t lanes = layout.lanes, width = layout.width;
     for (int64_t top = 0; top < rows(layout); top += lanes)
         for (int64_t from = 0; from < width; from += BLOCK)
@@ -250,11 +240,11 @@ extern "C" {
 
 // The number of words read.
 int64_t decode(const Layout* layout, int64_t zero, int64_t centre, int64_t with_signs, const int32_t* rate_table,
-               const uint32_t* contexts, const uint8_t* records, int64_t small, const uint32_t* words, int64_t length,
+               const uint32_t* contexts, const uint8_t* records, const uint32_t* words, int64_t length,
                uint64_t* states, uint8_t* history, int32_t* columns, int32_t* rates, uint8_t* symbols) {
     const int64_t* weights = layout->weights;
     bool local = weights[1] || weights[2] || weights[4] || weights[5];
-    Tables seen{rate_table, contexts, records, zero, centre, small};
+    Tables seen{rate_table, contexts, records, zero, centre};
     auto run = layout->lanes <= 8 ? decoder<1> : layout->lanes <= 16 ? decoder<2> : decoder<4>;
     const uint32_t* last = run(local, with_signs)(*layout, seen, words, length, states, history, columns, rates);
     sort(*layout, history, symbols);
@@ -295,16 +285,11 @@ int64_t encode(const Layout* layout, const uint8_t* contexts, const uint32_t* sp
     int64_t steps = (rows(*layout) + lanes - 1) / lanes * width + lanes - 1;
     for (int64_t step = steps - 1; step >= 0; --step) {
         for (int64_t number = lanes - 1; number >= 0; --number) {
-            int64_t place = step - number;
-            if (place < 0) continue;
-            int64_t at = (place / width * lanes + number) * width + place % width;
-            if (at >= layout->count) continue;
+            int64_t place = step - number, at = (place / width * lanes + number) * width + place % width;
+            if (place < 0 || at >= layout->count) continue;
             uint32_t span = spans[contexts[at] * SYMBOLS + symbols[at]];
             uint64_t frequency = span >> 16, state = states[number % layout->states];
-            if (state >= frequency << 48) {
-                *--word = uint32_t(state);
-                state >>= 32;
-            }
+            if (state >= frequency << 48) *--word = uint32_t(state), state >>= 32;
             states[number % layout->states] = (state / frequency << 16) + state % frequency + (span & 0xffff);
         }
     }
