@@ -15,6 +15,8 @@ from nncodec.nnc_core.hdsp.hdsp_tool import HDSP_OPTS_OFF
 
 UNARY = 11
 """Its default for the length of unary codes, plus 1."""
+DECODINGS = 3
+"""The fastest counts, as it does for the codecs."""
 
 
 def encode(codes):
@@ -41,9 +43,13 @@ def main():
             codes = np.ascontiguousarray(file[name].astype(np.int32))
             start = process_time()
             data = encode(codes)
-            middle = process_time()
-            decoded = decode(data, codes.shape)
-            times = [times[0] + middle - start, times[1] + process_time() - middle]
+            times[0] += process_time() - start
+            seconds = []
+            for _ in range(DECODINGS):
+                start = process_time()
+                decoded = decode(data, codes.shape)
+                seconds.append(process_time() - start)
+            times[1] += min(seconds)
             assert np.array_equal(decoded, codes), name
             size += len(data)
     print(json.dumps({"bytes": size, "encode": times[0], "decode": times[1]}))

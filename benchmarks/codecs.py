@@ -136,8 +136,8 @@ def page(found: list[tuple[str, Path]], python: str | None) -> Iterator[str]:
         "# Lossless codecs on real weights",
         "",
         f"`python -m benchmarks.codecs` on {measured_here()}; megabytes of 8-bit codes per second of one core's time. "
-        "Weights are pruned per tensor by magnitude and quantized with one symmetric scale per tensor, without "
-        "retraining.",
+        "Of each tensor, the fastest of three decodings counts. Weights are pruned per tensor by magnitude and "
+        "quantized with one symmetric scale per tensor, without retraining.",
         "",
         "## Against other libraries",
         "",

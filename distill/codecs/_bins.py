@@ -68,10 +68,15 @@ class Bins:
             values[ordinary] += kept.astype(kind)
         return values.view(dtype)
 
+    @property
+    def zero(self) -> int:
+        """The symbol of the most frequent value; known to the encoder alone unless there are low bits."""
+        return self.size - 1 if self.low else self.peak
+
     def alphabets(self, symbols: np.ndarray) -> Iterator[Alphabet]:
         """What may be a weight's magnitude: how far it is from the most frequent value or, where that is a code apart
         from the others, as `cluster` has one for zero, from the middle of these."""
-        zero = self.size - 1 if self.low else self.peak
+        zero = self.zero
         yield Alphabet(self.size, zero, 2 * (self.peak >> self.low))
         if zero in (0, self.size - 1) and self.size > 3 and not self.low:
             others = symbols[symbols != zero]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from distill.codecs._lanes import BUCKETS, Layout, buckets
+from distill.codecs._lanes import BUCKETS, MOST_LANES, Layout, buckets
 from distill.codecs._neighbours import NAMES, estimates, levels, neighbours
 from distill.codecs._parameters import Parameters, rows
 from distill.codecs._tables import SLOTS, Alphabet, Tables
@@ -16,9 +16,10 @@ CONTEXTS = (1, 2, 4, 8, 16, 32)
 """So many are tried; the shortest result counts."""
 SAMPLES = 2**15
 """Weights that the estimate is fitted to."""
-PER_LANE = 2**11
-"""Bytes beside which the eight of another lane are few."""
-LANES = 32
+PER_STATE = 2**11
+"""Bytes beside which the eight of another state are few."""
+MOST_STATES = 8
+"""More would make decoding no faster."""
 NEWTON_STEPS = 12
 ENOUGH = 0.5
 """Bits that another step has to save in some context."""
@@ -47,14 +48,15 @@ def fit(symbols: np.ndarray, alphabet: Alphabet, shape: tuple[int, ...]) -> tupl
         np.pad(table[symbols], (0, -len(symbols) % width)).reshape(-1, width)
         for table in (alphabet.magnitudes(), alphabet.signs())
     )
-    layout = Layout(len(symbols), width, period, line, 1, *_estimate(magnitudes, period))
+    lanes = min(MOST_LANES, width, -(-len(symbols) // width))
+    layout = Layout(len(symbols), width, period, line, lanes, 1, *_estimate(magnitudes, period))
     totals = estimates(magnitudes, period, layout.prior, layout.weights).ravel()[: len(symbols)]
     places, expected = buckets(totals), levels(signs, period, line).ravel()[: len(symbols)]
     counts = np.bincount((places * 5 + expected + 2) * alphabet.size + symbols, minlength=BUCKETS * 5 * alphabet.size)
     size, found = _shortest(counts.reshape(BUCKETS, 5, alphabet.size), layout, alphabet)
-    lanes = max(1, min(LANES, width, layout.rows, int(size) // PER_LANE))
-    tables = found.contexts()[places] + (expected if found.signed else 0)
-    return size, replace(found, layout=replace(layout, lanes=lanes)), tables.astype(np.uint8)
+    states = max(1, min(MOST_STATES, lanes, int(size) // PER_STATE))
+    tables = found.contexts()[places, expected + 2 if found.signed else 0]
+    return size, replace(found, layout=replace(layout, states=states)), tables
 
 
 def _shortest(counts: np.ndarray, layout: Layout, alphabet: Alphabet) -> tuple[float, Parameters]:
@@ -185,6 +187,15 @@ def _size(tables: Tables, counts: np.ndarray) -> float:
     return bits / 8 + len(tables.to_bytes())
 
 
+def _regressed(counts: np.ndarray, features: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """The costs (contexts, features) nearest to what symbols of these counts (contexts, symbols) would ideally cost.
+    From costs of 0, Newton's steps would go astray where most weights are zero."""
+    known = np.hstack([features, np.ones((len(features), 1))])
+    bits = np.log2(counts.sum(1, keepdims=True) / counts) - offsets
+    products = np.einsum("cs,sf,sg->cfg", counts, known, known) + 1e-6 * counts.sum() * np.eye(known.shape[1])
+    return np.linalg.solve(products, (counts * bits @ known)[:, :, None])[:, :-1, 0]
+
+
 def _newton(counts: np.ndarray, features: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """The costs (contexts, features) under which these counts are coded shortest.
 
@@ -194,7 +205,7 @@ def _newton(counts: np.ndarray, features: np.ndarray, offsets: np.ndarray) -> np
         offsets: (levels, symbols) costs in bits that are given.
     """
     total = counts.sum(2)
-    costs = np.zeros((len(counts), features.shape[1]))
+    costs = _regressed(counts.sum(1) + 0.5, features, offsets.mean(0))
     ridge = 0.02 * np.eye(features.shape[1])
     target = counts.sum(1) @ features
 

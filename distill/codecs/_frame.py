@@ -34,7 +34,10 @@ class Reader:
         return self.data[self.at - size : self.at]
 
     def byte(self) -> int:
-        return self.take(1)[0]
+        if self.at == len(self.data):
+            raise ArtifactError("a coded stream ends too early")
+        self.at += 1
+        return self.data[self.at - 1]
 
     def number(self) -> int:
         value = 0

@@ -9,9 +9,14 @@ import numpy as np
 from distill.codecs._frame import Reader, number, signed
 from distill.codecs._lanes import BUCKETS, MOST_LANES, Layout
 from distill.codecs._neighbours import NAMES
-from distill.codecs._tables import MOST_CONTEXTS, MOST_SYMBOLS, Alphabet, Tables
+from distill.codecs._parts import Part
+from distill.codecs._tables import MOST_CONTEXTS, Alphabet, Tables
 from distill.errors import ArtifactError
 
+SHARED = 128
+"""Added to the number of lanes if a number of states follows; the first streams had a state for each lane."""
+PARTIAL = 64
+"""Added likewise if rows or channels are left out."""
 FEWEST_ROWS = 8
 """A tensor of fewer rows is seen as a square."""
 
@@ -24,24 +29,28 @@ class Parameters:
     thresholds: tuple[int, ...]
     """The first bucket of each context but the first."""
     tables: Tables
+    part: Part | None = None
+    """What the layout is of, unless it is all of the tensor."""
 
     def contexts(self) -> np.ndarray:
-        """uint8, (BUCKETS,): the table of each bucket where no sign is expected."""
-        found = np.searchsorted(self.thresholds, np.arange(BUCKETS), side="right")
-        return (5 * found + 2 if self.signed else found).astype(np.uint8)
+        """uint8, (BUCKETS, 1 or 5): the table of each bucket, by which sign is expected if that makes a difference."""
+        found = np.searchsorted(self.thresholds, np.arange(BUCKETS), side="right")[:, None]
+        return (5 * found + np.arange(5) if self.signed else found).astype(np.uint8)
 
     @property
     def signed(self) -> bool:
         """Whether tables differ by which sign is expected."""
         return len(self.tables.tilts) > 0
 
-    def signs(self) -> np.ndarray:
-        """int8, (256,): of each symbol, or 0 where they make no difference."""
-        return self.tables.alphabet.signs() if self.signed else np.zeros(MOST_SYMBOLS, np.int8)
-
     def to_bytes(self) -> bytes:
         layout, alphabet = self.layout, self.tables.alphabet
-        head = bytes([layout.lanes, alphabet.zero]) + signed(alphabet.centre - 2 * alphabet.zero)
+        first = bytes([SHARED | (PARTIAL if self.part else 0) | layout.lanes, layout.states])
+        head = (
+            first
+            + (self.part.to_bytes() if self.part else b"")
+            + bytes([alphabet.zero])
+            + signed(alphabet.centre - 2 * alphabet.zero)
+        )
         bounds = bytes([self.signed << 7 | len(self.thresholds)]) + b"".join(
             map(number, np.diff(self.thresholds, prepend=0).tolist())
         )
@@ -55,7 +64,11 @@ class Parameters:
         Raises:
             ArtifactError: the stream cannot be one of these.
         """
-        lanes, zero = reader.byte(), reader.byte()
+        first = reader.byte()
+        lanes = first % PARTIAL
+        states = reader.byte() if first & SHARED else lanes
+        part = Part.read(reader, shape) if first & PARTIAL else None
+        shape, zero = part.shape_left if part else shape, reader.byte()
         alphabet = Alphabet(symbols, zero, 2 * zero + reader.signed(2 * symbols))
         signed, bounds = divmod(reader.byte(), 128)
         steps = [reader.number() for _ in range(bounds)]
@@ -63,16 +76,16 @@ class Parameters:
         prior, weights = 0, (0,) * len(NAMES)
         if thresholds:
             prior, weights = reader.number(), tuple(reader.take(len(NAMES)))
-        layout = Layout(prod(shape), *rows(shape), lanes, prior << 8, weights)
+        layout = Layout(prod(shape), *rows(shape), lanes, states, prior << 8, weights)
         if not (
             zero < symbols
-            and 1 <= lanes <= min(MOST_LANES, layout.width, layout.rows)
+            and 1 <= states <= lanes <= min(MOST_LANES, layout.width, layout.rows)
             and prior <= 255 << 8
             and len(thresholds) < MOST_CONTEXTS
             and all(bound < BUCKETS for bound in thresholds)
         ):
             raise ArtifactError("a coded stream has an impossible table")
-        return cls(layout, thresholds, Tables.read(reader, alphabet, len(thresholds) + 1, signed == 1))
+        return cls(layout, thresholds, Tables.read(reader, alphabet, len(thresholds) + 1, signed == 1), part)
 
 
 def rows(shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ all contexts share is added: how costs differ by sign, and perhaps a correction 
 
 import zlib
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from math import isqrt
 
 import numpy as np
@@ -48,18 +48,24 @@ class Alphabet:
 
     def features(self) -> np.ndarray:
         """int64, (size, up to 6), in units of 1/256: up to four of the magnitude, then two with its sign."""
-        sizes = self.magnitudes()[: self.size].astype(np.int64)
-        largest = int(sizes.max())
-        logarithms = np.array([_log2(1 + int(size)) for size in sizes])
-        even = [
-            np.where(sizes > 0, 256, 0),
-            logarithms * 256 // logarithms.max(),
-            sizes * 256 // largest,
-            sizes**2 * 256 // largest**2,
-        ]
-        signs = self.signs()[: self.size].astype(np.int64)
-        odd = [signs * 256, signs * even[2]]
-        return np.stack([*even[: min(4, largest)], *odd], 1)
+        return _features(self)
+
+
+@lru_cache(maxsize=64)
+def _features(alphabet: Alphabet) -> np.ndarray:
+    sizes = alphabet.magnitudes()[: alphabet.size].astype(np.int64)
+    largest = int(sizes.max())
+    logarithms = _logarithms()[sizes]
+    even = [
+        np.where(sizes > 0, 256, 0),
+        logarithms * 256 // logarithms.max(),
+        sizes * 256 // largest,
+        sizes**2 * 256 // largest**2,
+    ]
+    signs = alphabet.signs()[: alphabet.size].astype(np.int64)
+    features = np.stack([*even[: min(4, largest)], signs * 256, signs * even[2]], 1)
+    features.flags.writeable = False
+    return features
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,9 @@ class Tables:
         frequencies = np.maximum(1, weights * SLOTS // weights.sum(1, keepdims=True))
         rows, largest = np.arange(len(frequencies)), frequencies.argmax(1)
         frequencies[rows, largest] += SLOTS - frequencies.sum(1)
-        return np.pad(frequencies, ((0, 0), (0, MOST_SYMBOLS - self.alphabet.size))).astype(np.uint32)
+        padded = np.zeros((len(frequencies), MOST_SYMBOLS), np.uint32)
+        padded[:, : self.alphabet.size] = frequencies
+        return padded
 
     def odd_costs(self) -> np.ndarray:
         """int64, (levels, 2): of the features with a sign."""
@@ -130,6 +138,7 @@ def _powers() -> np.ndarray:
     return np.array(powers)
 
 
-def _log2(value: int) -> int:
-    """In units of 1/16, rounded down."""
-    return (value**16).bit_length() - 1
+@cache
+def _logarithms() -> np.ndarray:
+    """log2(1 + m) for m from 0 to 255, in units of 1/16, rounded down."""
+    return np.array([((1 + size) ** 16).bit_length() - 1 for size in range(MOST_SYMBOLS)])

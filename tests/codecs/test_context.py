@@ -1,6 +1,7 @@
 """The context coder: the same bytes compiled and not, shorter than zero-order entropy where neighbours are alike."""
 
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from distill.codecs import _lanes, _native, _neighbours, _tables, chain
+from distill.codecs import _fit, _lanes, _native, _neighbours, _tables, chain
 from distill.codecs._tables import Alphabet, Tables
 from tests.codecs.test_codecs import bell, entropy
+
+HERE = Path(__file__).parent
 
 
 def filters(rows: int = 64, channels: int = 48, kernel: int = 3, seed: int = 0) -> np.ndarray:
@@ -38,6 +41,54 @@ def test_numpy_writes_the_same_bytes_and_reads_them(codes: np.ndarray, monkeypat
             without_compiler(patch)
             assert coder.encode(codes) == compiled
             assert np.array_equal(coder.decode(compiled), codes)
+
+
+def shapes() -> st.SearchStrategy[tuple[int, ...]]:
+    return st.tuples(st.integers(1, 70), st.integers(1, 12), st.integers(1, 3), st.integers(1, 3))
+
+
+@given(shape=shapes(), scale=st.sampled_from([0.3, 2.0, 30.0]), seed=st.integers(0, 9), states=st.integers(1, 8))
+@settings(deadline=None, max_examples=30)
+def test_tensors_of_any_shape_are_the_same_compiled_and_not(
+    shape: tuple[int, ...], scale: float, seed: int, states: int
+) -> None:
+    random = np.random.default_rng(seed)
+    codes = random.normal(0, scale * random.lognormal(0, 1, (shape[0], 1, 1, 1)), shape).round().clip(-99, 99)
+    codes = codes.astype(np.int8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_fit, "PER_STATE", 1)
+        patch.setattr(_fit, "MOST_STATES", states)
+        coded = chain("context").encode(codes)
+        assert np.array_equal(chain("context").decode(coded), codes)
+        without_compiler(patch)
+        assert chain("context").encode(codes) == coded
+        assert np.array_equal(chain("context").decode(coded), codes)
+
+
+def test_streams_of_the_first_form_are_read() -> None:
+    assert np.array_equal(chain("context").decode((HERE / "context_1.bin").read_bytes()), filters(32, 32))
+
+
+def test_rows_and_channels_of_zeros_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = filters(24, 20)
+    codes = np.zeros((64, 48, 3, 3), np.int8)
+    rows, channels = (np.sort(np.random.default_rng(1).permutation(size)[:kept]) for size, kept in ((64, 24), (48, 20)))
+    codes[np.ix_(rows, channels)] = dense
+    coded, least = (chain("context").encode(array) for array in (codes, dense))
+    assert len(coded) < len(least) + 30
+    assert np.array_equal(chain("context").decode(coded), codes)
+    without_compiler(monkeypatch)
+    assert chain("context").encode(codes) == coded
+    assert np.array_equal(chain("context").decode(coded), codes)
+
+
+def test_rows_are_left_out_whatever_their_value() -> None:
+    apart = (filters(24, 20).clip(-7, 7) + 8).astype(np.uint8)
+    codes = np.full((64, 20, 3, 3), 8, np.uint8)
+    codes[::3][:22] = apart[:22]
+    assert np.array_equal(chain("context").decode(chain("context").encode(codes)), codes)
+    wide = codes.astype(np.int32) * 1000 - 8000
+    assert np.array_equal(chain("context").decode(chain("context").encode(wide)), wide)
 
 
 def test_neighbours_save_what_frequencies_alone_cannot() -> None:
@@ -119,6 +170,6 @@ def test_a_slow_mean_is_the_mean() -> None:
 
 def test_lanes_cover_every_weight_once() -> None:
     for count, width, lanes in ((100, 7, 5), (64, 8, 8), (5, 5, 1), (1000, 33, 31)):
-        layout = _lanes.Layout(count, width, 1, 1, lanes, 0, (0,) * 7)
+        layout = _lanes.Layout(count, width, 1, 1, lanes, 1, 0, (0,) * 7)
         places = np.concatenate([layout.places(step)[1] for step in range(layout.steps)])
         assert sorted(places.tolist()) == list(range(count))

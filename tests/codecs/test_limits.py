@@ -43,12 +43,13 @@ def peak(decode: Callable[[], object]) -> float:
 
 @pytest.mark.parametrize("name", [name for name in codec.names() if name != "auto"])
 def test_a_shape_too_large_for_the_stream_is_refused_before_memory_is_asked_for(name: str) -> None:
+    coder = codec.find(name)()  # imported before memory is measured
     for shape in ([2**28], [2**14, 2**14], [2**63, 2**63], [0, 2**62]):
         stream = sealed(bytes([len(shape)]) + b"".join(map(number, shape)) + bytes(40))
 
         def decode(stream: bytes = stream) -> None:
             with pytest.raises(ArtifactError, match="claims the shape"):
-                codec.find(name)().decode(stream)
+                coder.decode(stream)
 
         assert peak(decode) < 1
 

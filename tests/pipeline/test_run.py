@@ -143,6 +143,10 @@ class TestCommands:
         assert "mobilenet_v1" in shown
         assert "Encoded" in shown
         assert "compress/2-quantize" in shown
+        rows = [line.split() for line in shown.splitlines() if line.rstrip().endswith("#")]
+        sizes = {int(row[3].replace(",", "")): len(row[5]) for row in rows}
+        assert sizes[max(sizes)] == 20
+        assert all(length == round(20 * size / max(sizes)) for size, length in sizes.items())
 
     def test_export_writes_beside_the_artifact(self, artifact: str, tmp_path: Path, capsys: Any) -> None:
         assert main(["export", artifact, "--to", "onnx", "--output", str(tmp_path)]) == 0

@@ -3,6 +3,9 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+BAR = 20
+"""Columns of the largest tensor's bar."""
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The artifact."""
@@ -11,7 +14,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
-    """Print it, one line per tensor."""
+    """Print it, one line per tensor, with a bar as long as the tensor's part of the bytes."""
     from rich.table import Table
     from rich.text import Text
 
@@ -33,11 +36,16 @@ def run(options: Namespace) -> None:
         console.print(Text(f"history  {step.step}: {step.parameters}, {step.bytes:,} bytes  {scores}"))
     for plan in artifact.plans:
         console.print(Text(f"changed  {plan.hook}: {len(plan.layers)} layers"))
-    table = Table("parameter", "shape", "stored as", "bytes", "bits per value", box=None, pad_edge=False)
-    for name, parameter in artifact.model.named_parameters():
-        form = artifact.stored.get(name)
-        size = form.nbytes() if form else parameter.numel() * parameter.element_size()
-        kind = type(form).__name__ if form else str(parameter.dtype).removeprefix("torch.")
-        bits = f"{8 * size / parameter.numel():.2f}" if parameter.numel() else ""
-        table.add_row(Text(name), "x".join(map(str, parameter.shape)), kind, f"{size:,}", bits)
+    table = Table("parameter", "shape", "stored as", "bytes", "bits per value", "", box=None, pad_edge=False)
+    parameters = dict(artifact.model.named_parameters())
+    forms = {name: artifact.stored.get(name) for name in parameters}
+    sizes = {
+        name: form.nbytes() if form else parameters[name].numel() * parameters[name].element_size()
+        for name, form in forms.items()
+    }
+    for name, parameter in parameters.items():
+        kind = type(forms[name]).__name__ if forms[name] else str(parameter.dtype).removeprefix("torch.")
+        bits = f"{8 * sizes[name] / parameter.numel():.2f}" if parameter.numel() else ""
+        bar = "#" * round(BAR * sizes[name] / (max(sizes.values()) or 1))
+        table.add_row(Text(name), "x".join(map(str, parameter.shape)), kind, f"{sizes[name]:,}", bits, bar)
     console.print(table)
