@@ -55,7 +55,7 @@ def test_the_file_finds_what_the_task_finds(tmp_path: Path, bins: int) -> None:
         np.testing.assert_allclose(own[order, 2], found.scores, atol=1e-4)
         for label in range(3):
             mine, theirs = own[own[:, 1] == label], found.boxes[found.labels == label]
-            distance = torch.cdist(torch.from_numpy(mine[:, 3:]), theirs)
+            distance = (torch.from_numpy(mine[:, None, 3:]) - theirs).abs().amax(2)
             assert (distance.amin(1) < 0.01).all()
 
 
@@ -64,7 +64,7 @@ def test_a_file_whose_detections_differ_is_refused(tmp_path: Path, monkeypatch: 
     other = detection(threshold=0.9)
     monkeypatch.setattr(onnx_detections, "with_suppression", lambda content, task: right(content, other))
     sample = Batch(torch.randn(2, 3, 64, 64), None, torch.arange(2))
-    with pytest.raises(ExportError, match="only [0-9]+ % are the same: leave export.onnx.nms out"):
+    with pytest.raises(ExportError, match="finds .* PyTorch .*leave export.onnx.nms out"):
         exporter.find("onnx")(sure_detector(0), tmp_path, [sample], detection(threshold=0.4), nms=True)
     assert not list(tmp_path.iterdir())
 
