@@ -49,11 +49,18 @@ def count(name: str) -> NetworkCost:
     defaults = _defaults(student.signature(name))
     with torch.device("meta"):
         model = student.find(name)()
-        for size in (224,) if "small_images" in defaults else (32, 28):
+        for size in _sizes(defaults):
             with suppress(RuntimeError):  # the LeNets take one size alone
                 macs = cost.macs(model, torch.empty(1, defaults["channels"], size, size))
                 return NetworkCost(cost.params(model), macs, size)
     raise ValueError(f"{name} runs neither on 224 x 224 pixels nor on 32 x 32 or 28 x 28")
+
+
+def _sizes(settings: Mapping[str, int]) -> tuple[int, ...]:
+    """Heights and widths to try."""
+    if "anchors" in settings:
+        return (300,)
+    return (224,) if "small_images" in settings else (32, 28)
 
 
 def _defaults(signature: Signature) -> dict[str, int]:
