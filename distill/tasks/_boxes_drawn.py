@@ -17,25 +17,26 @@ def drawn(image: Image.Image, found: Named, truth: Named | None, threshold: floa
 
     Args:
         image: in pixels of any number: boxes are parts of its width and height.
-        found: objects with "class", "box" and "score".
+        found: objects with "class", "box" and "score", the most probable first.
         truth: objects with "class" and "box", or None where it is not known.
         threshold: least intersection over union of a found object and a true one of the same class.
     """
     picture = enlarged(image.convert("RGB"), LEAST_SIDE)
     drawing, font = ImageDraw.Draw(picture), ImageFont.load_default(FONT)
-    left = list(truth or ())
+    left, colours = list(truth or ()), []
     for thing in found:
         hit = next((one for one in left if _same(one, thing, threshold)), None)
         if hit:
             left.remove(hit)
-        colour = NEUTRAL if truth is None else GOOD if hit else BAD
-        corners = _corners(thing["box"], picture)
-        drawing.rectangle(corners, outline=colour, width=2)
-        _label(drawing, corners, f"{thing['class']} {100 * thing['score']:.0f} %", colour, font)
+        colours.append(NEUTRAL if truth is None else GOOD if hit else BAD)
     for thing in left:
         corners = _corners(thing["box"], picture)
         _dashed(drawing, corners)
-        _label(drawing, corners, f"{thing['class']}", NEUTRAL, font)
+        _label(drawing, corners, thing["class"], NEUTRAL, font)
+    for thing, colour in reversed([*zip(found, colours, strict=True)]):  # the most probable on top
+        corners = _corners(thing["box"], picture)
+        drawing.rectangle(corners, outline=colour, width=2)
+        _label(drawing, corners, f"{thing['class']} {100 * thing['score']:.0f} %", colour, font)
     return picture
 
 

@@ -80,7 +80,7 @@ class Detection(Task):
         threshold: Probability = 0.01,
         nms: Probability = 0.45,
         detections: Count = 100,
-        shown: Probability = 0.3,
+        shown: Probability = 0.5,
     ) -> None:
         super().__init__(info)
         if not info.num_classes:
