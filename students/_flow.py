@@ -38,19 +38,20 @@ class Correlation(nn.Module):
 
     Dosovitskiy et al., FlowNet, arXiv:1504.06852, equation 1 with K = 0, of features of unit length.
 
-    Every displacement within the rows is one matrix product of two rows: twice as fast as products one displacement at
-    a time, and counted as MACs. Of each product, a band is kept. Row by row means (width + 2 displacement) / stride
-    products for each of the 2 displacement / stride + 1 that are kept.
+    Rows are cut into blocks of 2 displacement / stride columns. A block of one row times two blocks of another is a
+    matrix product that holds all displacements of its columns along these rows: twice as fast in training as products
+    one displacement at a time, and counted as MACs. Of 2 * (side - 1) columns of products, a band of ``side`` is kept.
 
     Args:
         displacement: the largest one, in cells of the map, along each axis.
-        stride: between displacements; the width of the map and ``displacement`` are multiples of it.
+        stride: between displacements; ``displacement`` is a multiple of it.
     """
 
     def __init__(self, displacement: int, stride: int = 1) -> None:
         super().__init__()
         self.displacement, self.stride = displacement, stride
-        self.side = 2 * (displacement // stride) + 1
+        self.block = 2 * displacement // stride
+        self.side = self.block + 1
 
     @property
     def channels(self) -> int:
@@ -60,26 +61,27 @@ class Correlation(nn.Module):
     def forward(self, pair: Map) -> Map:
         """(batch, 2 * channels, height, width) to (batch, displacements, height, width)."""
         first, second = (F.normalize(features, dim=1) for features in pair.chunk(2, dim=1))
-        height, reach = first.shape[2], self.displacement
-        first = self._columns(first).transpose(3, 4)
-        second = self._columns(F.pad(second, (reach, reach, reach, reach)))
-        rows = [self._band(first @ second[:, dy : dy + height]) for dy in range(0, 2 * reach + 1, self.stride)]
-        return torch.cat(rows, dim=-1).permute(0, 3, 1, 2)
+        (height, width), reach = first.shape[2:], self.displacement
+        more = -width % (2 * reach)
+        blocks = self._blocks(F.pad(second, (reach, more + reach, reach, reach)))
+        pairs = torch.cat([blocks[:, :, :, :-1], blocks[:, :, :, 1:]], dim=-1)
+        first = self._blocks(F.pad(first, (0, more))).transpose(4, 5)
+        rows = torch.stack([pairs[:, dy : dy + height] for dy in range(0, 2 * reach + 1, self.stride)], dim=2)
+        return self._bands(first.unsqueeze(2) @ rows)[:, :, :width].flatten(3).permute(0, 3, 1, 2)
 
-    def _columns(self, features: Map) -> Float[Tensor, "batch height stride channels columns"]:
+    def _blocks(self, features: Map) -> Float[Tensor, "batch height stride blocks channels block"]:
         """Columns that differ by multiples of the stride stand together: no others are ever compared."""
-        return features.unflatten(3, (-1, self.stride)).permute(0, 2, 4, 1, 3)
+        return features.unflatten(3, (-1, self.block, self.stride)).permute(0, 2, 5, 3, 1, 4)
 
-    def _band(
-        self, products: Float[Tensor, "batch height stride columns others"]
-    ) -> Float[Tensor, "batch height width side"]:
-        """Of the products of column i, those with columns i, i + 1, ... of the other row, which is padded.
+    def _bands(
+        self, products: Float[Tensor, "batch height side stride blocks block columns"]
+    ) -> Float[Tensor, "batch height width side side"]:
+        """Of the products of column i of a block, those with columns i, i + 1, ... of the padded pair of blocks.
 
         One number more in every row moves row i by i to the left.
         """
-        columns, others = products.shape[-2:]
-        moved = F.pad(products.flatten(3), (0, columns)).unflatten(3, (columns, others + 1))[..., : self.side]
-        return moved.transpose(2, 3).flatten(2, 3)
+        moved = F.pad(products.flatten(5), (0, self.block)).unflatten(5, (self.block, 2 * self.block + 1))
+        return moved[..., : self.side].permute(0, 1, 4, 5, 3, 2, 6).flatten(2, 4)
 
 
 class FlowHead(nn.Module):

@@ -99,7 +99,7 @@ def flownet_s(*, channels: Count = 6, level_weights: list[float] = list(LEVEL_WE
 
 @student("flownet_c")
 def flownet_c(*, channels: Count = 6, level_weights: list[float] = list(LEVEL_WEIGHTS)) -> nn.Module:  # noqa: B006
-    """FlowNetC: features of the two images, correlated. The width of images is a multiple of 16.
+    """FlowNetC: features of the two images, correlated.
 
     Args:
         channels: of both images together.

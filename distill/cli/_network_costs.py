@@ -60,6 +60,8 @@ def _sizes(settings: Mapping[str, int]) -> tuple[int, ...]:
     """Heights and widths to try."""
     if "anchors" in settings:
         return (300,)
+    if "num_classes" not in settings:
+        return (256,)
     return (224,) if "small_images" in settings else (32, 28)
 
 

@@ -50,6 +50,7 @@ class OpticalFlow(Task):
     output_name = "flow"
     agreement_name = "vectors within 1 px"
     class_scores = False
+    any_size = True
 
     def __init__(self, info: DataInfo) -> None:
         super().__init__(info)

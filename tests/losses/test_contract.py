@@ -30,6 +30,9 @@ BOXES = [{"boxes": torch.tensor([[1.0, 1, 4, 4]])}] * BATCH
 SETTINGS: dict[str, dict[str, Any]] = {"splitnet": {"groups": {"head": 2}}}
 """Settings without a default, or too large for four samples."""
 
+FLOW = [(2, 6, 6), (2, 3, 3)]
+"""Of losses that compare flow."""
+
 REGULARISED: dict[str, type[nn.Module]] = {"morphnet": nn.BatchNorm2d, "splitnet": nn.Linear}
 """Losses that look at the network itself, and the layers whose weights they change."""
 
@@ -40,6 +43,8 @@ def shapes(name: str) -> list[tuple[int, ...]]:
         return DETECTION[name]
     component = losses.find(name)
     hint = get_type_hints(getattr(component, "forward", component))["student"]
+    if name == "epe":
+        return FLOW
     if name == "byot":  # its last tap is the network's own output
         return [*MAPS, (CLASSES,)]
     return [(CLASSES,)] if getattr(hint, "dim_str", "").startswith("batch classes") else MAPS

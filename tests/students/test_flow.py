@@ -33,8 +33,9 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     ("name", "size", "params", "gmacs", "products"),
     [
         ("flownet_s", (448, 448), 38_675_546, 16.1, 0),
-        # Of each row of 64 in halves by stride 2, products with all 52 of the padded other row, 21 of which are kept.
-        ("flownet_c", (384, 512), 39_175_298, 22.4, 21 * 48 * 64 * 52 * 256),
+        # 21 rows of displacements, 48 x 64 places in blocks of 20 columns of every second one, which 64 fill to 80;
+        # products with 40 columns each, 21 of which are kept, of 256 channels.
+        ("flownet_c", (384, 512), 39_175_298, 22.4, 21 * 48 * 80 * 40 * 256),
     ],
 )
 def test_published_counts(name: str, size: tuple[int, int], params: int, gmacs: float, products: int) -> None:
@@ -55,15 +56,15 @@ def test_torchvisions_networks_are_there(name: str, params: int) -> None:
 
 @pytest.mark.parametrize(("displacement", "stride"), [(1, 1), (3, 1), (4, 2), (20, 2)])
 def test_correlation_by_its_definition(displacement: int, stride: int) -> None:
-    first, second = noise(2, 5, 4, 6), noise(2, 5, 4, 6, seed=1)
+    first, second = noise(2, 5, 4, 7), noise(2, 5, 4, 7, seed=1)
     found = Correlation(displacement, stride)(torch.cat([first, second], dim=1))
     first, second = F.normalize(first, dim=1), F.normalize(second, dim=1)
     steps = range(-displacement, displacement + 1, stride)
-    assert found.shape == (2, len(steps) ** 2, 4, 6)
+    assert found.shape == (2, len(steps) ** 2, 4, 7)
     for channel, (dy, dx) in enumerate((dy, dx) for dy in steps for dx in steps):
         for y in range(4):
-            for x in range(6):
-                inside = 0 <= y + dy < 4 and 0 <= x + dx < 6
+            for x in range(7):
+                inside = 0 <= y + dy < 4 and 0 <= x + dx < 7
                 expected = (first[..., y, x] * second[..., y + dy, x + dx]).sum(1) if inside else torch.zeros(2)
                 torch.testing.assert_close(found[:, channel, y, x], expected)
 
@@ -100,7 +101,7 @@ def test_levels_from_coarse_to_fine_are_named_and_weighted(name: str) -> None:
     assert [features[stage].shape[0] for stage in network.stages] == [2] * len(network.stages)
 
 
-@pytest.mark.parametrize("name", [*NAMES, "flownet_s"])
+@pytest.mark.parametrize("name", [*NAMES, *PUBLISHED])
 def test_images_of_any_size(name: str) -> None:
     with torch.device("meta"):
         network = build(name).eval()
@@ -119,8 +120,8 @@ def test_wrong_settings_are_named(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
-def test_it_computes_the_same_in_onnx_for_any_batch(name: str) -> None:
+def test_it_computes_the_same_in_onnx_for_any_batch_and_size(name: str) -> None:
     network = build(name).eval()
-    file = session(serialize(deployable(network), noise(2, 6, 64, 64)), threads=1)
-    for batch in (noise(1, 6, 64, 64), noise(3, 6, 64, 64, seed=2)):
+    file = session(serialize(deployable(network), noise(2, 6, 64, 64), any_size=True), threads=1)
+    for batch in (noise(1, 6, 64, 64), noise(3, 6, 100, 132, seed=2)):
         torch.testing.assert_close(answer(file, batch), network(batch), rtol=1e-3, atol=1e-3)
