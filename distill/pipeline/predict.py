@@ -80,15 +80,19 @@ class Predictor:
 
     def draw(self, pictures: Sequence[Picture], prediction: Mapping[str, Any]) -> Image.Image:
         """The pictures of one sample with its prediction."""
-        opened = [picture if isinstance(picture, Image.Image) else open_picture(picture) for picture in pictures]
-        return self.task.draw(side_by_side(opened), dict(prediction))
+        return self.task.draw(side_by_side(pictures), dict(prediction))
+
+    def write(self, pictures: Sequence[Picture], prediction: Mapping[str, Any], path: Path) -> Path | None:
+        """The prediction in a file format of its field, if there is one; ``path`` has no suffix."""
+        return self.task.write(side_by_side(pictures), dict(prediction), path)
 
 
-def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
+def side_by_side(pictures: Sequence[Picture]) -> Image.Image:
     """All in colours, from left to right, each as large as the first."""
-    width, height = pictures[0].size
-    page = Image.new("RGB", (width * len(pictures), height))
-    for place, picture in enumerate(pictures):
+    opened = [picture if isinstance(picture, Image.Image) else open_picture(picture) for picture in pictures]
+    width, height = opened[0].size
+    page = Image.new("RGB", (width * len(opened), height))
+    for place, picture in enumerate(opened):
         page.paste(picture.convert("RGB").resize((width, height)), (place * width, 0))
     return page
 

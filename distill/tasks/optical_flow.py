@@ -1,6 +1,7 @@
 """Where each pixel of an image moves to in the next image."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from distill.errors import RecipeError
 from distill.tasks import Prediction, Task, task
 from distill.tasks._captions import NEUTRAL, captioned
 from distill.tasks._flow_colours import flow_colours
+from distill.tasks._flow_file import write_flo
 
 Vectors = Float[Tensor, "batch 2 height width"]
 Known = Bool[Tensor, "batch height width"]
@@ -115,6 +117,12 @@ class OpticalFlow(Task):
         error = _enlarged(torch.from_numpy(flows[0])[None], flows[1].shape[1:])[0] - torch.from_numpy(flows[1])
         off = torch.linalg.vector_norm(error, dim=0).nanmean()
         return captioned(page, (f"{moved}; true: right, {truth['mean']:.1f} px; off by {off:.2f} px", NEUTRAL))
+
+    def write(self, image: Image.Image, prediction: Prediction, path: Path) -> Path | None:
+        """A ``.flo`` file of the images' size."""
+        size = (image.height, image.width // self.info.images)
+        flow = _enlarged(torch.from_numpy(_array(prediction))[None], size)[0]
+        return write_flo(path.with_name(f"{path.name}.flo"), flow.numpy())
 
 
 class EPE(Metric):

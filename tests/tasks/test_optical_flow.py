@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from distill.batch import Batch
+from distill.data._flow_files import read_flo
 from distill.data.info import DataInfo
 from distill.errors import RecipeError
 from distill.losses.epe import end_point_error
@@ -169,6 +170,14 @@ def test_the_colour_wheel():
     assert flow_colours(np.zeros((2, 1, 1)), 1.0).tolist() == [[[255] * 3]]
     assert flow_colours(np.full((2, 1, 1), np.nan), 1.0).tolist() == [[[128] * 3]]
     assert flow_colours(3 * flow, 1.0)[0, 0].tolist() == [191, 0, 0]
+
+
+def test_files_of_flow_are_those_that_are_read(tmp_path):
+    flow = noise(1, 2, 2, 3)
+    TASK.write(Image.new("RGB", (24, 8)), TASK.predict(flow)[0], tmp_path / "0000-a")
+    found = torch.from_numpy(read_flo(tmp_path / "0000-a.flo"))
+    expected = torch.nn.functional.interpolate(flow, size=(8, 12), mode="bilinear", align_corners=False)[0]
+    torch.testing.assert_close(found, expected, atol=0.01, rtol=0)
 
 
 def test_agreement_is_the_part_of_vectors_within_a_pixel():

@@ -14,7 +14,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders or globs")
     parser.add_argument("--allow", action="append", default=[], metavar="MODULE", help="module of a network of yours")
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
-    parser.add_argument("--draw", metavar="FOLDER", help="write pictures with their predictions")
+    parser.add_argument(
+        "--draw", metavar="FOLDER", help="write pictures with their predictions; of optical flow .flo files too"
+    )
 
 
 def run(options: Namespace) -> None:
@@ -36,8 +38,9 @@ def run(options: Namespace) -> None:
         folder = Path(options.draw)
         folder.mkdir(parents=True, exist_ok=True)
         for number, (sample, prediction) in enumerate(zip(samples, predictions, strict=True)):
-            file = folder / f"{number:04}-{Path(str(sample[0])).stem}.png"
-            predictor.draw(sample, prediction).save(file)
+            file = folder / f"{number:04}-{Path(str(sample[0])).stem}"
+            predictor.draw(sample, prediction).save(file.with_name(f"{file.name}.png"))
+            predictor.write(sample, prediction, file)
 
 
 def _predictor(path: str, allow: Sequence[str]) -> Any:
