@@ -11,7 +11,7 @@ from distill.data._generated import Generated, content_of, random_crop, train_an
 from distill.data._photographs import Collection
 from distill.data._sample_data import SampleData, crop_and_flip
 from distill.data._samples import Sample
-from distill.registry.ranges import Count, HeldOut, Index
+from distill.registry.ranges import Count, Fraction, HeldOut, Index
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class PhotoCrops(SampleData):
         val: HeldOut = 0.05,
         limit: Count | None = None,
         image_size: Count = 128,
+        crop: bool = False,
+        smallest_crop: Fraction = 0.5,
         flip: bool = True,
         workers: Index = 2,
     ) -> None:
@@ -58,7 +60,7 @@ class PhotoCrops(SampleData):
             seed,
             dict(zip(("train", "test"), made, strict=True)),
             info=info,
-            augmentation=crop_and_flip(info, None, flip),
+            augmentation=crop_and_flip(info, smallest_crop if crop else None, flip),
             val=val,
             limit=limit,
             batch_size=batch_size,

@@ -49,7 +49,7 @@ SETTINGS = {
     "kitti_flow": PAIRS,
     "hwdb": FROM_FILES,
     "fashion_scenes": GENERATED | {"articles": "digits"},
-    "photo_crops": GENERATED,
+    "photo_crops": GENERATED | {"crop": True},
     "flying_cutouts": GENERATED | {"crop": True},
     "characters": {"copies": 1, "image_size": 16},
 }
