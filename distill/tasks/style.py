@@ -23,9 +23,10 @@ from distill.data.decoding import open_picture
 from distill.data.info import DataInfo
 from distill.data.preprocessing import Preprocessing, normalised
 from distill.errors import RecipeError
+from distill.recipe.schema.perceptual import Perceptual
 from distill.registry.ranges import Count, NonNegative
 from distill.tasks import Prediction, Task, task
-from distill.tasks._perceptual import Perceptual, PerceptualMaps, gram
+from distill.tasks._perceptual import PerceptualMaps, gram
 
 PAINTING = Path(__file__).with_name("painting.jpg")
 """Made by ``python -m benchmarks.painting``."""

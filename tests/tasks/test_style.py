@@ -16,9 +16,10 @@ from distill.batch import Batch
 from distill.data import DataInfo
 from distill.errors import DataError, RecipeError
 from distill.pipeline.run import run
+from distill.recipe.schema.perceptual import Layers, Perceptual
 from distill.recipe.typed import built
 from distill.registry import task as tasks
-from distill.tasks._perceptual import Layers, Perceptual, PerceptualMaps, gram
+from distill.tasks._perceptual import PerceptualMaps, gram
 from distill.tasks.style import Style, total_variation
 
 INFO = DataInfo(3, (32, 32), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), preprocessing={"mode": "RGB"})
