@@ -33,8 +33,8 @@ from distill.recipe.typed import typed
 FILE = RESULTS / "style.jsonl"
 IDENTITY = ("recipe", "network", "size", "threads")
 CHANNELS = 3
-ROUNDS = 3
-SECONDS = 2.0
+ROUNDS = 2
+SECONDS = 1.5
 """Of each network at each size, in each round."""
 
 
