@@ -29,6 +29,7 @@ from distill.registry.ranges import Count, HeldOut, Index
 
 HEADER = np.dtype([("size", "<u4"), ("code", "S2"), ("width", "<u2"), ("height", "<u2")])
 """Of each character: bytes of its record, GBK code, and then its pixels, 255 where there is no ink."""
+REMEDY = "; unpack the file again, or remove it"
 FOLDERS = {"train": ("train", "HWDB1.1trn_gnt"), "test": ("test", "HWDB1.1tst_gnt")}
 
 
@@ -116,7 +117,9 @@ def _read(root: Path, part: str, names: tuple[str, ...] | None) -> tuple[Charact
     labels = {name: label for label, name in enumerate(names)}
     for character, record in found:
         if character not in labels:
-            raise DataError(f"{shown(files[record.file])}: '{character}' is no character of the training set")
+            raise DataError(
+                f"{shown(files[record.file])}: '{character}' is no character of the training set; remove the file"
+            )
     classes = torch.tensor([labels[character] for character, _ in found], dtype=torch.int64)
     return Characters(root, files, [record for _, record in found], classes), names
 
@@ -131,20 +134,20 @@ def _records(files: Sequence[Path], file: int) -> Iterator[tuple[str, Record]]:
     try:
         content = np.memmap(path, np.uint8, "r")
     except (OSError, ValueError) as error:
-        raise DataError(f"{shown(path)} cannot be read ({error})") from None
+        raise DataError(f"{shown(path)} cannot be read ({error}){REMEDY}") from None
     offset = 0
     while offset < len(content):
         head = content[offset : offset + HEADER.itemsize].tobytes()
         place = f"{shown(path)} is damaged at byte {offset}"
         if len(head) < HEADER.itemsize:
-            raise DataError(f"{place}: it ends within a header")
+            raise DataError(f"{place}: it ends within a header{REMEDY}")
         size, code, width, height = np.frombuffer(head, HEADER)[0].item()
         pixels = width * height
         if not pixels or size != HEADER.itemsize + pixels or offset + size > len(content):
-            raise DataError(f"{place}: a record of {size} bytes for {width}x{height} pixels")
+            raise DataError(f"{place}: a record of {size} bytes for {width}x{height} pixels{REMEDY}")
         try:
             character = code.rstrip(b"\0").decode("gbk")
         except UnicodeDecodeError:
-            raise DataError(f"{place}: {code!r} is no code of GBK") from None
+            raise DataError(f"{place}: {code!r} is no code of GBK{REMEDY}") from None
         yield character, Record(file, offset + HEADER.itemsize, height, width)
         offset += size
