@@ -1,4 +1,8 @@
-"""Networks for single characters: convolutions, and two linear layers that hold most of the parameters."""
+"""Networks for single characters: convolutions, and two linear layers that hold most of the parameters.
+
+Xiao et al.: Building Fast and Compact Convolutional Neural Networks for Offline Handwritten Chinese Character
+Recognition. arXiv:1702.07975, section 3.
+"""
 
 from collections.abc import Callable
 from itertools import pairwise

@@ -50,7 +50,7 @@ def count(name: str) -> NetworkCost:
     with torch.device("meta"):
         model = student.find(name)()
         for size in _sizes(defaults):
-            with suppress(RuntimeError):  # the LeNets take one size alone
+            with suppress(RuntimeError):  # of another size than the network is for
                 macs = cost.macs(model, torch.empty(1, defaults["channels"], size, size))
                 return NetworkCost(cost.params(model), macs, size)
     raise ValueError(f"{name} runs neither on 224 x 224 pixels nor on 32 x 32 or 28 x 28")
@@ -60,6 +60,8 @@ def _sizes(settings: Mapping[str, int]) -> tuple[int, ...]:
     """Heights and widths to try."""
     if "anchors" in settings:
         return (300,)
+    if "input_size" in settings:
+        return (settings["input_size"],)
     if "num_classes" not in settings:
         return (256,)
     return (224,) if "small_images" in settings else (32, 28)
