@@ -85,8 +85,9 @@ def _content(
     fits(task, nms=nms)
     images = samples[0].inputs
     if not nms:
-        settings = {"output": task.output_name, "metadata": about, "any_size": task.any_size}
-        return onnx_file.serialize(model, images, opset=opset, **settings)
+        return onnx_file.serialize(
+            model, images, output=task.output_name, opset=opset, metadata=about, any_size=task.any_size
+        )
     from distill.export import onnx_detections
     from distill.tasks.detection import Detection
 
