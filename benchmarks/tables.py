@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks import stages, style, tasks
 from benchmarks._results import read, with_table
+from benchmarks.faults import _tables as faults
 
 PAGES = Path("docs")
 MARKER = re.compile(r"<!-- results: (.+?) -->")
@@ -19,7 +20,7 @@ MARKER = re.compile(r"<!-- results: (.+?) -->")
 def tables() -> Mapping[str, str]:
     """Every table that there are measurements for, by name."""
     found: dict[str, str] = {}
-    for subject in (tasks, style, stages):
+    for subject in (tasks, style, stages, faults):
         found |= subject.tables(read(subject.FILE, subject.IDENTITY))
     return found
 

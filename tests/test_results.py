@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks import _results, stages, tables, tasks
+from benchmarks.faults import _tables as faults
 
 
 def row(
@@ -99,3 +100,15 @@ def test_networks_are_timed_in_turns_and_compared_turn_by_turn(monkeypatch: pyte
     assert found["dense"]["times_as_fast"] == {"batch1": 1.0, "batch32": 1.0}
     assert found["small"]["milliseconds"]["batch1"] > 0
     assert [name for name, _ in itertools.groupby(turns)] == ["dense", "small"] * stages.ROUNDS
+
+
+def test_cases_of_damage_and_killed_runs_are_counted() -> None:
+    outcomes = {"raw": {"right": 1, "named": 1200, "else": 2}}
+    measured = {"seed": 3, "measured": "today, here"}
+    artifacts = {"subject": "artifacts", "outcomes": outcomes, "wrong": 2, "slowest": 1.04, "valid_mb": 7, "peak_mb": 8}
+    kills = {"subject": "kills", "count": 20, "kills": 26, "wrong": 1, "left": 0}
+    text = faults.tables([artifacts | measured, kills | measured])["faults"]
+    assert "| artifacts | raw | 1,203 | 1 | 1,200 | 2 |" in text
+    assert "slowest case took 1.0 s; cases took at most 8 MB, the whole valid run 7 MB; seed 3, today, here" in text
+    assert "of 20 runs, killed 26 times at random moments and started again, 19 ended with" in text
+    assert faults.tables([]) == {}

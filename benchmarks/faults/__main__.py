@@ -4,18 +4,21 @@
 
 Each case ends in a right result, in an error that names the fault, or in anything else, which is a fault of the
 program: the exit code is then 1. So it is if a case takes more than 10 seconds, or twice the memory of the whole valid
-run. ``--case 123`` runs one case in this process and shows its traceback. ``--page FILE`` writes what was found.
+run. ``--case 123`` runs one case in this process and shows its traceback. ``--record`` adds what was found to
+``benchmarks/results/faults.jsonl``, of which `python -m benchmarks.tables` makes the table of
+docs/benchmarks/faults.md.
 """
 
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks._page import measured_here, write_page
+from benchmarks._page import measured_here
+from benchmarks._results import append
 from benchmarks.faults import kills
-from benchmarks.faults._faults import MEMORY, SECONDS, Result, faults_of, kind_of, run, say, subjects, table, work
+from benchmarks.faults._faults import MEMORY, SECONDS, Result, faults_of, kind_of, run, say, subjects, work
+from benchmarks.faults._tables import FILE, tables
 
 
 def main() -> int:
@@ -32,7 +35,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=900, help="for each subject; cases not run by then are not")
     parser.add_argument("--case", type=int)
     parser.add_argument("--kills", type=int, default=0, help="runs that are killed and started again, too")
-    parser.add_argument("--page", type=Path, metavar="FILE")
+    parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
     chosen = options.subjects or subjects()
     if options.case is not None:
@@ -46,40 +49,20 @@ def main() -> int:
     for subject in chosen:
         count = options.count or faults_of(subject).count
         results[subject] = run(subject, count, options.seed, options.jobs, options.seconds)
-    killed = kills.tried(options.kills, options.seed) if options.kills else None
-    found = [*table(results), "", *map(_bounds, results, results.values()), *([str(killed)] if killed else [])]
-    if options.page:
-        write_page(options.page, [*_introduction(options.seed), *found])
-    for line in found:
-        say(line)
-    for result in results.values():
-        for line in result.wrong[:50]:
+        for line in results[subject].wrong[:50]:
             say(f"  {line}")
+    rows = [{**result.to_json(), "subject": subject} for subject, result in results.items()]
+    killed = kills.tried(options.kills, options.seed) if options.kills else None
+    rows += [killed._asdict()] if killed else []
+    for row in rows:
+        if options.record:
+            append(FILE, {**row, "seed": options.seed, "measured": measured_here()})
+    say(tables(rows)["faults"])
     return int(any(map(_failed, results.values())) or bool(killed and killed.wrong))
 
 
-def _introduction(seed: int) -> Iterator[str]:
-    yield "# Damaged files, killed runs, nonsense"
-    yield ""
-    yield f"`{' '.join(['python -m benchmarks.faults', *sys.argv[1:]])}` on {measured_here()}; seed {seed}."
-    yield "Right: the case ends as an undamaged one does. Named error: one line that says what is wrong, and where."
-    yield "Else: anything else, a wrong result for one."
-    yield ""
-
-
-def _bounds(subject: str, result: Result) -> str:
-    return (
-        f"- {subject}: the slowest case took {result.slowest:.1f} s; cases took at most {result.peak_mb:.0f} MB, the "
-        f"whole valid run {result.valid_mb:.0f} MB{': too much' if _high(result) else ''}"
-    )
-
-
-def _high(result: Result) -> bool:
-    return result.peak_mb > MEMORY * result.valid_mb
-
-
 def _failed(result: Result) -> bool:
-    return bool(result.wrong) or _high(result) or result.slowest > SECONDS
+    return bool(result.wrong) or result.peak_mb > MEMORY * result.valid_mb or result.slowest > SECONDS
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,6 +23,7 @@ SECONDS = 10
 """Of CPU time that a single case may take."""
 MEMORY = 2.0
 """Times the peak memory of the whole valid run that cases may take."""
+OUTCOMES = ("right", "named", "else")
 
 
 class WrongResultError(Exception):
@@ -100,6 +101,14 @@ class Result:
     valid_mb: float
     peak_mb: float
     slowest: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; of what went wrong, the number."""
+        outcomes = {
+            kind: {outcome: self.outcomes[kind, outcome] for outcome in OUTCOMES}
+            for kind in sorted({kind for kind, _ in self.outcomes})
+        }
+        return {**asdict(self), "outcomes": outcomes, "wrong": len(self.wrong)}
 
 
 def run(subject: str, count: int, seed: int, jobs: int, seconds: float) -> Result:
@@ -195,13 +204,3 @@ def say(text: str) -> None:
     """A line, at once."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
-
-
-def table(results: dict[str, Result]) -> Sequence[str]:
-    """Lines of a Markdown table."""
-    rows = ["| subject | kind | cases | right | named error | else |", "|---|---|---|---|---|---|"]
-    for subject, result in results.items():
-        for kind in sorted({kind for kind, _ in result.outcomes}):
-            right, named, other = (result.outcomes[kind, outcome] for outcome in ("right", "named", "else"))
-            rows.append(f"| {subject} | {kind} | {right + named + other:,} | {right:,} | {named:,} | {other:,} |")
-    return rows
