@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from distill.pipeline.outside_code import outside_code
 from distill.recipe.plain import key, plain
 from distill.recipe.schema import Hook, Network, Optimizer, Recipe, Schedule, Stage
+from distill.registry.outside_code import outside_code
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import ast
 import hashlib
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,13 @@ def outside_code(section: Any) -> dict[str, str]:
     Args:
         section: plain data, in which ``{"name": "module:attribute"}`` names a component.
     """
+    return sources(_modules(section))
+
+
+def sources(modules: Iterable[str]) -> dict[str, str]:
+    """As `outside_code`, for modules by name."""
     found: dict[str, str] = {}
-    waiting = sorted(set(_modules(section)))
+    waiting = sorted(set(modules))
     while waiting:
         module = waiting.pop()
         path = _file(module)
@@ -30,7 +35,7 @@ def outside_code(section: Any) -> dict[str, str]:
         content = path.read_bytes()
         found[module] = hashlib.sha256(content).hexdigest()[:16]
         if not _installed(path):
-            waiting += [name for name in _imported(content, module, path) if _written_here(name)]
+            waiting += [name for name in _imported(content, module, path) if written_here(name)]
     return found
 
 
@@ -57,7 +62,7 @@ def _imported(content: bytes, module: str, path: Path) -> Iterator[str]:
             yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
 
 
-def _written_here(module: str) -> bool:
+def written_here(module: str) -> bool:
     """Whether it is no module of Python, of an installed library, or of this repository's packages."""
     top = module.partition(".")[0]
     path = None if top in PACKAGES else _file(top, package=True)

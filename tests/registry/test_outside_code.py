@@ -9,7 +9,8 @@ import pytest
 
 import distill
 from distill.pipeline.experiment import prepared
-from distill.pipeline.outside_code import outside_code
+from distill.registry.outside_code import outside_code
+from distill.training.cache._identity import fingerprint
 
 MODULES = {
     "own_losses.py": "import json\nfrom own_helpers import power\nfrom own_package import settings\n"
@@ -19,6 +20,7 @@ MODULES = {
     "own_package/settings.py": "from . import deep\nfrom .deep import value\n",
     "own_package/deep.py": "value = 1\n",
     "own_package/unused.py": "value = 1\n",
+    "own_nets.py": "from torch import nn\nclass Net(nn.Flatten):\n    pass\n",
 }
 SECTION = {"losses": [{"name": "own_losses:mine"}, {"name": "kd"}]}
 RECIPE = ["teacher={name: resnet20, epochs: 1}", "compress={}", "export={}", "tracking.mode=disabled"]
@@ -48,7 +50,7 @@ def test_an_edit_of_any_of_them_is_noticed(folder: Path, name: str) -> None:
     before = outside_code(SECTION)
     with (folder / name).open("a") as file:
         file.write("# edited\n")
-    assert (outside_code(SECTION) == before) == (name == "own_package/unused.py")
+    assert (outside_code(SECTION) == before) == (name in ("own_package/unused.py", "own_nets.py"))
 
 
 def test_of_an_installed_library_the_named_file_counts() -> None:
@@ -71,3 +73,12 @@ def test_a_stage_with_an_edited_loss_is_another_step_and_the_teacher_is_the_same
     after = keys()
     assert after["teacher"] == before["teacher"]
     assert after["student/only"] != before["student/only"]
+
+
+def test_outputs_of_a_network_with_edited_code_are_not_taken_from_a_cache(folder: Path) -> None:
+    net = importlib.import_module("own_nets").Net()
+    before = fingerprint(net)
+    assert fingerprint(importlib.import_module("own_nets").Net()) == before
+    with (folder / "own_nets.py").open("a") as file:
+        file.write("    # edited\n")
+    assert fingerprint(net) != before

@@ -17,6 +17,7 @@ from distill.files import sealed
 from distill.models.input_transform import InputTransform
 from distill.recipe.plain import plain
 from distill.recipe.schema import Recipe
+from distill.registry.outside_code import sources, written_here
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +42,15 @@ def cache_identity(recipe: Recipe, data: DataModule, teacher: nn.Module) -> dict
 
 
 def fingerprint(network: nn.Module) -> str:
-    """Changes when a weight, a buffer, the structure of the network or what it does to its own images does."""
+    """Changes when a weight, a buffer, the structure of the network, its author's code or what it does to its own
+    images does."""
     content = blake2b(repr(network).encode(), digest_size=8)
     for module in network.modules():
         hooks = [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, InputTransform)]
         content.update(repr(hooks).encode())
+    classes = {type(module).__module__ for module in network.modules()}
+    if code := sources(filter(written_here, classes)):
+        content.update(repr(sorted(code.items())).encode())
     for name, value in network.state_dict().items():
         content.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         content.update(value.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().data)
