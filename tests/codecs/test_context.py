@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as arrays
 
 from distill.codecs import _fit, _lanes, _native, _neighbours, _tables, chain
 from distill.codecs._tables import Alphabet, Tables
+from tests.codecs import plain_context
 from tests.codecs.test_codecs import bell, entropy
 
 HERE = Path(__file__).parent
@@ -67,6 +68,27 @@ def test_tensors_of_any_shape_are_the_same_compiled_and_not(
 
 def test_streams_of_the_first_form_are_read() -> None:
     assert np.array_equal(chain("context").decode((HERE / "context_1.bin").read_bytes()), filters(32, 32))
+
+
+@pytest.mark.parametrize("case", ["3x3", "1x1", "wide", "few rows", "pruned", "first form", "one state", "constant"])
+def test_a_decoder_written_from_the_documentation_reads_them(case: str) -> None:
+    random = np.random.default_rng(2)
+    codes = {
+        "3x3": filters(24, 20),
+        "1x1": bell(3000, 3).reshape(60, 50),
+        "wide": bell(2400, 40).reshape(8, 300),
+        "few rows": bell(600, 9).reshape(3, 200),
+        "pruned": filters(20, 16)
+        * random.integers(0, 2, (20, 16, 1, 1), np.int8)
+        * (np.arange(16) % 3 == 0)[:, None, None],
+        "first form": filters(32, 32),
+        "one state": filters(9, 5).clip(-1, 1),
+        "constant": np.full((4, 7), -3, np.int16),
+    }[case]
+    data = (HERE / "context_1.bin").read_bytes() if case == "first form" else chain("context").encode(codes)
+    kind, shape, values = plain_context.decode(data)
+    assert (kind, shape) == (codes.dtype.name, codes.shape)
+    assert values == codes.ravel().tolist()
 
 
 def test_rows_and_channels_of_zeros_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
