@@ -10,7 +10,7 @@ import argparse
 import json
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from distill.measure.codes import read
 from distill.measure.coding import Row, compare, entropy
 
 PAGE = Path("docs/benchmarks/codecs.md")
+Setting = tuple[float, int]
+"""The part of the weights that is pruned, and bits."""
 SETTINGS = ((0.0, 8), (0.0, 5), (0.0, 4), (0.0, 2), (0.8, 8), (0.8, 5), (0.9, 4))
 CLAIMED = ((0.0, 8), (0.8, 5), (0.9, 4))
 CSC4, CSC8, CSR16 = ("csc(index_bits=4)",), ("csc(index_bits=8)",), ("csr(index_bits=16)",)
@@ -69,8 +71,8 @@ def zipnn(tensors: Mapping[str, np.ndarray]) -> int | None:
         return sum(len(coder.compress(bytearray(codes.tobytes()))) for codes in tensors.values())
 
 
-def peers(name: str, path: Path, python: str | None) -> Iterator[str]:
-    for prune, bits in SETTINGS:
+def peers(name: str, path: Path, python: str | None, settings: Sequence[Setting] = SETTINGS) -> Iterator[str]:
+    for prune, bits in settings:
         tensors = read(path, prune, bits)
         weights = sum(codes.size for codes in tensors.values())
         ideal = sum(entropy(codes) * codes.size for codes in tensors.values()) / weights
@@ -92,8 +94,8 @@ def peers(name: str, path: Path, python: str | None) -> Iterator[str]:
         yield "| " + " | ".join(cells) + " |"
 
 
-def claims(name: str, path: Path) -> Iterator[str]:
-    for prune, bits in CLAIMED:
+def claims(name: str, path: Path, settings: Sequence[Setting] = CLAIMED) -> Iterator[str]:
+    for prune, bits in settings:
         tensors = read(path, prune, bits)
         rows = {row.stages: row for row in compare(tensors, CHAINS)}
         yield f"\n### {name}, {100 * prune:g} % pruned, {bits} bits\n"
@@ -126,12 +128,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", action="append", default=[], metavar="NAME=FILE")
     parser.add_argument("--nncodec", metavar="PYTHON", help="the interpreter of the environment that has it")
+    parser.add_argument("--peers", nargs="*", type=setting, default=SETTINGS, metavar="PRUNED:BITS")
+    parser.add_argument("--claims", nargs="*", type=setting, default=CLAIMED, metavar="PRUNED:BITS")
     parser.add_argument("--output", type=Path, default=PAGE)
     options = parser.parse_args()
-    write_page(options.output, page(list(networks(options.weights)), options.nncodec))
+    write_page(options.output, page(list(networks(options.weights)), options))
 
 
-def page(found: list[tuple[str, Path]], python: str | None) -> Iterator[str]:
+def setting(text: str) -> Setting:
+    """From ``0.8:5``."""
+    prune, _, bits = text.partition(":")
+    return float(prune), int(bits)
+
+
+def page(found: list[tuple[str, Path]], options: argparse.Namespace) -> Iterator[str]:
     yield from (
         "# Lossless codecs on real weights",
         "",
@@ -148,11 +158,11 @@ def page(found: list[tuple[str, Path]], python: str | None) -> Iterator[str]:
         "|" + "---|" * 12,
     )
     for name, path in found:
-        yield from peers(name, path, python)
+        yield from peers(name, path, options.nncodec, options.peers)
     yield ""
     yield "## What is claimed of differencing, bitmaps and two coders in a row"
     for name, path in found:
-        yield from claims(name, path)
+        yield from claims(name, path, options.claims)
 
 
 if __name__ == "__main__":
