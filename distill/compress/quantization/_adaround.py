@@ -41,7 +41,7 @@ def adaround(artifact: Artifact, stored: Mapping[str, Quantized], batches: Seque
     learned: dict[str, Quantized] = {}
     unseen = []
     for name, form in stored.items():
-        users = [path for path, m in exact.named_modules() if _is_layer(m) and m.weight is weights[name]]
+        users = [path for path, m in exact.named_modules() if is_layer(m) and m.weight is weights[name]]
         seen = moments(exact, coded, users, batches) if users else None
         learned[name] = rounded(form, weights[name].detach(), seen) if seen else form
         with torch.no_grad():
@@ -52,7 +52,8 @@ def adaround(artifact: Artifact, stored: Mapping[str, Quantized], batches: Seque
     return learned
 
 
-def _is_layer(module: nn.Module) -> bool:
+def is_layer(module: nn.Module) -> bool:
+    """Whether it is a convolution or a linear layer."""
     return type(module) in (nn.Conv2d, nn.Linear)  # what another class computes is not known
 
 

@@ -8,8 +8,9 @@ from typing import Annotated, Literal, get_args
 from distill.artifact import Artifact
 from distill.batch import Batch
 from distill.compress import hook
+from distill.compress._equalize import correct_biases
 from distill.compress._weights import adopt, channels_of, weights_of
-from distill.compress.quantization._adaround import adaround
+from distill.compress.quantization._adaround import adaround, is_layer
 from distill.compress.quantization._mixed import choose_bits
 from distill.compress.quantization._quantized import Quantized, Scale
 from distill.errors import RecipeError
@@ -35,6 +36,7 @@ def quantize(
     symmetric: bool = False,
     scale: Scale | None = None,
     rounding: Rounding | None = None,
+    bias_correction: bool = False,
     layers: list[str] | None = None,
 ) -> Artifact:
     """Integer codes for the weights of convolutions, linear layers and factors; biases and normalisation stay.
@@ -53,6 +55,8 @@ def quantize(
             smaller on the whole and the output worse, unless ``adaround`` mends it. By default ``mse`` with it alone.
         rounding: to the ``nearest`` code, or up or down, whichever keeps the layer's output (``adaround``, up to some
             seconds per layer). By default ``adaround`` below 6 bits.
+        bias_correction: take out of each layer's bias what rounding shifted its mean output by (arXiv:1906.04721,
+            section 4.2), on the first calibration batch.
         layers: globs of module paths; without any, every layer.
 
     Raises:
@@ -63,8 +67,8 @@ def quantize(
     weights = weights_of(artifact, "quantize", layers)
     if rounding is None:
         rounding = "adaround" if calibration and (mean_bits or bits) < LEARNED_BELOW else "nearest"
-    if not calibration and (mean_bits is not None or rounding == "adaround"):
-        raise RecipeError("quantize needs calibration batches for mean_bits and adaround")
+    if not calibration and (mean_bits is not None or rounding == "adaround" or bias_correction):
+        raise RecipeError("quantize needs calibration batches for mean_bits, adaround and bias_correction")
     clipping: Scale = scale or ("mse" if rounding == "adaround" else "max")
 
     def fit(name: str, bits: int) -> Quantized:
@@ -76,7 +80,12 @@ def quantize(
     if mean_bits is not None:
         bits_of |= choose_bits(artifact.copy_model(), calibration, weights, fit, mean_bits)
     stored = {name: fit(name, bits) for name, bits in bits_of.items()}
-    return adopt("quantize", artifact, adaround(artifact, stored, calibration) if rounding == "adaround" else stored)
+    learned = adaround(artifact, stored, calibration) if rounding == "adaround" else stored
+    done = adopt("quantize", artifact, learned)
+    if bias_correction:
+        paths = [path for path, module in done.model.named_modules() if is_layer(module) and f"{path}.weight" in stored]
+        correct_biases(done.model, artifact.copy_model(), paths, calibration[0].inputs)
+    return done
 
 
 def _check(bits: int, mean_bits: float | None, group_size: int) -> None:

@@ -65,8 +65,28 @@ def test_a_default_that_learns_needs_calibration_and_few_bits() -> None:
     learned = quantize(artifact, batches, bits=4, rounding="adaround", scale="mse", layers=["point"])
     assert by_default[4] == learned.to_bytes()
     assert by_default[8] == quantize(artifact, layers=["point"]).to_bytes()
-    with pytest.raises(RecipeError, match="quantize needs calibration batches for mean_bits and adaround"):
+    with pytest.raises(
+        RecipeError, match="quantize needs calibration batches for mean_bits, adaround and bias_correction"
+    ):
         quantize(artifact, rounding="adaround")
+
+
+def test_corrected_biases_keep_the_mean_output_of_each_channel() -> None:
+    artifact, batches, paths = nets.artifact(), nets.calibration(), ["depthwise", "kernel", "head"]
+    done = quantize(artifact, batches, bits=3, rounding="nearest", bias_correction=True, layers=paths)
+    plain = quantize(artifact, bits=3, layers=paths)
+    shifts = {}
+    for name, net in (("exact", artifact.model), ("corrected", done.model), ("plain", plain.model)):
+        outputs = {}
+        for path in paths:
+            net.get_submodule(path).register_forward_hook(
+                lambda layer, inputs, output, path=path, outputs=outputs: outputs.update({path: output.detach()})
+            )
+        net(batches[0].inputs)
+        shifts[name] = {path: output.transpose(0, 1).flatten(1).mean(1) for path, output in outputs.items()}
+    for path in paths:
+        assert torch.allclose(shifts["corrected"][path], shifts["exact"][path], atol=1e-5)
+        assert not torch.allclose(shifts["plain"][path], shifts["exact"][path], atol=1e-3)
 
 
 @pytest.mark.parametrize(("asked", "possible"), [(1.9, 2), (8.5, 8)])
