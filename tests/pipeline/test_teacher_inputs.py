@@ -137,3 +137,17 @@ def test_its_onnx_file_sees_the_same(tmp_path: Path) -> None:
 def test_impossible_inputs_are_named(settings: dict[str, Any], complaint: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=complaint):
         made(teacher(tmp_path, **settings))
+
+
+PAIRS = DataInfo(3, (96, 128), (0.5, 0.4, 0.3), (0.5, 0.5, 0.5), images=2)
+
+
+def test_a_teacher_of_pairs_reads_both_images_as_one() -> None:
+    assert input_transform(TeacherNetwork("flow_correlation", epochs=1), PAIRS, 6) is None
+    own = input_transform(TeacherNetwork("flow_correlation", epochs=1, mean=[0.1, 0.2, 0.3]), PAIRS, 6)
+    assert own is not None
+    assert (own["mean"], own["data_mean"]) == ([0.1, 0.2, 0.3] * 2, [0.5, 0.4, 0.3] * 2)
+    assert own["size"] is None
+    assert trained_on("raft_small", "C_T_V2") == {}  # torchvision does not say
+    with pytest.raises(RecipeError, match="image_size would change the flow between two images"):
+        input_transform(TeacherNetwork("flow_correlation", epochs=1, image_size=64), PAIRS, 6)
