@@ -83,10 +83,10 @@ def runnable(artifact: Artifact, samples: list[Batch], task: Task) -> Predict:
         return exporter.find("onnx")(artifact, Path(folder), samples, task).single()
 
 
-def race(networks: Mapping[str, Predict], images: Tensor) -> dict[str, Row]:
+def race(networks: Mapping[str, Predict], images: Tensor, batches: Sequence[int] = BATCHES) -> dict[str, Row]:
     """Milliseconds of each network at each batch size, and how many times as fast as the first one it is."""
     rounds = [
-        {name: timings(network, images, BATCHES, SECONDS) for name, network in networks.items()} for _ in range(ROUNDS)
+        {name: timings(network, images, batches, SECONDS) for name, network in networks.items()} for _ in range(ROUNDS)
     ]
     first = next(iter(networks))
     found: dict[str, Row] = {}
