@@ -32,7 +32,11 @@ def read(path: Path, prune: float = 0.0, bits: int = 8, allow: Collection[str] =
     """
     if not 0 <= prune < 1 or not 2 <= bits <= 16:
         raise RecipeError(f"--prune is at least 0 and below 1 and --bits 2 to 16, not {prune} and {bits}")
-    found = {name: codes(tensor, prune, bits) for name, tensor in _tensors(path, allow).items()}
+    found = {}
+    for name, tensor in _tensors(path, allow).items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ArtifactError(f"{path}: '{name}' holds NaN or Inf, which has no code")
+        found[name] = codes(tensor, prune, bits)
     if not found:
         raise ArtifactError(f"{path} holds no weights: no integers, and no floats of two or more axes")
     return found
@@ -43,18 +47,13 @@ def codes(tensor: Tensor, prune: float, bits: int) -> np.ndarray:
     ``2**bits - 1`` multiples of one scale, symmetric about 0.
 
     Args:
-        tensor: of any shape.
+        tensor: of any shape; without NaN and Inf.
         prune: how large that part is.
         bits: of a code.
-
-    Raises:
-        ArtifactError: the tensor holds NaN or Inf.
     """
     if not tensor.is_floating_point():
         return tensor.cpu().numpy()
     values = tensor.detach().float().cpu().numpy()
-    if not np.isfinite(values).all():
-        raise ArtifactError("a weight holds NaN or Inf, which has no code")
     sizes = np.abs(values)
     if prune and values.size:
         values = np.where(sizes <= np.quantile(sizes, prune), 0, values)
@@ -84,7 +83,7 @@ def _tensors(path: Path, allow: Collection[str]) -> Mapping[str, Tensor]:
         TypeError,
         ValueError,
     ) as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ArtifactError(f"{path} is no state dict that can be read without running code: {reason}") from None
     if not isinstance(state, Mapping):
         raise ArtifactError(f"{path} holds a {type(state).__name__}, not a state dict")

@@ -81,11 +81,20 @@ class Graph:
             ValueError: one does not.
         """
         for number, node in enumerate(self.nodes):
+            if not all(map(_is_value, node.arguments.values())):
+                raise ValueError(f"node {number + 1} ({node.operator}) has an argument that is no value")
             for name in names(node.arguments):
                 if name.startswith("%") and not (name[1:].isdecimal() and int(name[1:]) <= number):
                     raise ValueError(f"node {number + 1} ({node.operator}) reads {name}, which is not computed before")
         if type(self.output) is not str or self.output not in {f"%{k}" for k in range(len(self.nodes) + 1)}:
             raise ValueError(f"its output {self.output!r} is not computed")
+
+
+def _is_value(value: Any) -> bool:
+    """Whether it is a number, true, false, null, a name, a word, or a list of such."""
+    if isinstance(value, dict):
+        return value.keys() == {"text"} and isinstance(value["text"], str)
+    return not isinstance(value, list) or all(map(_is_value, value))
 
 
 def names(value: Any) -> Iterator[str]:

@@ -104,7 +104,7 @@ def test_the_codes_of_an_artifact_are_those_it_stores(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (None, "cannot read"),
-        (b"", "no state dict"),
+        (b"", "no state dict.*EOFError"),
         (b"PK\3\4nonsense", "no state dict"),
         (b"\x80\x02.", "no state dict"),
     ],
@@ -122,7 +122,7 @@ def test_a_setting_out_of_range_is_named(tmp_path: Path) -> None:
         with pytest.raises(RecipeError, match="--prune is at least 0"):
             read(tmp_path / "a.pth", prune, bits)
     torch.save({"a": torch.full((2, 2), torch.nan)}, tmp_path / "a.pth")
-    with pytest.raises(ArtifactError, match="NaN or Inf"):
+    with pytest.raises(ArtifactError, match=r"a\.pth: 'a' holds NaN or Inf"):
         read(tmp_path / "a.pth")
 
 

@@ -105,6 +105,11 @@ def test_an_operator_that_there_is_not_is_named(save: Callable[..., Path]) -> No
         ([Node("relu", {"input": "%2"}), Node("relu", {"input": "%0"})], "%2", r"node 1 \(relu\) reads %2"),
         ([Node("relu", {"input": "%0"})], "%7", "its output '%7' is not computed"),
         ([Node("add", {"input": "%0", "other": "gone"})], "%1", "tensor 'gone', which is not in the file"),
+        (
+            [Node("relu", {"input": ["%0", {"texts": "same"}]})],
+            "%1",
+            r"node 1 \(relu\) has an argument that is no value",
+        ),
         ([Node("relu", {"inputs": "head.bias"}), Node("relu", {"input": "%0"})], "%2", r"node 1 \(relu\) of the graph"),
     ],
 )
