@@ -29,11 +29,11 @@ from distill.tasks.classification import Classification
 CLASSES = 3755
 
 
-def networks(name: str, samples: list[Batch], macs: float) -> dict[str, Artifact]:
+def networks(name: str, samples: list[Batch], macs: float, layers: list[str] | None) -> dict[str, Artifact]:
     """The dense network and what hooks make of it."""
     torch.manual_seed(0)
     dense = Artifact(getattr(students, name)(num_classes=CLASSES).eval(), network={"name": name})
-    low_rank = hook.find("svd")(dense, lambda _: 0.0, samples, max_macs=macs, aim="speed")
+    low_rank = hook.find("svd")(dense, lambda _: 0.0, samples, max_macs=macs, aim="speed", layers=layers)
     made = {"dense": dense, "svd": low_rank}
     return made | {f"{name} + int8": hook.find("int8")(one, samples, lambda _: 0.0) for name, one in made.items()}
 
@@ -43,12 +43,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", choices=["character_cnn", "hccr_cnn9"])
     parser.add_argument("--macs", type=float, default=0.25, help="what low rank leaves, as a part of all")
+    parser.add_argument("--layers", nargs="+", help="globs of the layers that become low rank; all without any")
     options = parser.parse_args()
     quiet_libraries()
     size = inspect.signature(getattr(students, options.network)).parameters["input_size"].default
     samples = [Batch(torch.randn(32, 1, size, size), torch.zeros(32), torch.arange(32))]
     task = Classification(DataInfo(1, (size, size), (0.5,), (0.5,), tuple(map(str, range(CLASSES)))))
-    artifacts = networks(options.network, samples, options.macs)
+    artifacts = networks(options.network, samples, options.macs, options.layers)
     runs = {name: runnable(artifact, samples, task) for name, artifact in artifacts.items()}
     times = race(runs, samples[0].inputs, batches=(1,))
     whole = cost.macs(deployable(artifacts["dense"].model), samples[0].inputs)
