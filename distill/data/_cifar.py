@@ -5,8 +5,9 @@ Krizhevsky: Learning Multiple Layers of Features from Tiny Images, 2009; format 
 
 import pickle
 from codecs import encode
+from math import prod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,12 +19,47 @@ from distill.data._rand_augment import Magnitude
 from distill.errors import DataError
 from distill.registry.ranges import Count, HeldOut, Index
 
+
+class _Array:
+    """A pickled array of bytes. NumPy's own code takes shapes and types of a damaged file on trust, and can crash."""
+
+    values: np.ndarray | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, content = state
+        self.fill(content, dtype, shape, "F" if fortran else "C")
+
+    def fill(self, content: Any, dtype: Any, shape: Any, order: Literal["C", "F"]) -> "_Array":
+        """Takes the bytes, after checking that they are as many as the shape says."""
+        content = content.encode("latin1") if isinstance(content, str) else content
+        if (
+            not isinstance(content, bytes | bytearray)
+            or not isinstance(dtype, _DType)
+            or dtype.name not in ("u1", "|u1", "uint8")
+        ):
+            raise ValueError("an array holds no bytes")
+        if not isinstance(shape, tuple) or [*map(type, shape)] != [int] * len(shape) or prod(shape) != len(content):
+            raise ValueError(f"{len(content)} bytes for an array of shape {shape}")
+        self.values = np.frombuffer(content, np.uint8).reshape(shape, order=order)
+        return self
+
+
+class _DType:
+    """The pickled type of an array."""
+
+    def __init__(self, name: str, *_: Any) -> None:
+        self.name = name
+
+    def __setstate__(self, state: Any) -> None:
+        """Byte order and the like, which bytes do not have."""
+
+
 REBUILDS_ARRAYS = {
-    "numpy.ndarray": np.ndarray,
-    "numpy.dtype": np.dtype,
-    "numpy._core.multiarray._reconstruct": np.zeros(1).__reduce_ex__(2)[0],
-    "numpy._core.numeric._frombuffer": np.zeros(1).__reduce_ex__(5)[0],
-    "numpy._core.multiarray.scalar": np.int64(0).__reduce__()[0],
+    "numpy.ndarray": _Array,
+    "numpy.dtype": _DType,
+    "numpy._core.multiarray._reconstruct": lambda *_: _Array(),
+    "numpy._core.numeric._frombuffer": lambda *parts: _Array().fill(*parts),
+    "numpy._core.multiarray.scalar": lambda _, content: int.from_bytes(content, "little", signed=True),
     "_codecs.encode": encode,  # how pickle's protocol 2 spells bytes
 }
 
@@ -96,8 +132,9 @@ def _joined(parts: list[Labelled]) -> Labelled:
 
 def _read_file(path: Path, classes: int) -> Labelled:
     entry = _unpickled(path)
-    images, labels = entry.get("data"), entry.get("fine_labels", entry.get("labels"))
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (3 * 32 * 32,):
+    array, labels = entry.get("data"), entry.get("fine_labels", entry.get("labels"))
+    images = array.values if isinstance(array, _Array) else None
+    if images is None or images.shape[1:] != (3 * 32 * 32,):
         raise DataError(f"{path} is damaged: its 'data' are not rows of 3 x 32 x 32 bytes; get it again")
     if not isinstance(labels, list) or not 0 < len(labels) == len(images):
         raise DataError(f"{path} is damaged: no list of one label for each of its {len(images)} images; get it again")

@@ -181,6 +181,35 @@ class Attack:
         return os.system, ("touch attacked",)
 
 
+class Rebuilt:
+    """Pickles as an array of these parts, whatever they are."""
+
+    def __init__(self, *state: object) -> None:
+        self.state = state
+
+    def __reduce__(self) -> tuple[object, ...]:
+        rebuild, arguments, _ = np.zeros(1, np.uint8).__reduce__()
+        return rebuild, arguments, self.state
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        (1, (10**9, 3072), np.dtype(np.uint8), False, b"few"),
+        (1, (-1, 3072), np.dtype(np.uint8), False, b""),
+        (1, (1, 3), np.dtype(object), False, [1, 2, 3]),
+        (1, (1, 3), np.dtype(np.int64), False, b"abc"),
+        (1, (1, 10**12), np.dtype(np.uint8), False, 10**12),
+        (1, "shape", np.dtype(np.uint8), False, b"abc"),
+    ],
+)
+def test_arrays_that_do_not_hold_their_bytes_are_refused(tmp_path, state):
+    path = tiny.cifar100(tmp_path) / "cifar-100-python/train"
+    path.write_bytes(pickle.dumps({"data": Rebuilt(*state), "fine_labels": [0]}, protocol=2))
+    with pytest.raises(DataError, match=f"{path} cannot be read"):
+        data.find("cifar100")(0, root=tmp_path)
+
+
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_pickle_cannot_run_code(tmp_path, monkeypatch, protocol):
     monkeypatch.chdir(tmp_path)
