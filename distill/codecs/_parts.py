@@ -13,7 +13,7 @@ from distill.errors import ArtifactError
 
 FEWEST = 1 / 16
 """Of all weights, so many have to be left out."""
-SAVED = 1 / 512
+SAVED = 1 / 1024
 """Bits that a stream may be longer for each weight that need not be decoded."""
 
 
