@@ -5,6 +5,8 @@ from pathlib import Path
 
 BAR = 20
 """Columns of the largest tensor's bar."""
+LONG = 200
+"""Characters; longer settings, such as the layers of a network from Caffe, are not shown."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -25,7 +27,7 @@ def run(options: Namespace) -> None:
     artifact = open_artifact(Path(options.artifact), allow=options.allow)
     size = Path(options.artifact).stat().st_size
     for name, value in (
-        ("network", artifact.network),
+        ("network", {key: value if len(str(value)) <= LONG else "..." for key, value in artifact.network.items()}),
         ("task", artifact.about.get("task")),
         ("data", artifact.about.get("info")),
         ("total", f"{cost.params(artifact.model):,} parameters, {size:,} bytes"),
