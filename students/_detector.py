@@ -103,4 +103,4 @@ class Head(nn.Module):
 
 def by_anchor(output: Tensor, values: int) -> Tensor:
     """(batch, anchors of a cell * values, height, width) as (batch, anchors, values), row by row."""
-    return output.permute(0, 2, 3, 1).reshape(len(output), -1, values)
+    return output.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, values))
