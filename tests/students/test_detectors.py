@@ -8,12 +8,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import detection
 
-from distill.artifact import Artifact
-from distill.batch import Batch
 from distill.data import DataInfo
 from distill.export.onnx_file import answer, serialize, session
 from distill.models.taps import Taps
-from distill.registry import hook
 from distill.tasks.detection import Detection
 from students import student
 from students.torchvision_detectors import COCO_IDS
@@ -77,15 +74,6 @@ def test_it_computes_the_same_in_onnx() -> None:
     network, batch = build("ssd_miniature").eval(), torch.randn(2, 3, 64, 64)
     found = answer(session(serialize(network, batch), threads=1), batch)
     torch.testing.assert_close(found, network(batch), rtol=1e-4, atol=1e-4)
-
-
-@torch.no_grad()
-def test_a_batch_of_any_size_can_be_exported_after_int8() -> None:
-    artifact = Artifact(build("ssd_miniature", width=4, separable=True).eval())
-    images = torch.randn(4, 3, 64, 64)
-    quantized = hook.find("int8")(artifact, [Batch(images, None, torch.arange(4))], lambda _: 1.0)
-    found = answer(session(serialize(quantized.model, images), threads=1), images[:3])
-    assert found.shape == (3, 336, 10)
 
 
 def test_anchors_are_ordered_as_the_task_has_them() -> None:
