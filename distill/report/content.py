@@ -65,6 +65,11 @@ class Report:
         return [step for step in self.steps if not step.step.startswith("export/")][-1]
 
     @property
+    def shipped(self) -> Step:
+        """The first exported file, or the final network; size, speed and quality of the headline are those of this one."""
+        return next((step for step in self.steps if step.step.startswith("export/")), self.final)
+
+    @property
     def metrics(self) -> list[str]:
         """Every metric that some step has, without its split, the monitor first."""
         found = [name.partition("/")[2] for step in self.steps for name in step.metrics]

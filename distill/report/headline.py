@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from distill.artifact.step import Step
 from distill.report.content import Report
-from distill.report.rows import MINUS, count, milliseconds, score, times
+from distill.report.rows import MINUS, count, milliseconds, score, times, title
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,12 @@ class Fact:
 
 def headline(report: Report) -> list[Fact]:
     """Size, speed and quality of what ships against the teacher, and what distillation gained; nothing unmeasured."""
-    first, final = report.reference, report.final
+    first, final = report.reference, report.shipped
     if first is final:
         return []
     detail = f"{count(first.bytes, 'B')} → {count(final.bytes, 'B')} on disk"
+    if final is not report.final:
+        detail += f", {title(final.step, report)}"
     size = Fact(*_ratio(first.bytes, final.bytes, "smaller", "larger"), detail)
     return [size, *_speed(report, first, final), *_change(report, first, final), *_gain(report)]
 

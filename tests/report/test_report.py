@@ -139,12 +139,12 @@ def test_the_page_needs_no_network_and_escapes_what_others_wrote(full: Report):
 
 def test_the_headline_compares_what_ships_with_the_teacher(full: Report):
     assert [(fact.value, fact.label) for fact in headline(full)] == [
-        (f"20{TIMES}", "smaller"),
+        (f"10.0{TIMES}", "smaller"),  # the exported file, not the coded artifact before it
         (f"3.0{TIMES}", "faster"),
         (f"{MINUS}2.50", "points of test accuracy"),
         ("+3.00", "points from distillation"),
     ]
-    assert headline(full)[0].detail.startswith("1.00 MB")
+    assert headline(full)[0].detail == "1.00 MB → 100 kB on disk, exported to ONNX"
     assert all(fact.value in page(full) for fact in headline(full))
 
 
