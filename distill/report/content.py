@@ -66,7 +66,7 @@ class Report:
 
     @property
     def shipped(self) -> Step:
-        """The first exported file, or the final network; size, speed and quality of the headline are those of this one."""
+        """The first exported file, or the final network; the headline has size, speed and quality of this one."""
         return next((step for step in self.steps if step.step.startswith("export/")), self.final)
 
     @property
