@@ -38,7 +38,8 @@ def run(options: Namespace) -> None:
         console.print(Text(f"history  {step.step}: {step.parameters}, {step.bytes:,} bytes  {scores}"))
     for plan in artifact.plans:
         console.print(Text(f"changed  {plan.hook}: {len(plan.layers)} layers"))
-    table = Table("parameter", "shape", "stored as", "bytes", "bits per value", "", box=None, pad_edge=False)
+    table = Table("parameter", "shape", "stored as", "bytes", "bits per value", box=None, pad_edge=False)
+    table.add_column("", min_width=BAR, no_wrap=True)  # where there is no room, names are folded instead
     parameters = dict(artifact.model.named_parameters())
     forms = {name: artifact.stored.get(name) for name in parameters}
     sizes = {
