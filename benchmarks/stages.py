@@ -22,9 +22,9 @@ from distill.artifact import Artifact
 from distill.batch import Batch, Predict
 from distill.console import quiet_libraries
 from distill.export import exporter
+from distill.measure.costs import costs
 from distill.measure.evaluation import score, to_accelerator
 from distill.measure.latency import timings
-from distill.models import cost
 from distill.models.surgery import deployable
 from distill.pipeline.experiment import Experiment
 from distill.pipeline.run import compress, train_student, train_teachers
@@ -59,7 +59,7 @@ def measure(recipe: str, overrides: Sequence[str], seed: int, output: Path) -> l
                 "test": score(to_accelerator(deployable(artifact.model)), test, task),
                 **{"monitor": task.monitor, "unit": task.units.get(task.monitor, "")},
                 "bytes": made[name].step.bytes,
-                **costs(artifact, samples[0].inputs),
+                **costs_of(artifact, samples[0].inputs),
                 **times[name],
                 "measured": measured_here(),
             }
@@ -67,14 +67,11 @@ def measure(recipe: str, overrides: Sequence[str], seed: int, output: Path) -> l
         ]
 
 
-def costs(artifact: Artifact, images: Tensor) -> Row:
+def costs_of(artifact: Artifact, images: Tensor) -> Row:
     """Parameters and multiply-accumulates, all of them and those that are not of zeros."""
-    model = deployable(artifact.model)
-    left = cost.effective(model, images)
-    return {
-        **{"params": cost.params(model), "macs": cost.macs(model, images)},
-        **{"effective_params": left.params, "effective_macs": left.macs},
-    }
+    found = costs(artifact, images)
+    effective = {key: found[f"effective_{key}"] or found[key] for key in ("params", "macs")}
+    return {**found, **{f"effective_{key}": value for key, value in effective.items()}}
 
 
 def runnable(artifact: Artifact, samples: list[Batch], task: Task) -> Predict:

@@ -87,15 +87,18 @@ def _conv(inputs: int, outputs: int, stride: int, *, last: Callable[..., nn.Modu
     return Conv2dNormActivation(inputs, outputs, 3, stride, activation_layer=last, inplace=inplace)
 
 
-@student("flow_correlation")
-def flow_correlation(
-    *,
-    channels: Count = 6,
-    width: Width = 1.0,
-    displacement: Count = 4,
-    level_weights: list[float] = list(LEVEL_WEIGHTS),  # noqa: B006  a default of a recipe, never changed
-) -> nn.Module:
-    """A network that teaches: full convolutions.
+def _network(widths: Sequence[int], light: bool, what: str) -> Callable[..., nn.Module]:
+    def build(
+        *,
+        channels: Count = 6,
+        width: Width = 1.0,
+        displacement: Count = 4,
+        level_weights: list[float] = list(LEVEL_WEIGHTS),  # noqa: B006  a default of a recipe, never changed
+    ) -> nn.Module:
+        scaled = [max(2, round(width * size)) for size in widths]
+        return CorrelationNet(channels, scaled, displacement, light, level_weights)
+
+    build.__doc__ = f"""{what}
 
     Args:
         channels: of both images together.
@@ -106,28 +109,12 @@ def flow_correlation(
     Raises:
         ValueError: an odd number of channels, or weights of other levels.
     """
-    widths = [max(2, round(width * size)) for size in (16, 32, 64, 96, 128)]
-    return CorrelationNet(channels, widths, displacement, False, level_weights)
+    return build
 
 
-@student("flow_correlation_light")
-def flow_correlation_light(
-    *,
-    channels: Count = 6,
-    width: Width = 1.0,
-    displacement: Count = 4,
-    level_weights: list[float] = list(LEVEL_WEIGHTS),  # noqa: B006
-) -> nn.Module:
-    """A light network: depthwise-separable convolutions and fewer channels.
-
-    Args:
-        channels: of both images together.
-        width: multiplies all numbers of channels.
-        displacement: the largest one that is correlated, in cells of 4 pixels.
-        level_weights: of the losses of flow at 1/32, 1/16 and 1/8, beside the 1 of the finest.
-
-    Raises:
-        ValueError: an odd number of channels, or weights of other levels.
-    """
-    widths = [max(2, round(width * size)) for size in (16, 24, 32, 48, 64)]
-    return CorrelationNet(channels, widths, displacement, True, level_weights)
+flow_correlation = student("flow_correlation")(
+    _network((16, 32, 64, 96, 128), False, "A network that teaches: full convolutions.")
+)
+flow_correlation_light = student("flow_correlation_light")(
+    _network((16, 24, 32, 48, 64), True, "A light network: depthwise-separable convolutions and fewer channels.")
+)

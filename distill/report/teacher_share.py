@@ -39,7 +39,9 @@ def teacher_note(report: Report) -> str:
     share = teacher_share(report)
     if share is None:
         return ""
-    taken = f"{share.teacher_seconds:.1f} of {share.seconds:.1f} s of distillation ({100 * share.part:.0f} %)"
+    times = (share.teacher_seconds, share.seconds)
+    spent, whole = (f"{value:.1f}" if value >= 1 else f"{value:.2g}" for value in times)
+    taken = f"{spent} of {whole} s of distillation ({100 * share.part:.0f} %)"
     if report.cached_views:
         return (
             f"The teacher and its cache took {taken}; the cache pays in runs of more than {report.cached_views} epochs."
