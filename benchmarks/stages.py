@@ -70,8 +70,12 @@ def measure(recipe: str, overrides: Sequence[str], seed: int, output: Path) -> l
 def costs_of(artifact: Artifact, images: Tensor) -> Row:
     """Parameters and multiply-accumulates, all of them and those that are not of zeros."""
     found = costs(artifact, images)
-    effective = {key: found[f"effective_{key}"] or found[key] for key in ("params", "macs")}
-    return {**found, **{f"effective_{key}": value for key, value in effective.items()}}
+    params, macs = found["effective_params"], found["effective_macs"]
+    return {
+        **found,
+        "effective_params": found["params"] if params is None else params,
+        "effective_macs": found["macs"] if macs is None else macs,
+    }
 
 
 def runnable(artifact: Artifact, samples: list[Batch], task: Task) -> Predict:
