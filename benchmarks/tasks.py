@@ -168,7 +168,7 @@ def comparisons(epochs: int, longer: int, first: Callable[[Training], Row]) -> l
         Comparison(terms, Training("alone", max(1, round(budget / cost))), distilled)
         for terms, budget in seconds.items()
     ]
-    return [Comparison("equal steps", alone, distilled), long, *equal]
+    return [Comparison("equal steps", alone, distilled), *([long] if longer > 1 else []), *equal]
 
 
 def shown(rows: Sequence[Row]) -> str:

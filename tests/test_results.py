@@ -45,6 +45,12 @@ def test_a_smaller_distance_is_a_gain() -> None:
     assert steps[9] == "0.90 ± 0.10"
 
 
+def test_without_a_longer_training_there_is_no_row_of_it() -> None:
+    assert "times the steps" not in tasks.tables(ROWS)["tasks toy"]
+    long = [row(network, 30, 0, 1.0, seconds=30) for network in ("alone", "distilled")]
+    assert "| 3 times the steps | 1 | 30 | 30 |" in tasks.tables([*ROWS, *long])["tasks toy"]
+
+
 def test_seconds_of_a_live_teacher_are_epochs_of_the_student_alone() -> None:
     table = tasks.tables(ROWS)["tasks toy"]
     live = cells(next(line for line in table.splitlines() if "teacher live" in line))
