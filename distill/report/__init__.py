@@ -79,7 +79,7 @@ def _table(report: Report, shown: Sequence[Column]) -> Table:
         header = f"{column.name.replace(' ', NEWLINE)}{NEWLINE}{detail}".strip()
         drawn.add_column(header, justify="right" if drawn.columns else "left", vertical="bottom", overflow="fold")
     for step in report.steps:
-        drawn.add_row(*(one.cell(step) for one in shown), style="bold" if step is report.final else None)
+        drawn.add_row(*(one.cell(step) for one in shown), style="bold" if step is report.shipped else None)
     return drawn
 
 

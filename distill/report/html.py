@@ -111,7 +111,7 @@ def _rows(report: Report) -> Iterator[str]:
     for number, step in enumerate(report.steps, start=1):
         name, *values = (escape(cell) for cell in cells(report, step))
         dot = f'<span class="dot" style="background: {colour(step.step)}">{number}</span>'
-        mark = ' class="final"' if step is report.final else ""
+        mark = ' class="final"' if step is report.shipped else ""
         yield f"<tr{mark}><td>{dot}{name}</td>{''.join(f'<td>{value}</td>' for value in values)}</tr>"
 
 
