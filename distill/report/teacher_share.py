@@ -42,10 +42,9 @@ def teacher_note(report: Report) -> str:
     times = (share.teacher_seconds, share.seconds)
     spent, whole = (f"{value:.1f}" if value >= 1 else f"{value:.2g}" for value in times)
     taken = f"{spent} of {whole} s of distillation ({100 * share.part:.0f} %)"
-    if report.cached_views:
-        return (
-            f"The teacher and its cache took {taken}; the cache pays in runs of more than {report.cached_views} epochs."
-        )
+    if views := report.cached_views:
+        epochs = f"{views} epoch{'s' if views > 1 else ''}"
+        return f"The teacher and its cache took {taken}; the cache pays in runs of more than {epochs}."
     views = Cache().views
     pays = f"cache={{views: {views}}} pays from {views + 1} epochs on, or in the next run with the same teacher"
     return f"The teacher took {taken}; {pays}."
