@@ -17,7 +17,7 @@ from distill.data._find import Origin, find
 from distill.data._in_memory import InMemory, Labelled
 from distill.data._rand_augment import Magnitude
 from distill.errors import DataError
-from distill.registry.ranges import Count, HeldOut, Index
+from distill.registry.ranges import BelowOne, Count, Index
 
 
 class _Array:
@@ -77,7 +77,7 @@ class Cifar(InMemory):
         *,
         root: Path | None = None,
         batch_size: Count = 128,
-        val: HeldOut = 0.1,
+        val: BelowOne = 0.1,
         limit: Count | None = None,
         crop: Index = 4,
         flip: bool = True,

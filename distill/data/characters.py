@@ -20,7 +20,7 @@ from distill.data.fonts import SYSTEM_FONTS, Face, Glyphs, faces_below, glyphs, 
 from distill.data.info import DataInfo
 from distill.data.preprocessing import Preprocessing
 from distill.errors import DataError, RecipeError
-from distill.registry.ranges import Count, HeldOut, Probability
+from distill.registry.ranges import BelowOne, Count, Probability
 
 MEAN, STD = (0.9,), (0.25,)
 Set = Literal["latin", "gb2312_500", "gb2312_3755"]
@@ -52,8 +52,8 @@ class Characters(ImageData):
         distort: bool = True,
         distort_test: bool = True,
         batch_size: Count = 64,
-        val: HeldOut = 0.1,
-        test: HeldOut = 0.2,
+        val: BelowOne = 0.1,
+        test: BelowOne = 0.2,
         limit: Count | None = None,
         image_size: Count = 32,
     ) -> None:

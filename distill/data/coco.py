@@ -18,7 +18,7 @@ from distill.data._scan import check_headers
 from distill.data.decoding import open_picture, shown
 from distill.data.pictures import file_identity
 from distill.errors import DataError
-from distill.registry.ranges import Count, HeldOut, Index
+from distill.registry.ranges import BelowOne, Count, Index
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class COCO(SampleData):
         test_annotations: str | None = None,
         invalid: Invalid = "refuse",
         batch_size: Count = 16,
-        val: HeldOut = 0.1,
-        test: HeldOut = 0.1,
+        val: BelowOne = 0.1,
+        test: BelowOne = 0.1,
         limit: Count | None = None,
         image_size: Count = 320,
         crop: bool = True,

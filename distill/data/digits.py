@@ -10,7 +10,7 @@ from distill.data import data
 from distill.data._in_memory import InMemory, Labelled
 from distill.data._rand_augment import Magnitude
 from distill.data._split import stratified
-from distill.registry.ranges import Count, HeldOut, Index
+from distill.registry.ranges import BelowOne, Count, Index
 
 
 @data("digits")
@@ -25,7 +25,7 @@ class Digits(InMemory):
         seed: int,
         *,
         batch_size: Count = 64,
-        val: HeldOut = 0.1,
+        val: BelowOne = 0.1,
         limit: Count | None = None,
         crop: Index = 1,
         flip: bool = False,

@@ -11,7 +11,7 @@ from distill.data import _idx, data
 from distill.data._find import Origin, find
 from distill.data._in_memory import InMemory
 from distill.data._rand_augment import Magnitude
-from distill.registry.ranges import Count, HeldOut, Index
+from distill.registry.ranges import BelowOne, Count, Index
 
 ORIGIN = Origin(
     title="Fashion-MNIST",
@@ -36,7 +36,7 @@ class FashionMNIST(InMemory):
         *,
         root: Path | None = None,
         batch_size: Count = 128,
-        val: HeldOut = 0.1,
+        val: BelowOne = 0.1,
         limit: Count | None = None,
         crop: Index = 2,
         flip: bool = True,

@@ -10,7 +10,7 @@ from distill.data._flow_files import FlowPairs, Pair, flow_augmentation, flow_in
 from distill.data._sample_data import Part, SampleData
 from distill.data.decoding import shown
 from distill.errors import DataError
-from distill.registry.ranges import Count, HeldOut, Index
+from distill.registry.ranges import BelowOne, Count, Index
 
 LIST = "FlyingChairs_train_val.txt"
 
@@ -30,8 +30,8 @@ class FlyingChairs(SampleData):
         *,
         root: Path,
         batch_size: Count = 8,
-        val: HeldOut = 0.03,
-        test: HeldOut = 0.03,
+        val: BelowOne = 0.03,
+        test: BelowOne = 0.03,
         limit: Count | None = None,
         height: Count = 320,
         width: Count = 448,

@@ -22,7 +22,7 @@ from distill.data._photographs import Collection
 from distill.data._sample_data import SampleData
 from distill.data._samples import Sample
 from distill.errors import RecipeError
-from distill.registry.ranges import Count, HeldOut, Index, Positive
+from distill.registry.ranges import BelowOne, Count, Index, Positive
 
 Affine = Float[np.ndarray, "3 3"]
 MARGIN = 0.25
@@ -89,7 +89,7 @@ class FlyingCutouts(SampleData):
         objects: Index = 3,
         motion: Positive = 0.05,
         batch_size: Count = 8,
-        val: HeldOut = 0.1,
+        val: BelowOne = 0.1,
         limit: Count | None = None,
         image_size: Count = 96,
         crop: bool = False,

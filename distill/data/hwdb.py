@@ -25,7 +25,7 @@ from distill.data.info import DataInfo
 from distill.data.pictures import file_identity
 from distill.data.preprocessing import Preprocessing
 from distill.errors import DataError
-from distill.registry.ranges import Count, HeldOut, Index
+from distill.registry.ranges import BelowOne, Count, Index
 
 HEADER = np.dtype([("size", "<u4"), ("code", "S2"), ("width", "<u2"), ("height", "<u2")])
 """Of each character: bytes of its record, GBK code, and then its pixels, 255 where there is no ink."""
@@ -82,7 +82,7 @@ class HWDB(SampleData):
         *,
         root: Path,
         batch_size: Count = 128,
-        val: HeldOut = 0.02,
+        val: BelowOne = 0.02,
         limit: Count | None = None,
         image_size: Count = 64,
         distort: bool = True,

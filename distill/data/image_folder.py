@@ -16,7 +16,7 @@ from distill.data._scan import check_headers, pictures_below, subfolders
 from distill.data.decoding import open_picture
 from distill.data.pictures import file_identity
 from distill.errors import DataError
-from distill.registry.ranges import Count, Fraction, HeldOut, Index
+from distill.registry.ranges import BelowOne, Count, Fraction, Index
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ImageFolder(SampleData):
         *,
         root: Path,
         batch_size: Count = 128,
-        val: HeldOut = 0.1,
+        val: BelowOne = 0.1,
         limit: Count | None = None,
         image_size: Count = 224,
         crop: bool = True,

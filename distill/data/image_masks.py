@@ -16,7 +16,7 @@ from distill.data._scan import check_once, pictures_below
 from distill.data.decoding import open_picture, shown
 from distill.data.pictures import file_identity, split_folders
 from distill.errors import DataError, RecipeError
-from distill.registry.ranges import Count, Fraction, HeldOut, Index
+from distill.registry.ranges import BelowOne, Count, Fraction, Index
 
 IGNORED = 255
 """In a mask: pixels without a class, as in PASCAL VOC."""
@@ -65,8 +65,8 @@ class ImageMasks(SampleData):
         root: Path,
         classes: list[str],
         batch_size: Count = 16,
-        val: HeldOut = 0.1,
-        test: HeldOut = 0.1,
+        val: BelowOne = 0.1,
+        test: BelowOne = 0.1,
         limit: Count | None = None,
         image_size: Count = 256,
         crop: bool = True,

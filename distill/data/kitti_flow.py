@@ -11,7 +11,7 @@ from distill.data._flow_files import FlowPairs, Pair, flow_augmentation, flow_in
 from distill.data._sample_data import SampleData
 from distill.data.decoding import shown
 from distill.errors import DataError
-from distill.registry.ranges import Count, HeldOut, Index
+from distill.registry.ranges import BelowOne, Count, Index
 
 FOLDERS = ("image_2", "colored_0", "image_0")
 """Of the left camera: in colours of 2015, of 2012, and in grey of 2012."""
@@ -29,8 +29,8 @@ class KITTIFlow(SampleData):
         *,
         root: Path,
         batch_size: Count = 4,
-        val: HeldOut = 0.1,
-        test: HeldOut = 0.2,
+        val: BelowOne = 0.1,
+        test: BelowOne = 0.2,
         limit: Count | None = None,
         height: Count = 320,
         width: Count = 1152,

@@ -11,7 +11,7 @@ from distill.data._generated import Generated, content_of, random_crop, train_an
 from distill.data._photographs import Collection
 from distill.data._sample_data import SampleData, crop_and_flip
 from distill.data._samples import Sample
-from distill.registry.ranges import Count, Fraction, HeldOut, Index
+from distill.registry.ranges import BelowOne, Count, Fraction, Index
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class PhotoCrops(SampleData):
         samples: Count = 2000,
         test_samples: Count = 100,
         batch_size: Count = 4,
-        val: HeldOut = 0.05,
+        val: BelowOne = 0.05,
         limit: Count | None = None,
         image_size: Count = 128,
         crop: bool = False,

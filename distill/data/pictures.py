@@ -11,7 +11,7 @@ from distill.data._samples import Sample
 from distill.data._scan import check_headers, pictures_below
 from distill.data.decoding import open_picture
 from distill.errors import DataError
-from distill.registry.ranges import Count, Fraction, HeldOut, Index
+from distill.registry.ranges import BelowOne, Count, Fraction, Index
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Pictures(SampleData):
         *,
         root: Path,
         batch_size: Count = 16,
-        val: HeldOut = 0.1,
-        test: HeldOut = 0.1,
+        val: BelowOne = 0.1,
+        test: BelowOne = 0.1,
         limit: Count | None = None,
         image_size: Count = 256,
         crop: bool = True,

@@ -12,7 +12,7 @@ from distill.data._sample_data import SampleData
 from distill.data._split import shuffled
 from distill.data.decoding import shown
 from distill.errors import DataError, RecipeError
-from distill.registry.ranges import Count, HeldOut, Index
+from distill.registry.ranges import BelowOne, Count, Index
 
 
 @data("sintel")
@@ -30,8 +30,8 @@ class Sintel(SampleData):
         root: Path,
         rendering: Literal["clean", "final"] = "clean",
         batch_size: Count = 8,
-        val: HeldOut = 0.1,
-        test: HeldOut = 0.2,
+        val: BelowOne = 0.1,
+        test: BelowOne = 0.2,
         limit: Count | None = None,
         height: Count = 384,
         width: Count = 768,

@@ -13,7 +13,7 @@ from distill.data._scan import check_headers
 from distill.data.coco import BoxedPictures
 from distill.data.decoding import shown
 from distill.errors import DataError, RecipeError
-from distill.registry.ranges import Count, HeldOut, Index
+from distill.registry.ranges import BelowOne, Count, Index
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
@@ -40,8 +40,8 @@ class VOC(SampleData):
         classes: list[str] | None = None,
         invalid: Invalid = "refuse",
         batch_size: Count = 16,
-        val: HeldOut = 0.1,
-        test: HeldOut = 0.1,
+        val: BelowOne = 0.1,
+        test: BelowOne = 0.1,
         limit: Count | None = None,
         image_size: Count = 320,
         crop: bool = True,

@@ -10,7 +10,7 @@ from distill.data._sample_data import SampleData, crop_and_flip, photographs
 from distill.data.image_masks import IGNORED, MaskedPictures
 from distill.data.voc import CLASSES, listed
 from distill.errors import RecipeError
-from distill.registry.ranges import Count, Fraction, HeldOut, Index
+from distill.registry.ranges import BelowOne, Count, Fraction, Index
 
 
 @data("voc_masks")
@@ -32,8 +32,8 @@ class VOCMasks(SampleData):
         test_list: str | None = "val",
         classes: list[str] | None = None,
         batch_size: Count = 16,
-        val: HeldOut = 0.1,
-        test: HeldOut = 0.1,
+        val: BelowOne = 0.1,
+        test: BelowOne = 0.1,
         limit: Count | None = None,
         image_size: Count = 512,
         crop: bool = True,

@@ -68,12 +68,10 @@ NonNegative = Annotated[float, Range(at_least=0)]
 Probability = Annotated[float, Range(at_least=0, at_most=1)]
 Fraction = Annotated[float, Range(above=0, at_most=1)]
 """A part of something, above nothing and up to all of it."""
-HeldOut = Annotated[float, Range(at_least=0, below=1)]
-"""A part of a training set that is not trained on: perhaps nothing, never all."""
 Share = Annotated[float, Range(above=0, below=1)]
 """A part of something, neither nothing nor all of it."""
 BelowOne = Annotated[float, Range(at_least=0, below=1)]
-"""A part of something that leaves some of it."""
+"""A part of something, perhaps nothing, never all of it: of a training set, what is held out."""
 Percentile = Annotated[float, Range(above=0, at_most=100)]
 Width = Annotated[float, Range(above=0, at_most=64)]
 """A factor of a network's numbers of channels."""
