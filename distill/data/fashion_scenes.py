@@ -1,6 +1,6 @@
 """Articles of Fashion-MNIST in front of photographs, with exact boxes and masks: detection without a download."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -20,7 +20,7 @@ from distill.data._samples import Sample
 from distill.data.digits import Digits
 from distill.data.fashion_mnist import FashionMNIST
 from distill.errors import RecipeError
-from distill.registry.ranges import Count, HeldOut, Index
+from distill.registry.ranges import BelowOne, Count, Index
 
 SMALLEST, LARGEST = 0.25, 0.5
 """Sides of an article, as a share of the picture's."""
@@ -86,8 +86,9 @@ class FashionScenes(SampleData):
     is in front of it; with ``masks``, those of `image_masks`, 0 for the background. Articles and photographs of the
     test set are not those of the training set.
 
-    ``articles: digits`` needs nothing but scikit-learn. ``root`` is a folder of photographs of your own; without it
-    they are the two of scikit-learn, or 70 of Debian's packages (``photographs: debian``).
+    ``classes`` names those that articles are taken from, all of them if left out. ``articles: digits`` needs nothing
+    but scikit-learn. ``root`` is a folder of photographs of your own; without it they are the two of scikit-learn, or
+    70 of Debian's packages (``photographs: debian``).
     """
 
     def __init__(
@@ -96,13 +97,14 @@ class FashionScenes(SampleData):
         *,
         labels: Literal["boxes", "masks"] = "boxes",
         articles: Literal["fashion_mnist", "digits"] = "fashion_mnist",
+        classes: list[str] | None = None,
         root: Path | None = None,
         photographs: Collection = "scikit-learn",
         samples: Count = 4000,
         test_samples: Count = 400,
         objects: Count = 3,
         batch_size: Count = 16,
-        val: HeldOut = 0.1,
+        val: BelowOne = 0.1,
         limit: Count | None = None,
         image_size: Count = 128,
         crop: bool = True,
@@ -112,15 +114,16 @@ class FashionScenes(SampleData):
         if image_size < 16:
             raise RecipeError(f"data.image_size={image_size}: articles need pictures of at least 16 pixels")
         source = FashionMNIST(0, val=0.0) if articles == "fashion_mnist" else Digits(0, val=0.0)
-        names = source.info.class_names
+        names = tuple(classes or source.info.class_names)
+        train, test = (_of_classes(store, source.info.class_names, names) for store in (source.plain, source.test))
         info = detection_info(image_size, names if labels == "boxes" else ("background", *names))
         make = partial(_scenes, size=image_size, objects=objects, labels=labels)
         train_photos, test_photos = train_and_test(root or photographs)
         super().__init__(
             seed,
             {
-                "train": make(train_photos, source.plain, samples, 1),
-                "test": make(test_photos, source.test, test_samples, 2),
+                "train": make(train_photos, train, samples, 1),
+                "test": make(test_photos, test, test_samples, 2),
             },
             info=info,
             augmentation=box_augmentation(info, crop, flip)
@@ -131,6 +134,24 @@ class FashionScenes(SampleData):
             batch_size=batch_size,
             workers=workers,
         )
+
+
+def _of_classes(articles: Store, known: tuple[str, ...], names: tuple[str, ...]) -> Store:
+    """The articles of some classes, numbered by the order of their names.
+
+    Raises:
+        RecipeError: a name is unknown or twice there.
+    """
+    for name in names:
+        if name not in known or names.count(name) > 1:
+            fault = "named twice" if name in known else f"not one of {', '.join(known)}"
+            raise RecipeError(f"data.classes: {name} is {fault}")
+    if names == known:
+        return articles
+    numbers = torch.full((len(known),), -1)
+    numbers[[known.index(name) for name in names]] = torch.arange(len(names))
+    labels = numbers[articles.classes]
+    return replace(articles, images=articles.images[labels >= 0], classes=labels[labels >= 0])
 
 
 def _scenes(

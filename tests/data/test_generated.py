@@ -45,6 +45,30 @@ def test_a_box_is_the_outline_of_its_article():
     assert masks.info.class_names == ("background", *boxes.info.class_names)
 
 
+def test_articles_are_of_the_classes_that_are_named():
+    """Sevens alone look like sevens among all digits, by the pixels that are drawn."""
+    sevens, digits = scenes(classes=["7"]), scenes()
+    assert sevens.info.class_names == ("7",)
+    assert sevens.info.num_classes == 1
+    labels = torch.cat([sevens.train.reader.read(position).label["labels"] for position in range(18)])
+    assert labels.unique().tolist() == [0]
+    drawn = sevens.train.reader.make.articles.images
+    known = digits.train.reader.make.articles
+    assert torch.equal(drawn, known.images[known.classes == 7])
+    swapped = scenes(classes=["3", "1"], labels="masks")
+    assert swapped.info.class_names == ("background", "3", "1")
+    assert swapped.fingerprint() != scenes(classes=["1", "3"], labels="masks").fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("classes", "fault"),
+    [(["seven"], "data.classes: seven is not one of 0, 1, 2"), (["1", "1"], "data.classes: 1 is named twice")],
+)
+def test_unknown_classes_of_articles_are_named(classes, fault):
+    with pytest.raises(RecipeError, match=fault):
+        scenes(classes=classes)
+
+
 def test_scenes_hold_as_many_articles_as_asked_for_that_overlap_little():
     module = scenes(objects=4, samples=60)
     labels = [module.train.reader.read(position).label for position in range(54)]
