@@ -118,3 +118,11 @@ def test_cases_of_damage_and_killed_runs_are_counted() -> None:
     assert "slowest case took 1.0 s; cases took at most 8 MB, the whole valid run 7 MB; seed 3, today, here" in text
     assert "of 20 runs, killed 26 times at random moments and started again, 19 ended with" in text
     assert faults.tables([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "views", "expected"),
+    [([5.0, 3.0, 3.0], 0, (3.0, 0.0)), ([9.0, 7.0, 4.0, 4.0], 2, (4.0, 8.0)), ([9.0, 8.0, 8.0], 3, (8.0, 0.0))],
+)
+def test_every_view_of_a_cache_is_filled_once(epochs: list[float], views: int, expected: tuple[float, float]) -> None:
+    assert tasks.seconds(epochs, views) == expected
