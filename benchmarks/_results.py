@@ -1,10 +1,16 @@
-"""Measurements as JSON lines, which merge by concatenation, and tables in pages that are made from them."""
+"""Measurements as JSON lines, which merge by concatenation, and tables in pages that are made from them.
+
+A benchmark measures what is not in its file of results yet. To measure again, give it another file (``--results``) and
+append that to the first: of measurements of the same thing the last one counts.
+"""
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from benchmarks._page import measured_here
 
 Row = Mapping[str, Any]
 
@@ -16,12 +22,28 @@ def read(file: Path, identity: Iterable[str]) -> list[Row]:
 
     Args:
         file: of JSON lines; none is as good as an empty one.
-        identity: names of the fields that tell measurements apart.
+        identity: names of the fields that tell measurements apart; a row need not have all of them.
     """
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     rows = [json.loads(line) for line in lines if line.strip()]
     fields = tuple(identity)
-    return list({tuple(row[field] for field in fields): row for row in rows}.values())
+    return list({tuple(row.get(field) for field in fields): row for row in rows}.values())
+
+
+def kept(file: Path, named: Row, measure: Callable[[], Row]) -> Row:
+    """A measurement from the file; if it is not there, it is made now and added with its date and machine.
+
+    Args:
+        file: of JSON lines.
+        named: the fields that tell measurements apart.
+        measure: returns the other fields.
+    """
+    for row in reversed(read(file, named)):
+        if all(row.get(field) == value for field, value in named.items()):
+            return row
+    row = {**named, **measure(), "measured": measured_here()}
+    append(file, row)
+    return row
 
 
 def append(file: Path, row: Row) -> None:
@@ -36,6 +58,11 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     columns = list(header)
     lines = [columns, ["---"] * len(columns), *(list(row) for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def measured(rows: Iterable[Row]) -> str:
+    """Dates and machines of measurements."""
+    return "; ".join(dict.fromkeys(row["measured"] for row in rows))
 
 
 def with_table(page: str, name: str, text: str) -> str:

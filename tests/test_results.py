@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import _results, stages, tables, tasks
+from benchmarks import _results, codecs, stages, tables, tasks
 from benchmarks.faults import _tables as faults
 
 
@@ -126,3 +126,35 @@ def test_cases_of_damage_and_killed_runs_are_counted() -> None:
 )
 def test_every_view_of_a_cache_is_filled_once(epochs: list[float], views: int, expected: tuple[float, float]) -> None:
     assert tasks.seconds(epochs, views) == expected
+
+
+def coder(name: str, bits: float, **about: Any) -> dict[str, Any]:
+    setting = {"network": "toy", "pruned": 0.8, "bits": 5, "coder": name, "bits_per_weight": bits}
+    return {**setting, "over_entropy": -0.01, "encode_mbps": 2.0, "decode_mbps": 150.0, "measured": "today", **about}
+
+
+def test_codecs_are_compared_with_each_way_to_store_indices() -> None:
+    entropy = {"network": "toy", "pruned": 0.8, "bits": 5, "values": "as they are", "zeros": 0.8, "entropy": 1.26}
+    rows = [entropy | {"measured": "today"}, coder("context", 1.0), coder("nncodec", 1.1), coder("zstd", 1.5)]
+    (name, table), *others = codecs.tables(rows).items()
+    assert (name, others) == ("codecs peers", [])
+    assert "| toy | 80 %, 5 | 1.260 | **1.000** | 1.100 | - | - | 1.500 | - | -1.0 % | 2.0 / 150 |" in table
+    indices = [coder(base, bits) for base, bits in zip(codecs.BASES.values(), (2.0, 2.5, 3.0), strict=True)]
+    table = codecs.tables([*rows, *indices])["codecs toy 0.8:5"]
+    assert "| as they are | 80.0 % | 1.260 |" in table
+    assert "| context | 1.000 | 2.00 | 2.50 | 3.00 | 2.0 / 150 |" in table
+
+
+def test_what_is_in_the_file_is_not_measured_again(tmp_path: Any) -> None:
+    file, measured = tmp_path / "some.jsonl", []
+
+    def measure() -> dict[str, Any]:
+        measured.append(1)
+        return {"value": len(measured)}
+
+    for _ in range(2):
+        row = _results.kept(file, {"name": "a", "seed": 0}, measure)
+        assert (row["name"], row["value"]) == ("a", 1)
+    _results.append(file, {"name": "a", "seed": 0, "value": 7})
+    assert _results.kept(file, {"name": "a", "seed": 0}, measure)["value"] == 7
+    assert _results.kept(file, {"name": "a", "seed": 1}, measure)["value"] == 2
