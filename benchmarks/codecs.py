@@ -128,7 +128,7 @@ class Weights:
 
     def _kept(self, what: Row, measure: Callable[[], Row]) -> Row:
         setting = {"network": self.network, "pruned": self.pruned, "bits": self.bits}
-        return kept(self.file, setting | what, measure)
+        return kept(self.file, {**setting, **what}, measure)
 
 
 def peers(weights: Weights, python: str | None) -> None:

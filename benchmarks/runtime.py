@@ -5,16 +5,16 @@
 Networks of 10 classes with first weights and random images, for speed depends on neither: as they are, with 16 values
 per layer (`cluster`), with 16 of which 80 % are pruned first, and with codebooks (`product_quantize`). The last three
 are entropy-coded. Each is written as `distill export --to runtime` does, and timed on one thread, batches of 1 and 32.
-Largest differences from PyTorch's outputs are relative to the largest output.
+Largest differences from PyTorch's outputs are relative to the largest output. Each network compressed in one way is a
+line of ``benchmarks/results/runtime.jsonl``, and what is there is not measured again; `python -m benchmarks.tables`
+makes the table of docs/artifact.md.
 """
 
 import argparse
 import logging
-import platform
 import tempfile
 import time
-from collections.abc import Callable
-from datetime import date
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks import _results
 from benchmarks._jobs import say
+from benchmarks._results import RESULTS, Row, kept
 from distill import runtime
 from distill.artifact import Artifact
 from distill.compress import hook
@@ -32,10 +34,11 @@ from distill.export.runtime import written
 from distill.measure.latency import timings
 from distill.models.build import build_network
 
+FILE = RESULTS / "runtime.jsonl"
+IDENTITY = ("network", "weights", "size")
 STUDENTS = ("lenet5", "resnet20", "shufflenet_v2", "mobilenet_v2")
 SEED = 0
-COLUMNS = ("network", "weights", "bytes", "of them graph", "load, ms", "difference", "NumPy, ms", "lookups, ms")
-OTHERS = ("ONNX Runtime, ms", "PyTorch, ms")
+WAYS_TO_RUN = {"numpy": "NumPy, ms", "lookups": "lookups, ms", "onnx": "ONNX Runtime, ms", "pytorch": "PyTorch, ms"}
 ENCODE: tuple[str, dict[str, object]] = ("encode", {})
 WAYS: dict[str, list[tuple[str, dict[str, object]]]] = {
     "float32": [],
@@ -60,11 +63,10 @@ def compressed(artifact: Artifact, way: str) -> Artifact:
     return artifact
 
 
-def row(name: str, way: str, size: int, folder: Path) -> list[str]:
+def measure(name: str, way: str, size: int, folder: Path) -> Row:
     """One network, compressed in one way."""
-    artifact = compressed(fresh(name, 28 if name == "lenet5" else size), way)
-    channels, size = artifact.network["channels"], 28 if name == "lenet5" else size
-    inputs = torch.randn(32, channels, size, size, generator=torch.Generator().manual_seed(SEED))
+    artifact = compressed(fresh(name, size), way)
+    inputs = torch.randn(32, artifact.network["channels"], size, size, generator=torch.Generator().manual_seed(SEED))
     path = folder / "student.runtime.safetensors"
     path.write_bytes(written(artifact, inputs))
     start = time.perf_counter()
@@ -72,16 +74,19 @@ def row(name: str, way: str, size: int, folder: Path) -> list[str]:
     loaded = 1000 * (time.perf_counter() - start)
     with torch.no_grad():
         expected = artifact.model(inputs).numpy()
-    networks = [network] + ([runtime.load(path, lookups=True)] if way != "float32" else [])
-    errors = [abs(one(inputs.numpy()) - expected).max() / abs(expected).max() for one in networks]
-    runs: list[Callable[[Tensor], Tensor]] = [partial(_answer, one) for one in networks]
+    networks = {"numpy": network} | ({"lookups": runtime.load(path, lookups=True)} if way != "float32" else {})
+    errors = [abs(one(inputs.numpy()) - expected).max() / abs(expected).max() for one in networks.values()]
+    runs: dict[str, Callable[[Tensor], Tensor]] = {title: partial(_answer, one) for title, one in networks.items()}
     session = onnx_file.session(onnx_file.serialize(artifact.model, inputs), threads=1)
-    runs += [partial(onnx_file.answer, session), artifact.model]
-    times = [_times(run, inputs) for run in runs]
-    if way == "float32":
-        times.insert(1, "")
-    bytes_, graph = path.stat().st_size, path.stat().st_size - artifact.nbytes()
-    return [name, way, f"{bytes_:,}", f"{graph:,}", f"{loaded:.0f}", f"{max(errors):.0e}", *times]
+    runs |= {"onnx": partial(onnx_file.answer, session), "pytorch": artifact.model}
+    return {
+        "bytes": path.stat().st_size,
+        "graph_bytes": path.stat().st_size - artifact.nbytes(),
+        "load_ms": loaded,
+        "difference": float(max(errors)),
+        "milliseconds": {title: _times(run, inputs) for title, run in runs.items()},
+        "versions": f"NumPy {np.__version__}, PyTorch {torch.__version__}",
+    }
 
 
 def _answer(network: runtime.Network, inputs: Tensor) -> Tensor:
@@ -89,27 +94,48 @@ def _answer(network: runtime.Network, inputs: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _times(run: Callable[[Tensor], Tensor], inputs: Tensor) -> str:
-    timed = timings(run, inputs, (1, 32))
-    return " / ".join(f"{timed[key].median:.3g}" for key in ("batch1", "batch32"))
+def _times(run: Callable[[Tensor], Tensor], inputs: Tensor) -> dict[str, float]:
+    """Medians by batch size."""
+    return {key: timing.median for key, timing in timings(run, inputs, (1, 32)).items()}
+
+
+def tables(rows: Sequence[Row]) -> dict[str, str]:
+    """The table by its name on pages, if there are rows for it."""
+    columns = ["network", "pixels", "weights", "bytes", "of them graph", "load, ms", "difference"]
+    lines = [
+        [
+            *(row["network"], f"{row['size']} x {row['size']}", row["weights"]),
+            *(f"{row['bytes']:,}", f"{row['graph_bytes']:,}", f"{row['load_ms']:.0f}", f"{row['difference']:.0e}"),
+            *(_shown(row["milliseconds"].get(way)) for way in WAYS_TO_RUN),
+        ]
+        for row in rows
+    ]
+    versions = "; ".join(dict.fromkeys(row["versions"] for row in rows))
+    below = f"{_results.measured(rows)}; one thread, {versions}"
+    return {"runtime": f"{_results.table([*columns, *WAYS_TO_RUN.values()], lines)}\n\n{below}"} if rows else {}
+
+
+def _shown(times: Mapping[str, float] | None) -> str:
+    return " / ".join(f"{value:.3g}" for value in times.values()) if times else ""
 
 
 def main() -> None:
-    """Compress, write, time and print a Markdown table."""
+    """Compress, write and time what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--students", nargs="+", default=STUDENTS, metavar="NAME")
-    parser.add_argument("--size", type=int, default=32, help="height and width of the images")
+    parser.add_argument("--size", type=int, default=32, help="height and width of the images; lenet5 has 28")
+    parser.add_argument("--results", type=Path, default=FILE)
     options = parser.parse_args()
     quiet_libraries()
     logging.getLogger("distill").setLevel(logging.WARNING)
     torch.set_num_threads(1)
-    say(f"{date.today()}, {platform.machine()}, one thread, NumPy {np.__version__}, PyTorch {torch.__version__}\n")
-    say("| " + " | ".join([*COLUMNS, *OTHERS]) + " |")
-    say("|" + "---|" * len([*COLUMNS, *OTHERS]))
     with tempfile.TemporaryDirectory() as folder:
         for name in options.students:
             for way in WAYS:
-                say("| " + " | ".join(row(name, way, options.size, Path(folder))) + " |")
+                size = 28 if name == "lenet5" else options.size
+                named = {"network": name, "weights": way, "size": size}
+                row = kept(options.results, named, partial(measure, name, way, size, Path(folder)))
+                say(f"{name}, {way}: {row['milliseconds']}")
 
 
 if __name__ == "__main__":

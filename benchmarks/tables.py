@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks import codecs, flow, stages, style, tasks
+from benchmarks import caffe, codecs, flow, runtime, stages, style, tasks
 from benchmarks._results import read, with_table
 from benchmarks.faults import _tables as faults
 
@@ -20,7 +20,7 @@ MARKER = re.compile(r"<!-- results: (.+?) -->")
 def tables() -> Mapping[str, str]:
     """Every table that there are measurements for, by name."""
     found: dict[str, str] = {}
-    for subject in (tasks, flow, style, stages, codecs, faults):
+    for subject in (tasks, flow, style, stages, codecs, caffe, runtime, faults):
         found |= subject.tables(read(subject.FILE, subject.IDENTITY))
     return found
 

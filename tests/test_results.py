@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import _results, codecs, stages, tables, tasks
+from benchmarks import _results, caffe, codecs, runtime, stages, tables, tasks
 from benchmarks.faults import _tables as faults
 
 
@@ -158,3 +158,22 @@ def test_what_is_in_the_file_is_not_measured_again(tmp_path: Any) -> None:
     _results.append(file, {"name": "a", "seed": 0, "value": 7})
     assert _results.kept(file, {"name": "a", "seed": 0}, measure)["value"] == 7
     assert _results.kept(file, {"name": "a", "seed": 1}, measure)["value"] == 2
+
+
+def test_what_becomes_of_networks_from_caffe() -> None:
+    sizes = {"caffemodel_bytes": 4000, "both_bytes": 5000, "artifact_bytes": 1000, "measured": "today"}
+    about = {"recipe": "8 bits", "scenes": 20, "calibration": 4}
+    detect = {"network": "detect", "found_before": 10, "still_found": 9}
+    found = caffe.tables([detect | about | sizes, {"network": "sr", "psnr": 31.25} | about | sizes])
+    assert "| 8 bits | 4,000 | 1,000 | 4.00 | 5.00 | 10 of 20 | 90.0 % |" in found["caffe detect"]
+    assert "| 8 bits | 4,000 | 1,000 | 4.00 | 5.00 | 20 | 31.2 dB |" in found["caffe sr"]
+
+
+def test_networks_without_lookups_leave_their_cell_empty() -> None:
+    times = {way: {"batch1": 1.0, "batch32": 20.04} for way in ("numpy", "onnx", "pytorch")}
+    sizes = {"bytes": 1234, "graph_bytes": 100, "load_ms": 4.6, "difference": 3e-7, "milliseconds": times}
+    about = {"network": "lenet5", "weights": "float32", "size": 28, "versions": "NumPy 2", "measured": "today"}
+    (table,) = runtime.tables([about | sizes]).values()
+    line = next(line for line in table.splitlines() if line.startswith("| lenet5"))
+    assert cells(line)[1:7] == ["28 x 28", "float32", "1,234", "100", "5", "3e-07"]
+    assert cells(line)[7:] == ["1 / 20", "", "1 / 20", "1 / 20"]
