@@ -7,7 +7,7 @@ moments. A 1 x 1 convolution and a linear layer are matrices, whose Tucker form 
 """
 
 from collections.abc import Mapping, Sequence
-from math import ceil
+from math import ceil, prod
 from typing import Any
 
 import torch
@@ -79,10 +79,12 @@ class Tucker2:
         first, last = spec["ranks"]
         u, v = self.inputs[0][:, :first], self.outputs[0][:, :last]
         core = torch.einsum("bahw,ai,bo->oihw", self.weight, u, v)
+        factors = ((u.T @ self.rows.inverse)[:, :, None, None], core, (self.columns.inverse @ v)[:, :, None, None])
+        norms = [float(factor.norm()) for factor in factors]
+        shared = prod(norms) ** (1 / len(norms))  # error weights scale factors apart: steps of training would diverge
         weights = dict(module.named_parameters())
-        weights["0.weight"].copy_((u.T @ self.rows.inverse)[:, :, None, None])
-        weights["1.weight"].copy_(core)
-        weights["2.weight"].copy_((self.columns.inverse @ v)[:, :, None, None])
+        for number, (factor, norm) in enumerate(zip(factors, norms, strict=True)):
+            weights[f"{number}.weight"].copy_(factor * (shared / norm if norm else 1.0))
 
     def _option(self, first: int, last: int, error: float) -> Option:
         traced, layer = self.traced, self.traced.layer

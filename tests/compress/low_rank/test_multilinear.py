@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from distill.artifact import Artifact
+from distill.batch import Batch
 from distill.compress.low_rank import cp as cp_module
 from distill.compress.low_rank._error_weighting import ErrorWeights, TracedLayer
 from distill.compress.low_rank.cp import cp
@@ -87,3 +88,14 @@ def test_cp_is_as_good_as_tensorlys(rank: int) -> None:
     factors = tensorly.decomposition.parafac(weight.numpy(), rank, n_iter_max=100, random_state=0)
     theirs = tensorly.cp_to_tensor(factors)
     assert float((ours - weight).norm()) <= 1.05 * np.linalg.norm(theirs - weight.numpy())
+
+
+def test_error_weights_do_not_scale_the_factors_of_tucker_apart() -> None:
+    """Inputs of a millionth: unscaled, the last factor undoes what the first ones shrink, and training diverges."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(24, 20, 3, padding=1), nn.ReLU(), nn.Conv2d(20, 24, 3, padding=1)).eval()
+    batch = Batch(1e-6 * torch.randn(8, 24, 6, 6), torch.zeros(8, dtype=torch.long), torch.arange(8))
+    done = tucker(Artifact(model), nets.anything, [batch], max_params=0.5)
+    for path in done.plans[0].layers:
+        norms = [layer.weight.norm() for layer in done.model.get_submodule(path)]
+        torch.testing.assert_close(torch.stack(norms), norms[0].expand(len(norms)))
