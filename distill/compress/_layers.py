@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from distill.artifact import Artifact
 from distill.artifact.sparse import keeps_zeros
 from distill.errors import RecipeError, TrainingError
+from distill.models.auxiliary import runs_in_training
 from distill.models.channels.narrow import weights
 from distill.registry import did_you_mean
 
@@ -90,6 +91,15 @@ def refuse_stored(hook: str, artifact: Artifact, paths: Collection[str]) -> None
     for name in artifact.stored:
         if name.rpartition(".")[0] in paths:
             raise RecipeError(f"'{hook}' would undo how '{name}' is stored: put it before such hooks in compress")
+
+
+def refuse_unfit_heads(hook: str, before: nn.Module, after: nn.Module, images: Tensor) -> None:
+    """Auxiliary heads read maps whose channels a hook removes, but only in training: no trace shows what they need."""
+    if runs_in_training(before, images) and not runs_in_training(after, images):
+        raise RecipeError(
+            f"'{hook}' removes channels that modules read in training alone, such as auxiliary heads: take those out "
+            "of the network first"
+        )
 
 
 def layer_at(model: nn.Module, path: str) -> Layer:

@@ -43,9 +43,13 @@ def heads_fit(model: nn.Module, images: Tensor) -> bool:
     """
     if not auxiliary_weights(model):
         return True
-    if _runs(copy.deepcopy(model).train(), images):
-        return True
-    return not _runs(model, images)
+    return runs_in_training(model, images) or not _runs(model, images)
+
+
+@torch.no_grad()
+def runs_in_training(model: nn.Module, images: Tensor) -> bool:
+    """Whether a copy of the network runs in training mode, with its auxiliary heads."""
+    return _runs(copy.deepcopy(model).train(), images)
 
 
 def remove_heads(model: nn.Module, images: Tensor) -> dict[str, str]:

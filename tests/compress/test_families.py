@@ -4,6 +4,7 @@ It makes the file smaller or says why not, and the network runs at any batch siz
 and is the same in ONNX Runtime.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from distill.compress import hook
 from distill.compress._contract import call_hook
 from distill.errors import RecipeError
 from distill.export import onnx_file
+from distill.models.auxiliary import without_heads
 from distill.models.surgery import deployable
 from distill.registry import injected
 from tests import families
@@ -102,3 +104,15 @@ def test_every_hook_on_every_family(name: str, family: str, tmp_path: Path, capl
 def first(output: Any) -> Tensor:
     """The logits: some families have auxiliary outputs while they train."""
     return output if isinstance(output, Tensor) else output.logits
+
+
+@pytest.mark.parametrize("name", ["nested_level", "prune_channels"])
+def test_channels_that_auxiliary_heads_read_are_not_removed(name: str) -> None:
+    """Traced without them, their inputs would no longer fit: the next step of training failed."""
+    images = families.images("googlenet", 8, seed=2)
+    batch = Batch(images, torch.arange(8) % families.CLASSES, torch.arange(8))
+    artifact = Artifact(families.build("googlenet"), network={"name": "tests.families:googlenet"})
+    with pytest.raises(RecipeError, match=f"'{name}' removes channels that modules read in training"):
+        compressed(name, artifact, batch)
+    shipped = without_heads(artifact.copy_model(), {"aux1": "none", "aux2": "none"})
+    assert compressed(name, replace(artifact, model=shipped), batch).nbytes() < artifact.nbytes()

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from distill.artifact import Artifact, Plan
 from distill.batch import Batch
 from distill.compress import hook
-from distill.compress._layers import chosen, refuse_broken_weights, refuse_encoded, refuse_stored
+from distill.compress._layers import chosen, refuse_broken_weights, refuse_encoded, refuse_stored, refuse_unfit_heads
 from distill.compress.pruning._channel_scores import Saliency, Scores, bn_scales, magnitudes, taylor
 from distill.errors import RecipeError
 from distill.models.channels.groups import Widths
@@ -92,6 +92,7 @@ def prune_channels(
     kept = widths.kept(channels)
     model = narrowed(artifact.model, plan, kept)
     _check(artifact, model, kept, images)
+    refuse_unfit_heads("prune_channels", artifact.model, model, images)
     return artifact.with_model(model, Plan("prune_channels", plan))
 
 

@@ -12,7 +12,7 @@ from distill.artifact import Artifact, Plan, store
 from distill.artifact.sparse import Sparse
 from distill.batch import Batch
 from distill.compress import hook
-from distill.compress._layers import refuse_broken_weights, refuse_encoded, refuse_stored
+from distill.compress._layers import refuse_broken_weights, refuse_encoded, refuse_stored, refuse_unfit_heads
 from distill.errors import RecipeError
 from distill.models.channels.narrow import Channelwise, narrowed, rebuilt
 from distill.models.channels.nested import Nest, largest_masks, leading, removable_blocks, spare_blocks
@@ -60,6 +60,7 @@ def nested_level(
         channels, kept = leading(sizes, level)
         plan = sizes.plan(channels)
         model = narrowed(model, plan, kept)
+        refuse_unfit_heads("nested_level", artifact.model, model, calibration[0].inputs.to(image.device))
     return artifact.with_model(with_batch_statistics(model, calibration), Plan("nested_level", plan))
 
 
