@@ -27,7 +27,7 @@ def read(file: Path, identity: Iterable[str]) -> list[Row]:
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     rows = [json.loads(line) for line in lines if line.strip()]
     fields = tuple(identity)
-    return list({tuple(row.get(field) for field in fields): row for row in rows}.values())
+    return list({json.dumps([row.get(field) for field in fields]): row for row in rows}.values())
 
 
 def kept(file: Path, named: Row, measure: Callable[[], Row]) -> Row:

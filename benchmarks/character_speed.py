@@ -4,18 +4,22 @@
     python -m benchmarks.character_speed hccr_cnn9 --macs 0.11
 
 For 3,755 classes with random weights, which decide nothing about speed; `benchmarks.stages` measures what accuracy is
-left. One image at a time on one thread of ONNX Runtime, networks in turns. Prints a Markdown table.
+left. One image at a time on one thread of ONNX Runtime, networks in turns. Each network is a line of
+``benchmarks/results/character_speed.jsonl``; `python -m benchmarks.tables` makes the table of docs/tasks/characters.md.
 """
 
 import argparse
 import inspect
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
 import students
+from benchmarks import _results
 from benchmarks._jobs import say
 from benchmarks._page import measured_here
-from benchmarks._results import table
+from benchmarks._results import RESULTS, Row, append, read
 from benchmarks.stages import race, runnable
 from distill.artifact import Artifact
 from distill.batch import Batch
@@ -26,6 +30,8 @@ from distill.models import cost
 from distill.models.surgery import deployable
 from distill.tasks.classification import Classification
 
+FILE = RESULTS / "character_speed.jsonl"
+IDENTITY = ("network", "macs_left", "layers", "hooks")
 CLASSES = 3755
 
 
@@ -35,32 +41,60 @@ def networks(name: str, samples: list[Batch], macs: float, layers: list[str] | N
     dense = Artifact(getattr(students, name)(num_classes=CLASSES).eval(), network={"name": name})
     low_rank = hook.find("svd")(dense, lambda _: 0.0, samples, max_macs=macs, aim="speed", layers=layers)
     made = {"dense": dense, "svd": low_rank}
-    return made | {f"{name} + int8": hook.find("int8")(one, samples, lambda _: 0.0) for name, one in made.items()}
+    return made | {f"{name}, int8": hook.find("int8")(one, samples, lambda _: 0.0) for name, one in made.items()}
+
+
+def measure(name: str, macs: float, layers: list[str] | None) -> list[Row]:
+    """One row for each network: all are timed in turns."""
+    size = inspect.signature(getattr(students, name)).parameters["input_size"].default
+    samples = [Batch(torch.randn(32, 1, size, size), torch.zeros(32), torch.arange(32))]
+    task = Classification(DataInfo(1, (size, size), (0.5,), (0.5,), tuple(map(str, range(CLASSES)))))
+    artifacts = networks(name, samples, macs, layers)
+    runs = {hooks: runnable(artifact, samples, task) for hooks, artifact in artifacts.items()}
+    times = race(runs, samples[0].inputs, batches=(1,))
+    rows: list[Row] = []
+    for hooks, artifact in artifacts.items():
+        model = deployable(artifact.model)
+        counts = {"params": cost.params(model), "macs": cost.macs(model, samples[0].inputs)}
+        speed = {key: times[hooks][key]["batch1"] for key in ("milliseconds", "times_as_fast")}
+        rows.append({"hooks": hooks, **counts, **speed, "measured": measured_here()})
+    return rows
+
+
+def tables(rows: Sequence[Row]) -> dict[str, str]:
+    """A table for each network with all layers of low rank, by its name on pages."""
+    names = dict.fromkeys((row["network"], row["macs_left"]) for row in rows if row["layers"] is None)
+    found = {}
+    for name, left in names:
+        some = [row for row in rows if (row["network"], row["macs_left"], row["layers"]) == (name, left, None)]
+        whole = next(row["macs"] for row in some if row["hooks"] == "dense")
+        lines = [
+            [
+                *(row["hooks"], f"{row['params']:,}", f"{row['macs']:,}", f"{whole / row['macs']:.1f}"),
+                *(f"{row['milliseconds']:.3f}", f"{row['times_as_fast']:.2f}"),
+            ]
+            for row in some
+        ]
+        head = ["network", "parameters", "MACs", "times fewer", "ms, batch 1", "times as fast"]
+        found[f"character_speed {name} {left:g}"] = f"{_results.table(head, lines)}\n\n{_results.measured(some)}"
+    return found
 
 
 def main() -> None:
-    """Compress, time and print."""
+    """Compress and time, unless that is done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", choices=["character_cnn", "hccr_cnn9"])
     parser.add_argument("--macs", type=float, default=0.25, help="what low rank leaves, as a part of all")
     parser.add_argument("--layers", nargs="+", help="globs of the layers that become low rank; all without any")
+    parser.add_argument("--results", type=Path, default=FILE)
     options = parser.parse_args()
     quiet_libraries()
-    size = inspect.signature(getattr(students, options.network)).parameters["input_size"].default
-    samples = [Batch(torch.randn(32, 1, size, size), torch.zeros(32), torch.arange(32))]
-    task = Classification(DataInfo(1, (size, size), (0.5,), (0.5,), tuple(map(str, range(CLASSES)))))
-    artifacts = networks(options.network, samples, options.macs, options.layers)
-    runs = {name: runnable(artifact, samples, task) for name, artifact in artifacts.items()}
-    times = race(runs, samples[0].inputs, batches=(1,))
-    whole = cost.macs(deployable(artifacts["dense"].model), samples[0].inputs)
-    lines = []
-    for name, artifact in artifacts.items():
-        model = deployable(artifact.model)
-        macs = cost.macs(model, samples[0].inputs)
-        speed = [f"{times[name][key]['batch1']:.3f}" for key in ("milliseconds", "times_as_fast")]
-        lines.append([name, f"{cost.params(model):,}", f"{macs:,}", f"{whole / macs:.1f}", *speed])
-    say(table([options.network, "parameters", "MACs", "times fewer", "ms, batch 1", "times as fast"], lines))
-    say(f"\n{measured_here()}")
+    named = {"network": options.network, "macs_left": options.macs, "layers": options.layers}
+    known = [row for row in read(options.results, named) if all(row[key] == value for key, value in named.items())]
+    if not known:
+        for row in measure(options.network, options.macs, options.layers):
+            append(options.results, {**named, **row})
+            say(f"{row['hooks']}: {row['milliseconds']:.3f} ms, {row['times_as_fast']:.2f} times as fast")
 
 
 if __name__ == "__main__":

@@ -4,18 +4,20 @@
 
 Trains the networks as the recipes of deep compression for Fashion-MNIST do, keeps a part of their parameters by each
 hook, and trains what is left for two epochs. A dictionary that is stored counts as parameters. Finished steps are kept
-in ``OUTPUT``, so that the command goes on where it was stopped. Writes docs/benchmarks/predict_parameters.md.
+in ``OUTPUT``; each network, hook and seed is a line of ``benchmarks/results/predict_parameters.jsonl`` and is not
+measured again. `python -m benchmarks.tables` makes the table of docs/benchmarks/predict_parameters.md.
 """
 
 import argparse
-from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
+from itertools import product
 from pathlib import Path
-from statistics import median_low
 
-from benchmarks._jobs import spread
-from benchmarks._page import measured_here, write_page
+from benchmarks import _results
+from benchmarks._jobs import say
+from benchmarks._over_seeds import grouped, middle, shown
+from benchmarks._results import RESULTS, Row, kept
 from benchmarks.compression import test
 from distill.console import console, quiet_libraries
 from distill.errors import RecipeError
@@ -23,7 +25,8 @@ from distill.pipeline.experiment import Experiment
 from distill.pipeline.run import compress, train_student
 from distill.recipe.loading import load
 
-PAGE = Path("docs/benchmarks/predict_parameters.md")
+FILE = RESULTS / "predict_parameters.jsonl"
+IDENTITY = ("network", "part", "hook", "seed")
 NETWORKS = ("lenet300", "lenet5")
 HOOKS = {
     "svd": "svd: {{{}}}",
@@ -34,21 +37,9 @@ HOOKS = {
 FINETUNE = "finetune: {epochs: 2, optimizer: {lr: 0.01, weight_decay: 5e-4, nesterov: true}}"
 
 
-@dataclass(frozen=True)
-class Compressed:
-    """A network after one hook."""
-
-    bytes: int
-    dense: float
-    """Accuracy on the test split before the hook, in percent."""
-    plain: float
-    """The same right after it."""
-    tuned: float
-    """The same after fine-tuning."""
-
-
-def measured(network: str, hook: str, part: float, seed: int, output: Path) -> Compressed:
-    """One hook on one network."""
+def measure(network: str, part: float, hook: str, seed: int, output: Path) -> Row:
+    """One hook on one network: bytes, and accuracy in percent on the test split before it (``dense``), right after it
+    (``plain``) and after fine-tuning (``tuned``)."""
     found = []
     for training in ("", FINETUNE):
         entry = HOOKS[hook].format(", ".join(filter(None, [f"max_params: {part}", training])))
@@ -58,55 +49,46 @@ def measured(network: str, hook: str, part: float, seed: int, output: Path) -> C
             (done,) = compress(experiment, trained, {}).values()
             found.append((done.step.bytes, *(test(experiment, one.artifact.model) for one in (trained, done))))
     (size, dense, plain), (*_, tuned) = found
-    return Compressed(size, dense, plain, tuned)
+    return {"bytes": size, "dense": dense, "plain": plain, "tuned": tuned}
 
 
-def rows(options: argparse.Namespace) -> Iterator[str]:
-    """Lines of the table."""
-    for network in options.networks:
-        for part in options.parts:
-            for hook in HOOKS:
-                cells = [network, f"{part:g}", hook]
-                try:
-                    some = [measured(network, hook, part, seed, options.output) for seed in range(options.seeds)]
-                except RecipeError as error:  # small layers have no option that is a so small part of them
-                    yield f"| {' | '.join(cells)} | {error} | | | |"
-                    continue
-                columns = defaultdict(list)
-                for one in some:
-                    for name in ("dense", "plain", "tuned"):
-                        columns[name].append(getattr(one, name))
-                cells += [f"{median_low([one.bytes for one in some]):,}", *map(spread, columns.values())]
-                yield f"| {' | '.join(cells)} |"
+def tables(rows: Sequence[Row]) -> dict[str, str]:
+    """The table by its name on pages, if there are rows for it."""
+    lines = []
+    for (network, part, hook), seeds in grouped(rows, "network", "part", "hook").items():
+        cells = [network, f"{part:g}", hook]
+        if "error" in seeds[0]:
+            lines.append([*cells, seeds[0]["error"], "", "", ""])
+        else:
+            size = middle(seeds, lambda row: row["bytes"])
+            lines.append([*cells, f"{size:,.0f}", *(shown(seeds, name) for name in ("dense", "plain", "tuned"))])
+    head = ["network", "part of parameters", "hook", "bytes", "dense, %", "after the hook, %", "after fine-tuning, %"]
+    return {"predict_parameters": f"{_results.table(head, lines)}\n\n{_results.measured(rows)}"} if rows else {}
 
 
-def page(options: argparse.Namespace) -> Iterator[str]:
-    """Lines of Markdown."""
-    yield "# Predicted parameters beside svd at equal size"
-    yield ""
-    yield f"`python -m benchmarks.predict_parameters --seeds {options.seeds}` on {measured_here()};"
-    yield "Fashion-MNIST as in the recipes of deep compression; mean ± standard deviation over"
-    yield f"seeds 0 to {options.seeds - 1} of top-1 accuracy on the test split."
-    yield "Both hooks get the same `max_params`; a stored dictionary counts as parameters. Bytes are those of the file."
-    yield "Without `kernel`, `predict_parameters` takes the better dictionary for each layer. Fine-tuning: two epochs."
-    yield ""
-    yield "| network | part of parameters | hook | bytes | dense, % | after the hook, % | after fine-tuning, % |"
-    yield "|---" * 7 + "|"
-    yield from rows(options)
+def attempted(network: str, part: float, hook: str, seed: int, output: Path) -> Row:
+    """Measured, or why it cannot be: small layers have no option that is a so small part of them."""
+    try:
+        return measure(network, part, hook, seed, output)
+    except RecipeError as error:
+        return {"error": str(error)}
 
 
 def main() -> None:
-    """Measure what is missing, and write the page."""
+    """Measure what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--parts", nargs="+", type=float, default=[0.5, 0.25])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("runs"))
-    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--results", type=Path, default=FILE)
     options = parser.parse_args()
     quiet_libraries()
     console.quiet = True
-    write_page(options.page, page(options))
+    for network, part, hook, seed in product(options.networks, options.parts, HOOKS, range(options.seeds)):
+        named = {"network": network, "part": part, "hook": hook, "seed": seed}
+        row = kept(options.results, named, partial(attempted, **named, output=options.output))
+        say(f"{network}, {part}, {hook}, seed {seed}: {row.get('tuned', row.get('error'))}")
 
 
 if __name__ == "__main__":

@@ -4,21 +4,24 @@
 
 Trains each network on a part of Fashion-MNIST, then factorises it to several sizes: with the same part of every layer
 (``uniform``), and with ranks chosen for the whole network by errors of weights (``none``), of layers' outputs
-(``inputs``) and of the network's output (``outputs``). Trained networks are kept in ``OUTPUT``. Prints a
-Markdown table.
+(``inputs``) and of the network's output (``outputs``). Trained networks are kept in ``OUTPUT``; each factorisation is a
+line of ``benchmarks/results/ranks.jsonl`` and is not made again. `python -m benchmarks.tables` makes the table of
+docs/benchmarks/ranks.md.
 """
 
 import argparse
-import statistics
-from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
-from math import isnan
+from functools import partial
+from itertools import islice, product
 from pathlib import Path
 
 from torch import nn
 
-from benchmarks._jobs import say, spread
+from benchmarks import _results
+from benchmarks._over_seeds import grouped, mean, shown
+from benchmarks._results import RESULTS, Row, kept
 from distill.artifact import Artifact
 from distill.batch import Batch
 from distill.compress import hook
@@ -34,6 +37,9 @@ from distill.pipeline.experiment import Experiment
 from distill.pipeline.run import CALIBRATION_SAMPLES, train_teachers
 from distill.recipe.loading import load
 
+FILE = RESULTS / "ranks.jsonl"
+IDENTITY = ("network", "limit", "hook", "part", "choice", "seed")
+DENSE = "dense"
 RECIPE = "fashion_mnist/resnet20_shufflenet"
 NETWORKS = {
     "resnet20": "{name: resnet20, epochs: 5}",
@@ -82,61 +88,67 @@ def no_judge(model: nn.Module) -> float:
     raise AssertionError("a budget needs no judge")
 
 
-def measured(network: str, kinds: list[str], settings: list[str]) -> dict[tuple[str, float, str], tuple[float, float]]:
-    """Test accuracy in percent, and the part of MACs that is left, by hook, part of parameters and choice of ranks."""
+@contextmanager
+def judge(network: str, settings: list[str]) -> Iterator[Callable[[str, float, str], Row]]:
+    """What measures a hook, a part of parameters and a choice of ranks: test accuracy in percent and the part of MACs
+    that is left, both None if the layers have no option that is a so small part of them."""
     recipe = load(RECIPE, [*settings, "tracking.mode=disabled", f"teacher={NETWORKS[network]}"])
     with Experiment.open(recipe) as experiment:
         artifact = train_teachers(experiment)["teacher"].artifact
         batches = experiment.data.calibration(CALIBRATION_SAMPLES)
-        batch_size = experiment.data.batch_size
-        test = list(islice(experiment.data.test_dataloader(), TEST // batch_size))
+        test = list(islice(experiment.data.test_dataloader(), TEST // experiment.data.batch_size))
 
-        def judge(made: Artifact) -> tuple[float, float]:
+        def judged(kind: str, part: float, choice: str) -> Row:
+            try:
+                made = artifact if kind == DENSE else smaller(kind, artifact, batches, part, choice)
+            except RecipeError:
+                return {"accuracy": None, "macs": None}
             plain = deployable(made.model)
             left = macs(plain, batches[0].inputs) / macs(artifact.model, batches[0].inputs)
-            return 100 * score(to_accelerator(plain), test, experiment.task)["accuracy"], left
+            return {"accuracy": 100 * score(to_accelerator(plain), test, experiment.task)["accuracy"], "macs": left}
 
-        found = {("dense", 1.0, choice): judge(artifact) for choice in CHOICES[:1]}
-        for kind in kinds:
-            for part in PARTS:
-                for choice in CHOICES:
-                    try:
-                        found[kind, part, choice] = judge(smaller(kind, artifact, batches, part, choice))
-                    except RecipeError:  # small layers have no option that is a so small part of them
-                        found[kind, part, choice] = (float("nan"), float("nan"))
-        return found
+        yield judged
+
+
+def tables(rows: Sequence[Row]) -> dict[str, str]:
+    """The table by its name on pages, if there are rows for it."""
+    by_choice = grouped(rows, "network", "limit", "hook", "part", "choice")
+    lines = []
+    for network, limit, kind, part in dict.fromkeys(key[:-1] for key in by_choice):
+        some = [by_choice.get((network, limit, kind, part, choice)) for choice in CHOICES]
+        if kind == DENSE:
+            lines.append([network, DENSE, "1", "1", *(_accuracy(one) for one in some)])
+        elif last := some[-1]:
+            lines.append([network, kind, f"{part:g}", f"{mean(last, 'macs'):.2f}", *map(_accuracy, some)])
+    head = ["network", "hook", "parameters", f"MACs ({CHOICES[-1]})", *(f"{choice}, %" for choice in CHOICES)]
+    return {"ranks": f"{_results.table(head, lines)}\n\n{_results.measured(rows)}"} if rows else {}
+
+
+def _accuracy(rows: Sequence[Row] | None) -> str:
+    if not rows:
+        return ""
+    return "none" if any(row["accuracy"] is None for row in rows) else shown(rows, "accuracy")
 
 
 def main() -> None:
-    """Train, factorise, judge, print."""
+    """Train, factorise and judge what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--hooks", nargs="+", default=["svd", "tensor_train"], choices=BUILD)
     parser.add_argument("--limit", type=int, default=10_000, help="images to train on and to validate with")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("runs"))
+    parser.add_argument("--results", type=Path, default=FILE)
     options = parser.parse_args()
     quiet_libraries()
     console.quiet = True
-    say(f"| network | hook | parameters | MACs ({CHOICES[-1]}) | {', % | '.join(CHOICES)}, % |")
-    say("|---" * (4 + len(CHOICES)) + "|")
-    for network in options.networks:
-        rows = defaultdict(list)
-        for seed in range(options.seeds):
-            settings = [f"seed={seed}", f"output={options.output}", f"data.limit={options.limit}"]
-            for key, value in measured(network, options.hooks, settings).items():
-                rows[key].append(value)
-        say(f"| {network} | dense | 1 | 1 | {accuracy(rows['dense', 1.0, CHOICES[0]])} |" + " |" * (len(CHOICES) - 1))
-        for kind in options.hooks:
-            for part in PARTS:
-                some = [rows[kind, part, choice] for choice in CHOICES]
-                left = statistics.mean(left for _, left in some[-1])
-                say(f"| {network} | {kind} | {part} | {left:.2f} | {' | '.join(map(accuracy, some))} |")
-
-
-def accuracy(values: list[tuple[float, float]]) -> str:
-    accuracies = [one for one, _ in values]
-    return "none" if any(map(isnan, accuracies)) else spread(accuracies)
+    every = [(DENSE, 1.0, CHOICES[0]), *product(options.hooks, PARTS, CHOICES)]
+    for network, seed in product(options.networks, range(options.seeds)):
+        settings = [f"seed={seed}", f"output={options.output}", f"data.limit={options.limit}"]
+        with judge(network, settings) as judged:
+            for kind, part, choice in every:
+                named = {"network": network, "limit": options.limit, "hook": kind, "part": part, "choice": choice}
+                kept(options.results, {**named, "seed": seed}, partial(judged, kind, part, choice))
 
 
 if __name__ == "__main__":

@@ -4,50 +4,82 @@
     python -m benchmarks.seeds fashion_mnist/resnet20_shufflenet data.limit=20000 --seeds 3
     python -m benchmarks.seeds fashion_mnist/resnet20_shufflenet --seeds 1
 
-Finished steps are reused, so the command can be stopped and started again. Prints a Markdown table.
+Each step of each seed is one line of ``benchmarks/results/seeds.jsonl``, and a seed that is there is not run again;
+finished steps are reused, so the command can be stopped and started. `python -m benchmarks.tables` makes the tables.
 """
 
 import argparse
-import statistics
 from collections.abc import Sequence
+from pathlib import Path
 
+from benchmarks._over_seeds import grouped, middle, shown
+from benchmarks._page import measured_here
+from benchmarks._results import RESULTS, Row, append, measured, read, table
 from distill.artifact.step import Step
 from distill.console import quiet_libraries
 from distill.pipeline.run import run
 from distill.recipe.loading import load
 
+FILE = RESULTS / "seeds.jsonl"
+IDENTITY = ("recipe", "overrides", "seed", "step")
+
+
+def known(file: Path, recipe: str, overrides: str, seed: int) -> bool:
+    """Whether that seed has been run."""
+    named = (recipe, overrides, seed)
+    return any((row["recipe"], row["overrides"], row.get("seed")) == named for row in read(file, IDENTITY))
+
+
+def costs(step: Step) -> Row:
+    """What is kept of one step."""
+    return {
+        "step": step.step,
+        "params": step.params,
+        "macs": step.macs,
+        "bytes": step.bytes,
+        "accuracy": 100 * step.metrics["test/accuracy"],
+        "latency_ms": {key: step.latency_ms[key] for key in ("batch1", "batch32")},
+        "seconds": step.seconds,
+    }
+
+
+def tables(rows: Sequence[Row]) -> dict[str, str]:
+    """A table for each recipe and what differs from it, by its name on pages."""
+    names = dict.fromkeys((row["recipe"], row["overrides"]) for row in rows)
+    some = {name: [row for row in rows if (row["recipe"], row["overrides"]) == name] for name in names}
+    return {" ".join(filter(None, ["seeds", *name])): recipe_table(some[name]) for name in names}
+
+
+def recipe_table(rows: Sequence[Row]) -> str:
+    """Step by step: mean and standard deviation of accuracy over seeds, medians of the rest."""
+    lines = []
+    for (step,), seeds in grouped(rows, "step").items():
+        first = seeds[0]
+        latency = [f"{middle(seeds, lambda row, key=key: row['latency_ms'][key]):.2f}" for key in first["latency_ms"]]
+        size, seconds = (middle(seeds, lambda row, name=name: row[name]) for name in ("bytes", "seconds"))
+        counts = [f"{first['params']:,}", f"{first['macs']:,}", f"{size:,.0f}"]
+        lines.append([step, *counts, shown(seeds, "accuracy"), *latency, f"{seconds:.0f}"])
+    head = ["step", "parameters", "MACs", "bytes", "test accuracy, %", "batch 1, ms", "batch 32, ms", "seconds"]
+    return f"{table(head, lines)}\n\n{measured(rows)}"
+
 
 def main() -> None:
-    """Run and print."""
+    """Run what is missing, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what differs from the recipe")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", default="runs")
+    parser.add_argument("--results", type=Path, default=FILE)
     options = parser.parse_intermixed_args()
     quiet_libraries()
-    overrides = [f"output={options.output}", *options.overrides]
-    runs = [run(load(options.recipe, [*overrides, f"seed={seed}"])).steps for seed in range(options.seeds)]
-    print("| step | parameters | MACs | bytes | test accuracy, % | batch 1, ms | batch 32, ms | seconds |")
-    print("|---|---|---|---|---|---|---|---|")
-    for rows in zip(*runs, strict=True):
-        print(row(rows))
-
-
-def row(rows: Sequence[Step]) -> str:
-    """One step over all seeds: mean and standard deviation of accuracy, medians of the rest."""
-
-    def middle(values: Sequence[float]) -> float:
-        return statistics.median(values)
-
-    first = rows[0]
-    accuracy = [100 * step.metrics["test/accuracy"] for step in rows]
-    spread = f" ± {statistics.stdev(accuracy):.2f}" if len(rows) > 1 else ""
-    latency = [f"{middle([step.latency_ms[key] for step in rows]):.2f}" for key in ("batch1", "batch32")]
-    size = f"{middle([step.bytes for step in rows]):,.0f}"
-    seconds = f"{middle([step.seconds for step in rows]):.0f}"
-    cells = [first.step, f"{first.params:,}", f"{first.macs:,}", size, f"{statistics.mean(accuracy):.2f}{spread}"]
-    return f"| {' | '.join([*cells, *latency, seconds])} |"
+    named = {"recipe": options.recipe, "overrides": " ".join(options.overrides)}
+    for seed in range(options.seeds):
+        if not known(options.results, **named, seed=seed):
+            recipe = load(options.recipe, [f"output={options.output}", *options.overrides, f"seed={seed}"])
+            for step in run(recipe).steps:
+                append(options.results, {**named, "seed": seed, **costs(step), "measured": measured_here()})
+    print(tables(read(options.results, IDENTITY))[" ".join(filter(None, ["seeds", *named.values()]))])
 
 
 if __name__ == "__main__":

@@ -2,19 +2,23 @@
 
     python -m benchmarks.students [--students igcnet ...] [--seeds 3] [--jobs 2] [--output runs]
 
-Each recipe with several seeds: its student alone, and taught by one teacher, which is trained first. Finished ones are
-kept in ``OUTPUT/students``: the command can be stopped and started again. Networks of seed 0 are timed in PyTorch and,
-where they have an ONNX form, in ONNX Runtime, on one thread. Writes ``docs/students.md``.
+Each recipe with several seeds: its student alone, and taught by one teacher, which is trained first. Networks of seed 0
+are timed in PyTorch and, where they have an ONNX form, in ONNX Runtime, on one thread. Each recipe and seed, and the
+times of each recipe, are a line of ``benchmarks/results/students.jsonl``, and what is there is not measured again;
+`python -m benchmarks.tables` makes the table of docs/students.md.
 """
 
 import argparse
-import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from benchmarks._jobs import at_once, say, spread
+from benchmarks import _results
+from benchmarks._jobs import at_once, say
+from benchmarks._over_seeds import grouped, shown
+from benchmarks._results import RESULTS, Row, kept, read
 from distill.artifact import Artifact, open_artifact
 from distill.console import console, quiet_libraries
 from distill.errors import DistillError
@@ -27,37 +31,14 @@ from distill.pipeline.step_store import NETWORK
 from distill.recipe.files import names, summary
 from distill.recipe.loading import load
 
+FILE = RESULTS / "students.jsonl"
+IDENTITY = ("recipe", "seed", "batches")
+"""A line has either a seed or the sizes of the batches that were timed."""
+BATCHES = (1, 32)
 FOLDER = "students"
 FIRST = f"{FOLDER}/shufflenet_v2"
 """The recipe whose teacher teaches all."""
-TABLE = Path("docs/students.md")
-TITLE = """# Students
-
-Every network and every way to train or search one, on one small budget: 2,000 images of Fashion-MNIST (1,800 to train
-on) and 6 epochs, alone or taught by one ResNet-20, by its soft targets and by hints from its stages (`kd`, `pkd`).
-Parameters and MACs are those of what ships. Test accuracy, mean ± standard deviation over {seeds} seeds; milliseconds
-of one image and of 32, on one thread, timed once (on a shared machine some come out half again too long); "none"
-where a network has no ONNX form. "Alone" is the network that a recipe names, "taught" what ships: after a search, or
-a hook that makes it smaller. Made by
-
-```sh elsewhere
-python -m benchmarks.students --seeds {seeds}
-```
-"""
 COLUMNS = ("recipe", "parameters", "MACs", "alone, %", "taught, %", "PyTorch, ms", "ONNX Runtime, ms", "what it is")
-
-
-@dataclass
-class Measured:
-    """One recipe over all seeds."""
-
-    params: int = 0
-    macs: int = 0
-    alone: list[float] = field(default_factory=list)
-    """Test accuracy in percent, by seed."""
-    taught: list[float] = field(default_factory=list)
-    artifact: str = ""
-    """The file of seed 0."""
 
 
 def prepared(output: Path) -> Path:
@@ -71,24 +52,28 @@ def settings(output: Path, seed: int) -> list[str]:
     return [f"seed={seed}", f"output={output}", "tracking.mode=disabled"]
 
 
-def measured(name: str, seeds: int, output: Path, teacher: Path) -> Measured:
-    """Train and judge one recipe."""
-    found = Measured()
+def measure(name: str, seed: int, output: Path, teacher: Path) -> Row:
+    """Train and judge one recipe: accuracy on the test split in percent, ``alone`` and ``taught``."""
     taught = [f"teacher.weights={teacher}", "teacher.epochs=0"]
-    for seed in range(seeds):
-        with Experiment.open(load(f"{FOLDER}/{name}", [*settings(output, seed), *taught])) as experiment:
-            teachers = train_teachers(experiment)
-            alone = train_baseline(experiment)
-            stages = train_student(experiment, teachers)
-            trained = list(stages.values())[-1]
-            last = list({"student": trained, **compress(experiment, trained, teachers | stages)}.values())[-1]
-            found.alone.append(accuracy(experiment, alone.artifact))
-            found.taught.append(accuracy(experiment, last.artifact))
-            if seed == 0:
-                found.params, found.macs = last.step.params, last.step.macs
-                found.artifact = str(experiment.folder / "student.safetensors")
-                last.artifact.save(found.artifact)
-    return found
+    with Experiment.open(load(f"{FOLDER}/{name}", [*settings(output, seed), *taught])) as experiment:
+        teachers = train_teachers(experiment)
+        alone = train_baseline(experiment)
+        stages = train_student(experiment, teachers)
+        trained = list(stages.values())[-1]
+        last = list({"student": trained, **compress(experiment, trained, teachers | stages)}.values())[-1]
+        if seed == 0:
+            last.artifact.save(artifact_of(name, output))
+        return {
+            "params": last.step.params,
+            "macs": last.step.macs,
+            "alone": accuracy(experiment, alone.artifact),
+            "taught": accuracy(experiment, last.artifact),
+        }
+
+
+def artifact_of(name: str, output: Path) -> Path:
+    """What seed 0 ships."""
+    return output / FOLDER / f"{name}.safetensors"
 
 
 def accuracy(experiment: Experiment, artifact: Artifact) -> float:
@@ -96,54 +81,68 @@ def accuracy(experiment: Experiment, artifact: Artifact) -> float:
     return 100 * score(model, experiment.data.test_dataloader(), experiment.task)["accuracy"]
 
 
-def times(file: str) -> tuple[str, str]:
-    """Milliseconds of batches of 1 and 32, in PyTorch and in ONNX Runtime."""
+def times(file: Path) -> Row:
+    """Milliseconds at each batch size, in PyTorch and in ONNX Runtime; None without an ONNX form."""
     artifact = open_artifact(file)
     shape = artifact.about["input"]
-    images = torch.randn(32, shape["channels"], shape["height"], shape["width"])
+    images = torch.randn(max(BATCHES), shape["channels"], shape["height"], shape["width"])
     model = deployable(artifact.model).eval()
     with torch.inference_mode():
-        eager = [timing.median for timing in latency.timings(model, images, (1, 32)).values()]
+        eager = [timing.median for timing in latency.timings(model, images, BATCHES).values()]
     try:
-        exported = list(latency.latency(model, images, batch_sizes=(1, 32)).values())
+        exported = list(latency.latency(model, images, batch_sizes=BATCHES).values())
     except DistillError:
-        exported = []
-    pytorch, onnx = (" / ".join(f"{ms:.2f}" for ms in some) or "none" for some in (eager, exported))
-    return pytorch, onnx
+        exported = None
+    return {"pytorch_ms": eager, "onnx_ms": exported}
 
 
-def row(name: str, found: Measured) -> str:
-    """A line of the table."""
-    counts = [f"{found.params:,}", f"{found.macs:,}", spread(found.alone), spread(found.taught)]
-    return f"| {' | '.join([name, *counts, *times(found.artifact), summary(f'{FOLDER}/{name}')])} |"
+def tables(rows: Sequence[Row]) -> dict[str, str]:
+    """The table by its name on pages, if there are rows for it."""
+    timed = {row["recipe"]: row for row in rows if "batches" in row}
+    lines = []
+    for (name,), seeds in sorted(grouped((row for row in rows if "batches" not in row), "recipe").items()):
+        counts = [f"{seeds[0]['params']:,}", f"{seeds[0]['macs']:,}", shown(seeds, "alone"), shown(seeds, "taught")]
+        speed = [_milliseconds(timed[name][key]) if name in timed else "" for key in ("pytorch_ms", "onnx_ms")]
+        lines.append([name, *counts, *speed, summary(f"{FOLDER}/{name}")])
+    return {"students": f"{_results.table(COLUMNS, lines)}\n\n{_results.measured(rows)}"} if lines else {}
+
+
+def _milliseconds(values: Sequence[float] | None) -> str:
+    return " / ".join(f"{ms:.2f}" for ms in values) if values else "none"
 
 
 def main() -> None:
-    """Measure what is missing, and write the table."""
+    """Measure what is missing."""
     students = [name.rpartition("/")[2] for name in names() if name.startswith(f"{FOLDER}/")]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--students", nargs="+", default=students, choices=students, metavar="RECIPE")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2, help="recipes at a time, each on one thread")
     parser.add_argument("--output", type=Path, default=Path("runs"))
+    parser.add_argument("--results", type=Path, default=FILE)
     parser.add_argument("--teacher", type=Path, help=argparse.SUPPRESS)  # measure here, with this one
     options = parser.parse_args()
     quiet_libraries()
-    kept = {name: options.output / FOLDER / f"{name}-{options.seeds}.json" for name in options.students}
+    console.quiet = True
     if options.teacher:
         (name,) = options.students
-        kept[name].write_text(json.dumps(asdict(measured(name, options.seeds, options.output, options.teacher))))
+        for seed in range(options.seeds):
+            work = partial(measure, name, seed, options.output, options.teacher)
+            kept(options.results, {"recipe": name, "seed": seed}, work)
         return
-    console.quiet = True
-    if left := [name for name, file in kept.items() if not file.exists()]:
-        shared = [f"--seeds={options.seeds}", f"--output={options.output}", f"--teacher={prepared(options.output)}"]
+    known = {(row["recipe"], row.get("seed")) for row in read(options.results, IDENTITY)}
+    if left := [name for name in options.students if any((name, seed) not in known for seed in range(options.seeds))]:
+        shared = [f"--seeds={options.seeds}", f"--output={options.output}", f"--results={options.results}"]
+        shared.append(f"--teacher={prepared(options.output)}")
         parts = {name: [*shared, "--students", name] for name in left}
         at_once(parts, options.output / FOLDER, options.jobs, "benchmarks.students")
-    rows = {name: Measured(**json.loads(file.read_text())) for name, file in kept.items() if file.exists()}
     torch.set_num_threads(1)
-    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|", *(row(*item) for item in rows.items())]
-    TABLE.write_text("\n".join([TITLE.format(seeds=options.seeds), *lines, ""]))
-    say(f"{TABLE}: {len(rows)} recipes; failed, see {options.output / FOLDER}/*.log: {sorted(kept.keys() - rows)}")
+    for name in options.students:
+        file = artifact_of(name, options.output)
+        if file.exists():
+            kept(options.results, {"recipe": name, "batches": list(BATCHES)}, partial(times, file))
+        else:
+            say(f"{name} is not timed: see {options.output / FOLDER / name}.log")
 
 
 if __name__ == "__main__":

@@ -9,10 +9,30 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks import caffe, codecs, flow, runtime, stages, style, tasks
+from benchmarks import (
+    caffe,
+    character_speed,
+    codecs,
+    deep_compression,
+    flow,
+    methods,
+    predict_parameters,
+    ranks,
+    runtime,
+    seeds,
+    stages,
+    students,
+    style,
+    tasks,
+)
 from benchmarks._results import read, with_table
 from benchmarks.faults import _tables as faults
 
+SUBJECTS = (
+    *(seeds, tasks, flow, style, stages, codecs, caffe, runtime, faults),
+    *(predict_parameters, deep_compression, ranks, students, methods, character_speed),
+)
+"""Each has its ``FILE`` of measurements, the ``IDENTITY`` that tells them apart, and ``tables(rows)``."""
 PAGES = Path("docs")
 MARKER = re.compile(r"<!-- results: (.+?) -->")
 
@@ -20,7 +40,7 @@ MARKER = re.compile(r"<!-- results: (.+?) -->")
 def tables() -> Mapping[str, str]:
     """Every table that there are measurements for, by name."""
     found: dict[str, str] = {}
-    for subject in (tasks, flow, style, stages, codecs, caffe, runtime, faults):
+    for subject in SUBJECTS:
         found |= subject.tables(read(subject.FILE, subject.IDENTITY))
     return found
 
