@@ -11,6 +11,8 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
+from benchmarks import _results
+from benchmarks._results import Row
 from distill.artifact import Artifact
 from distill.batch import Batch, Predict
 from distill.data.info import DataInfo
@@ -29,8 +31,6 @@ Entrant = dict[str, Mapping[int, Callable[[], Predict]]]
 """Runtime -> threads -> what makes a network answer in that way."""
 Runner = tuple[str, int]
 """Runtime and threads."""
-Medians = dict[str, dict[Runner, dict[int, float]]]
-"""Network -> runtime and threads -> batch size -> milliseconds."""
 
 
 def exported(artifact: Artifact, samples: list[Batch]) -> Entrant:
@@ -47,37 +47,43 @@ def exported(artifact: Artifact, samples: list[Batch]) -> Entrant:
     return made
 
 
-def race(networks: Mapping[str, Entrant], images: Tensor) -> Medians:
-    """Median milliseconds of one run of a batch; every round runs every network once in every way."""
+def race(networks: Mapping[str, Entrant], images: Tensor, against: str) -> Row:
+    """Median milliseconds of one run of a batch, by network, runtime and batch size, and how many times as fast as
+    another network in the same runtime that is; every round runs every network once in every way."""
     runners: dict[tuple[str, Runner], Predict] = {
         (network, (runtime, threads)): make()
         for network, files in networks.items()
         for runtime, makers in files.items()
         for threads, make in makers.items()
     }
-    times: dict[tuple[str, Runner, int], list[float]] = defaultdict(list)
+    times: dict[tuple[str, str], list[float]] = defaultdict(list)
     for _ in range(ROUNDS):
-        for (network, runner), predict in runners.items():
+        for (network, (runtime, threads)), predict in runners.items():
             for key, timing in timings(predict, images, BATCHES, SECONDS).items():
-                times[network, runner, int(key.removeprefix("batch"))].append(timing.median)
-    medians: Medians = defaultdict(lambda: defaultdict(dict))
-    for (network, runner, batch), values in times.items():
-        medians[network][runner][batch] = statistics.median(values)
-    return medians
+                times[network, title(runtime, threads, int(key.removeprefix("batch")))].append(timing.median)
+    medians: dict[str, dict[str, float]] = {network: {} for network in networks}
+    for (network, column), values in times.items():
+        medians[network][column] = statistics.median(values)
+    dense = medians[against]
+    ratios = {
+        network: {column: dense[column] / took for column, took in some.items()} for network, some in medians.items()
+    }
+    return {"milliseconds": medians, "times_as_fast": ratios}
 
 
-def lines(medians: Medians, against: str) -> Iterator[str]:
-    """A Markdown table: milliseconds, and how many times as fast as another network in the same runtime."""
-    columns = [(runtime, threads, batch) for runtime in RUNTIMES for threads in THREADS for batch in BATCHES]
-    titles = [f"{runtime}, {threads} threads, batch {batch}" for runtime, threads, batch in columns]
-    yield f"| network | {' | '.join(titles).replace('1 threads', '1 thread')} |"
-    yield "|---" * (1 + len(columns)) + "|"
-    for network, runs in medians.items():
-        cells = []
-        for runtime, threads, batch in columns:
-            took = runs.get((runtime, threads), {}).get(batch)
-            cells.append(f"{took:.2f} ({medians[against][runtime, threads][batch] / took:.2f})" if took else "")
-        yield f"| {network} | {' | '.join(cells)} |"
+def title(runtime: str, threads: int, batch: int) -> str:
+    """Of a column."""
+    return f"{runtime}, {threads} thread{'s' if threads > 1 else ''}, batch {batch}"
+
+
+def table(row: Row) -> str:
+    """Milliseconds (times as fast) of a race."""
+    columns = [title(runtime, threads, batch) for runtime in RUNTIMES for threads in THREADS for batch in BATCHES]
+    lines = []
+    for network, took in row["milliseconds"].items():
+        ratios = row["times_as_fast"][network]
+        lines.append([network, *(f"{took[name]:.2f} ({ratios[name]:.2f})" if name in took else "" for name in columns)])
+    return f"{_results.table(['network', *columns], lines)}\n\n{row['measured']}"
 
 
 def _task(artifact: Artifact, samples: list[Batch]) -> Classification:

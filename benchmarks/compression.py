@@ -4,22 +4,27 @@
     python -m benchmarks.compression [--students resnet20 ...] [--ways svd int8 ...] [--seeds 3] [--jobs 2]
 
 The recipe ``fashion_mnist/hybrid`` with other students and other hooks. All seeds share one teacher, which is trained
-first, as the recipe says; students see half as many images (``--limit``). Trained networks are kept in ``OUTPUT``,
-accuracies in ``OUTPUT/compression``: the command can be stopped and started again. At the end the networks of seed 0
-are timed, interleaved, in ONNX Runtime and OpenVINO; ``--no-race`` leaves that out. Prints Markdown tables.
+first, as the recipe says; students see half as many images (``--limit``). Compressed networks are kept in
+``OUTPUT/compression``. At the end the networks of seed 0 are timed, interleaved, in ONNX Runtime and OpenVINO;
+``--no-race`` leaves that out. Each network, and the times of each student, are a line of
+``benchmarks/results/compression.jsonl``, and what is there is not measured again; `python -m benchmarks.tables` makes
+the tables of docs/benchmarks/compression.md.
 """
 
 import argparse
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-from benchmarks import _race
+from benchmarks import _race, _results
 from benchmarks._jobs import at_once, say, spread
+from benchmarks._over_seeds import grouped, shown
+from benchmarks._results import RESULTS, Row, kept
 from distill.artifact import open_artifact
 from distill.artifact.step import Step
 from distill.batch import Batch
@@ -34,6 +39,11 @@ from distill.pipeline.step_store import NETWORK
 from distill.recipe.loading import load
 from distill.registry import call
 
+FILE = RESULTS / "compression.jsonl"
+IDENTITY = ("student", "way", "seed", "race")
+"""A line has either a way and a seed, or the name of a race."""
+RACE = "compression"
+TEACHER = "teacher"
 RECIPE = "fashion_mnist/hybrid"
 
 
@@ -100,40 +110,30 @@ WAYS: dict[str, Callable[[Student], str]] = {
 }
 
 
+FACTORS = tuple(way for way in WAYS if way.endswith("speed") or way.startswith("plain"))
+"""Compared in a table of their own, by `benchmarks.contractions`."""
+Networks = Mapping[tuple[Any, ...], Sequence[Row]]
+"""By student and way, seed by seed."""
 UNTIMED = {"prune", "int8, trained", "4 bits"}
 """Ways that change values, not what is computed: they run as ``fp32`` and ``int8`` do."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One network."""
-
-    test: float
-    """Accuracy in percent."""
-    params: int
-    macs: int
-    bytes: int
-    """Of the artifact."""
-    artifact: str
-    """Its file."""
 
 
 def settings(output: Path, seed: int) -> list[str]:
     return [f"seed={seed}", f"output={output}", "tracking.mode=disabled"]
 
 
-def teacher(output: Path) -> tuple[Path, Measured]:
-    """The weights of the teacher, trained here if they are not there, and what it is."""
-    file = output / "compression" / "teacher.json"
-    if not file.exists():
-        with Experiment.open(load(RECIPE, settings(output, 0))) as experiment:
-            done = train_teachers(experiment)["teacher"]
-            weights = experiment.folder / "teacher" / NETWORK
-            measured = Measured(test(experiment, done.artifact.model), *_size(done.step), str(weights))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(asdict(measured)))
-    measured = Measured(**json.loads(file.read_text()))
-    return Path(measured.artifact), measured
+def teacher(output: Path, results: Path) -> Path:
+    """The weights of the teacher, trained here if they are not there."""
+    with Experiment.open(load(RECIPE, settings(output, 0))) as experiment:
+        done = train_teachers(experiment)["teacher"]
+        named = {"student": TEACHER, "way": "", "seed": 0}
+        kept(results, named, lambda: judged(experiment, done.artifact.model, done.step))
+        return experiment.folder / "teacher" / NETWORK
+
+
+def judged(experiment: Experiment, model: nn.Module, step: Step) -> Row:
+    """Accuracy in percent on the test split, and sizes."""
+    return {"test": test(experiment, model), "params": step.params, "macs": step.macs, "bytes": step.bytes}
 
 
 @contextmanager
@@ -146,20 +146,20 @@ def opened(options: argparse.Namespace, student: str, way: str, seed: int) -> It
         yield experiment
 
 
-def measure(options: argparse.Namespace, student: str, way: str, seed: int) -> Measured:
+def measure(options: argparse.Namespace, student: str, way: str, seed: int) -> Row:
     """Train, compress and judge one network; what earlier ways have trained is reused."""
     with opened(options, student, way, seed) as experiment:
         teachers = train_teachers(experiment)
         stages = train_student(experiment, teachers)
         trained = list(stages.values())[-1]
         last = list({"student": trained, **compress(experiment, trained, teachers | stages)}.values())[-1]
-        file = experiment.folder / "student.safetensors"
-        last.artifact.save(file)
-        return Measured(test(experiment, deployable(last.artifact.model)), *_size(last.step), str(file))
+        last.artifact.save(artifact_of(options.output, student, way, seed))
+        return judged(experiment, deployable(last.artifact.model), last.step)
 
 
-def _size(step: Step) -> tuple[int, int, int]:
-    return step.params, step.macs, step.bytes
+def artifact_of(output: Path, student: str, way: str, seed: int = 0) -> Path:
+    """Where a compressed network is kept."""
+    return output / "compression" / f"{student}-{way.replace(' ', '')}-{seed}.safetensors"
 
 
 def test(experiment: Experiment, model: nn.Module) -> float:
@@ -167,53 +167,63 @@ def test(experiment: Experiment, model: nn.Module) -> float:
     return 100 * score(to_accelerator(model), experiment.data.test_dataloader(), experiment.task)["accuracy"]
 
 
-def kept(options: argparse.Namespace, student: str, way: str, seed: int) -> Path:
-    return options.output / "compression" / f"{student}-{way.replace(' ', '')}-{seed}.json"
-
-
 def work(options: argparse.Namespace, student: str, seed: int) -> None:
     """Measure what is missing of one student and seed."""
     for way in options.ways:
-        file = kept(options, student, way, seed)
-        if not file.exists():
-            try:
-                measured = measure(options, student, way, seed)
-            except DistillError as error:
-                say(f"{student}, {way}, seed {seed}: {error}")
-                continue
-            file.write_text(json.dumps(asdict(measured)))
+        named = {"student": student, "way": way, "seed": seed}
+        try:
+            kept(options.results, named, partial(measure, options, **named))
+        except DistillError as error:
+            say(f"{student}, {way}, seed {seed}: {error}")
 
 
-def by_seed(options: argparse.Namespace, student: str, way: str) -> dict[int, Measured]:
-    """What has been measured."""
-    files = {seed: kept(options, student, way, seed) for seed in range(options.seeds)}
-    return {seed: Measured(**json.loads(file.read_text())) for seed, file in files.items() if file.exists()}
+def tables(rows: Sequence[Row]) -> dict[str, str]:
+    """Accuracy and size of every way, the ways to run factors by student, and the race of each student."""
+    races = {f"compression race {row['student']}": _race.table(row) for row in rows if "race" in row}
+    networks = grouped((row for row in rows if "race" not in row), "student", "way")
+    teachers = networks.pop((TEACHER, ""), None)
+    factors = {
+        f"compression factors {student}": factor_table(networks, student)
+        for student in dict.fromkeys(student for student, way in networks if way in FACTORS)
+    }
+    return races | factors | ({"compression": way_table(networks, teachers[0])} if teachers else {})
 
 
-def results(options: argparse.Namespace, student: str, way: str) -> list[Measured]:
-    return list(by_seed(options, student, way).values())
+def way_table(networks: Networks, teacher: Row) -> str:
+    """Accuracy, what it lost, and sizes: medians by bytes."""
+    lines = [[TEACHER, "", f"{teacher['test']:.2f}", "", *sizes(teacher), f"{teacher['bytes']:,}", "1"]]
+    some = {key: seeds for key, seeds in networks.items() if key[1] not in FACTORS}
+    for (student, way), seeds in some.items():
+        lost = "" if way == "fp32" else against(seeds, networks.get((student, "fp32"), []))
+        middle = sorted(seeds, key=lambda row: row["bytes"])[len(seeds) // 2]
+        size = [*sizes(middle), f"{middle['bytes']:,}", f"{teacher['bytes'] / middle['bytes']:.0f}"]
+        lines.append([student, way, shown(seeds, "test"), lost, *size])
+    head = ["student", "compressed by", "test, %", "against fp32", "parameters", "MACs", "bytes"]
+    head.append("teacher's bytes / bytes")
+    below = _results.measured(row for seeds in some.values() for row in seeds)
+    return f"{_results.table(head, lines)}\n\n{below}"
 
 
-def table(options: argparse.Namespace, teacher: Measured) -> None:
-    """Accuracy and size."""
-    say("| student | compressed by | test, % | against fp32 | parameters | MACs | bytes | teacher's bytes / bytes |")
-    say("|---" * 8 + "|")
-    say(f"| teacher | | {teacher.test:.2f} | | {teacher.params:,} | {teacher.macs:,} | {teacher.bytes:,} | 1 |")
-    for student in options.students:
-        plain = by_seed(options, student, "fp32")
-        for way in options.ways:
-            if measured := by_seed(options, student, way):
-                lost = [one.test - plain[seed].test for seed, one in measured.items() if seed in plain]
-                found = list(measured.values())
-                middle = sorted(found, key=lambda one: one.bytes)[len(found) // 2]
-                cells = [
-                    student,
-                    way,
-                    spread([one.test for one in found]),
-                    spread(lost) if lost and way != "fp32" else "",
-                ]
-                size = [f"{middle.params:,}", f"{middle.macs:,}", f"{middle.bytes:,}"]
-                say(f"| {' | '.join([*cells, *size, f'{teacher.bytes / middle.bytes:.0f}'])} |")
+def against(seeds: Sequence[Row], dense: Sequence[Row]) -> str:
+    """What a way lost, seed by seed."""
+    if "against_fp32" in seeds[0]:
+        return shown(seeds, "against_fp32")
+    plain = {row["seed"]: row["test"] for row in dense if "seed" in row}
+    lost = [row["test"] - plain[row["seed"]] for row in seeds if row.get("seed") in plain]
+    return spread(lost) if lost else ""
+
+
+def factor_table(networks: Networks, student: str) -> str:
+    """Accuracy and size of the ways to run one student's factors."""
+    some = {way: networks[student, way] for way in ("fp32", *FACTORS) if (student, way) in networks}
+    lines = [[way, shown(seeds, "test"), *sizes(seeds[0])] for way, seeds in some.items()]
+    below = _results.measured(row for seeds in some.values() for row in seeds)
+    return f"{_results.table(['network', 'test, %', 'parameters', 'MACs'], lines)}\n\n{below}"
+
+
+def sizes(row: Row) -> list[str]:
+    """Parameters and MACs."""
+    return [f"{row['params']:,}", f"{row['macs']:,}"]
 
 
 def calibration() -> list[Batch]:
@@ -222,17 +232,15 @@ def calibration() -> list[Batch]:
     return call(datasets.find(data.name), data, {"seed": lambda: 0}).calibration(512)
 
 
-def timed(options: argparse.Namespace, student: str, samples: list[Batch]) -> None:
+def timed(options: argparse.Namespace, student: str, samples: list[Batch]) -> Row:
     """The networks of seed 0 against each other."""
     ways = [way for way in options.ways if way not in UNTIMED]
-    found = {way: Path(one[0].artifact) for way in ways if (one := results(options, student, way))}
-    files = {way: _race.exported(open_artifact(file), samples) for way, file in found.items()}
-    say(f"\n{student}, milliseconds (times as fast as fp32)\n")
-    for line in _race.lines(_race.race(files, samples[0].inputs), "fp32"):
-        say(line)
+    found = {way: file for way in ways if (file := artifact_of(options.output, student, way)).exists()}
+    entrants = {way: _race.exported(open_artifact(file), samples) for way, file in found.items()}
+    return _race.race(entrants, samples[0].inputs, "fp32")
 
 
-def arguments(text: str) -> argparse.ArgumentParser:
+def arguments(text: str, file: Path) -> argparse.ArgumentParser:
     """What this command and `benchmarks.peers` are told alike."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=STUDENTS)
@@ -241,13 +249,14 @@ def arguments(text: str) -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=2, help="students at a time, each on one thread")
     parser.add_argument("--no-race", action="store_true", help="do not time anything")
     parser.add_argument("--output", type=Path, default=Path("runs"))
+    parser.add_argument("--results", type=Path, default=file)
     parser.add_argument("--teacher", type=Path, help=argparse.SUPPRESS)  # measure here, with this one
     return parser
 
 
 def main() -> None:
-    """Measure what is missing, and print."""
-    parser = arguments(__doc__)
+    """Measure what is missing."""
+    parser = arguments(__doc__, FILE)
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS, metavar="WAY")
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -257,8 +266,9 @@ def main() -> None:
             work(options, student, options.seed)
         return
     console.quiet = True
-    weights, measured = teacher(options.output)
-    shared = [f"--output={options.output}", f"--limit={options.limit}", f"--teacher={weights}", "--ways", *options.ways]
+    weights = teacher(options.output, options.results)
+    shared = [f"--output={options.output}", f"--results={options.results}", f"--limit={options.limit}"]
+    shared += [f"--teacher={weights}", "--ways", *options.ways]
     pairs = [(student, seed) for seed in range(options.seeds) for student in options.students]
     at_once(
         {f"{student}-{seed}": [f"--seed={seed}", *shared, "--students", student] for student, seed in pairs},
@@ -266,11 +276,11 @@ def main() -> None:
         options.jobs,
         "benchmarks.compression",
     )
-    table(options, measured)
     if not options.no_race:
         samples = calibration()
         for student in options.students:
-            timed(options, student, samples)
+            named = {"student": student, "race": RACE}
+            say(_race.table(kept(options.results, named, partial(timed, options, student, samples))))
 
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@
 
 Tensor trains run as `tensor_train` cuts them, core by core as textbooks do, and with the dense weight rebuilt; beside
 them `svd` and `tt_matrix`, chosen for speed, and plain singular value decompositions at three budgets. Networks of seed
-0 are timed, interleaved; accuracies are those of all seeds. Prints Markdown tables.
+0 are timed, interleaved; each student is a line of ``benchmarks/results/contractions.jsonl`` and is not timed again.
+`python -m benchmarks.tables` makes the tables of docs/benchmarks/compression.md.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,15 +21,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import _race
-from benchmarks._jobs import say, spread
-from benchmarks.compression import STUDENTS, WAYS, calibration, results
+from benchmarks._jobs import say
+from benchmarks._results import RESULTS, Row, kept
+from benchmarks.compression import FACTORS, STUDENTS, artifact_of, calibration
 from distill.artifact import Artifact, open_artifact
 from distill.batch import Batch
 from distill.compress.low_rank.tensor_train import TensorTrain
 from distill.console import quiet_libraries
 
+FILE = RESULTS / "contractions.jsonl"
+IDENTITY = ("student",)
 CUT = "tensor_train, speed"
-COMPARED = ["fp32", "svd, speed", CUT, "tt_matrix, speed", *(way for way in WAYS if way.startswith("plain svd"))]
+COMPARED = ("fp32", *FACTORS)
 
 
 class Textbook(nn.Module):
@@ -92,33 +97,34 @@ def _changed(model: nn.Module, change: Callable[[TensorTrain], nn.Module]) -> nn
     return model
 
 
-def entrants(options: argparse.Namespace, student: str, samples: list[Batch]) -> dict[str, _race.Entrant]:
+def measure(output: Path, student: str, samples: list[Batch]) -> Row:
     """All ways to run that student's networks of seed 0."""
-    found = {way: results(options, student, way) for way in COMPARED}
-    artifacts: dict[str, Artifact] = {way: open_artifact(Path(one[0].artifact)) for way, one in found.items() if one}
+    files = {way: file for way in COMPARED if (file := artifact_of(output, student, way)).exists()}
+    artifacts: dict[str, Artifact] = {way: open_artifact(file) for way, file in files.items()}
     if CUT in artifacts:
         for title, form in (("the same, core by core", textbook), ("the same, rebuilt", rebuilt)):
             artifacts[title] = replace(artifacts[CUT], model=form(artifacts[CUT].copy_model()))
-    return {title: _race.exported(artifact, samples) for title, artifact in artifacts.items()}
+    entrants = {title: _race.exported(artifact, samples) for title, artifact in artifacts.items()}
+    return _race.race(entrants, samples[0].inputs, "fp32")
+
+
+def tables(rows: Sequence[Row]) -> dict[str, str]:
+    """The race of each student, by its name on pages."""
+    return {f"contractions {row['student']}": _race.table(row) for row in rows}
 
 
 def main() -> None:
-    """Time and print."""
+    """Time what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--students", nargs="+", default=["resnet20", "mobilenet_v2"], choices=STUDENTS)
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("runs"))
+    parser.add_argument("--results", type=Path, default=FILE)
     options = parser.parse_args()
     quiet_libraries()
     samples = calibration()
     for student in options.students:
-        say(f"\n{student}\n\n| network | test, % | parameters | MACs |\n|---|---|---|---|")
-        for way in COMPARED:
-            if found := results(options, student, way):
-                say(f"| {way} | {spread([one.test for one in found])} | {found[0].params:,} | {found[0].macs:,} |")
-        say("\nMilliseconds (times as fast as fp32)\n")
-        for line in _race.lines(_race.race(entrants(options, student, samples), samples[0].inputs), "fp32"):
-            say(line)
+        work = partial(measure, options.output, student, samples)
+        say(_race.table(kept(options.results, {"student": student}, work)))
 
 
 if __name__ == "__main__":

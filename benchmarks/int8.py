@@ -4,21 +4,29 @@
     python -m benchmarks.int8 [--students resnet18 ...] [--size 224]
 
 Whole networks of 1,000 classes, with first weights and random images, for speed depends on neither. Timed interleaved
-in ONNX Runtime and OpenVINO, on one and on two threads, batches of 1 and 32. Prints Markdown tables.
+in ONNX Runtime and OpenVINO, on one and on two threads, batches of 1 and 32. Each network is a line of
+``benchmarks/results/int8.jsonl``, and what is there is not timed again; `python -m benchmarks.tables` makes the tables
+of docs/benchmarks/int8.md.
 """
 
 import argparse
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 import torch
 
 from benchmarks import _race
 from benchmarks._jobs import say
+from benchmarks._results import RESULTS, Row, kept
 from distill.artifact import Artifact
 from distill.batch import Batch
 from distill.compress import hook
 from distill.console import quiet_libraries
 from distill.models.build import build_network
 
+FILE = RESULTS / "int8.jsonl"
+IDENTITY = ("network", "size")
 STUDENTS = ("resnet18", "mobilenet_v2", "squeezenet1_1", "shufflenet_v2")
 SEED = 0
 
@@ -41,21 +49,31 @@ def fresh(name: str, batches: list[Batch]) -> Artifact:
     return Artifact(model.eval(), network=entry)
 
 
+def measure(name: str, size: int) -> Row:
+    """A network in float32 and on integers."""
+    batches = images(size)
+    dense = fresh(name, batches)
+    entrants = {"fp32": dense, "int8": hook.find("int8")(dense, batches, lambda _: 0.0)}
+    exported = {title: _race.exported(artifact, batches) for title, artifact in entrants.items()}
+    return _race.race(exported, batches[0].inputs, "fp32")
+
+
+def tables(rows: Sequence[Row]) -> dict[str, str]:
+    """The table of each network, by its name on pages."""
+    return {f"int8 {row['network']} {row['size']}": _race.table(row) for row in rows}
+
+
 def main() -> None:
-    """Quantize, time and print."""
+    """Quantize and time what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--students", nargs="+", default=STUDENTS, metavar="NAME")
     parser.add_argument("--size", type=int, default=224, help="height and width of the images")
+    parser.add_argument("--results", type=Path, default=FILE)
     options = parser.parse_args()
     quiet_libraries()
-    batches = images(options.size)
     for name in options.students:
-        dense = fresh(name, batches)
-        entrants = {"fp32": dense, "int8": hook.find("int8")(dense, batches, lambda _: 0.0)}
-        say(f"\n{name}, milliseconds (times as fast as fp32)\n")
-        exported = {title: _race.exported(artifact, batches) for title, artifact in entrants.items()}
-        for line in _race.lines(_race.race(exported, batches[0].inputs), "fp32"):
-            say(line)
+        named = {"network": name, "size": options.size}
+        say(_race.table(kept(options.results, named, partial(measure, name, options.size))))
 
 
 if __name__ == "__main__":

@@ -5,34 +5,40 @@
     python -m benchmarks.peers [--students resnet20 ...] [--peers nncf ...] [--seeds 3] [--jobs 2]
 
 A peer changes a student that `benchmarks.compression` trained; then it is trained as ours was after the hook beside it.
-Networks are kept in ``OUTPUT/peers``. Those of seed 0 are timed against ours. Prints Markdown tables.
+Networks are kept in ``OUTPUT/peers``. Those of seed 0 are timed against ours. Each network, and the times of each
+student, are a line of ``benchmarks/results/peers.jsonl``, and what is there is not measured again;
+`python -m benchmarks.tables` makes the tables of docs/benchmarks/peers.md.
 """
 
 import argparse
 import copy
-import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks import _race
-from benchmarks._jobs import at_once, say, spread
-from benchmarks.compression import Measured, arguments, calibration, opened, results, teacher, test
+from benchmarks import _race, _results, compression
+from benchmarks._jobs import at_once, say
+from benchmarks._over_seeds import grouped, shown
+from benchmarks._results import RESULTS, Row, kept, read
+from benchmarks.compression import arguments, artifact_of, calibration, opened, sizes, teacher, test
 from distill.artifact import open_artifact
 from distill.batch import Batch
 from distill.console import console, quiet_libraries
 from distill.errors import DistillError
 from distill.export import onnx_file
-from distill.export.openvino import answers
+from distill.export.openvino import runner
 from distill.measure.evaluation import score
 from distill.models import cost
 from distill.pipeline.experiment import Experiment
 from distill.pipeline.run import train_student, train_teachers
 
+FILE = RESULTS / "peers.jsonl"
+IDENTITY = ("student", "peer", "seed", "race")
 CLASSES = 10
 
 
@@ -115,7 +121,7 @@ def _answers(layer: nn.Module) -> bool:
     return CLASSES in (getattr(layer, "out_features", None), getattr(layer, "out_channels", None))
 
 
-def judged(options: argparse.Namespace, student: str, name: str, seed: int, folder: Path) -> Measured:
+def judged(options: argparse.Namespace, student: str, name: str, seed: int, folder: Path) -> Row:
     """Let a peer change a student, train it again and judge it."""
     peer = PEERS[name]
     with opened(options, student, peer.ours, seed) as experiment:
@@ -133,10 +139,10 @@ def judged(options: argparse.Namespace, student: str, name: str, seed: int, fold
         file = folder / "network.pt"
         torch.save(tuned, file)
         size = len(onnx_file.serialize(tuned, images))
-        return Measured(test(experiment, tuned), cost.params(tuned), cost.macs(tuned, images), size, str(file))
+        return _row(test(experiment, tuned), cost.params(tuned), cost.macs(tuned, images), size)
 
 
-def quantized(experiment: Experiment, model: nn.Module, folder: Path) -> Measured:
+def quantized(experiment: Experiment, model: nn.Module, folder: Path) -> Row:
     """NNCF's quantization after training, at its defaults, judged in OpenVINO."""
     import nncf
     import openvino
@@ -148,99 +154,86 @@ def quantized(experiment: Experiment, model: nn.Module, folder: Path) -> Measure
     file = folder / "network.xml"
     openvino.save_model(network, file, compress_to_fp16=False)
     parts = [file, file.with_suffix(".bin")]
-    predict = answers(*(part.read_bytes() for part in parts), threads=1)
+    predict = runner(*(part.read_bytes() for part in parts), threads=1)
     counts = cost.params(model), cost.macs(model, batches[0].inputs)
     accuracy = 100 * score(predict, experiment.data.test_dataloader(), experiment.task)["accuracy"]
-    return Measured(accuracy, *counts, sum(part.stat().st_size for part in parts), str(file))
+    return _row(accuracy, *counts, sum(part.stat().st_size for part in parts))
+
+
+def _row(accuracy: float, params: int, macs: int, size: int) -> Row:
+    return {"test": accuracy, "params": params, "macs": macs, "bytes": size}
 
 
 def place(options: argparse.Namespace, student: str, name: str, seed: int) -> Path:
     return options.output / "peers" / f"{student}-{name.replace(', ', '-')}-{seed}"
 
 
-def work(options: argparse.Namespace, student: str, name: str) -> None:
-    """Measure what is missing of one peer."""
-    for seed in range(options.seeds):
-        folder = place(options, student, name, seed)
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / "measured.json"
-        if not file.exists():
-            try:
-                measured = judged(options, student, name, seed, folder)
-            except (DistillError, ZeroDivisionError, RuntimeError) as error:  # whatever a peer cannot do
-                say(f"{student}, {name}, seed {seed}: {type(error).__name__}: {error}")
-                continue
-            file.write_text(json.dumps(asdict(measured)))
+def attempted(options: argparse.Namespace, student: str, name: str, seed: int) -> Row:
+    """Measured, or why the peer cannot do it."""
+    folder = place(options, student, name, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return judged(options, student, name, seed, folder)
+    except (DistillError, ZeroDivisionError, RuntimeError) as error:  # whatever a peer cannot do
+        return {"error": f"{type(error).__name__}: {error}"}
 
 
-def found(options: argparse.Namespace, student: str, name: str) -> list[Measured]:
-    files = [place(options, student, name, seed) / "measured.json" for seed in range(options.seeds)]
-    return [Measured(**json.loads(file.read_text())) for file in files if file.exists()]
+def tables(rows: Sequence[Row]) -> dict[str, str]:
+    """Accuracy and size, ours below each peer, and the race of each student."""
+    races = {f"peers race {row['student']}": _race.table(row) for row in rows if "race" in row}
+    ours = grouped(read(compression.FILE, compression.IDENTITY), "student", "way")
+    lines = []
+    networks = grouped((row for row in rows if "race" not in row), "student", "peer")
+    for (student, name), theirs in networks.items():
+        way = PEERS[name].ours
+        for title, some in ((name, theirs), (f"ours: {way}", ours.get((student, way), []))):
+            right = [row for row in some if "error" not in row]
+            cells = [shown(right, "test"), *sizes(right[0])] if right else ["fails" if some else "-", "", ""]
+            lines.append([student, title, *cells])
+    below = _results.measured(row for theirs in networks.values() for row in theirs)
+    head = ["student", "by", "test, %", "parameters", "MACs"]
+    return races | ({"peers": f"{_results.table(head, lines)}\n\n{below}"} if lines else {})
 
 
-def table(options: argparse.Namespace) -> None:
-    """Accuracy and size, ours below each peer."""
-    say("| student | by | test, % | parameters | MACs |")
-    say("|---" * 5 + "|")
-    for student in options.students:
-        for name in options.peers:
-            rows = {name: found(options, student, name), f"ours: {PEERS[name].ours}": ours(options, student, name)}
-            for title, some in rows.items():
-                accuracy = spread([one.test for one in some]) if some else "fails"
-                size = f"{some[0].params:,} | {some[0].macs:,}" if some else " | "
-                say(f"| {student} | {title} | {accuracy} | {size} |")
-
-
-def ours(options: argparse.Namespace, student: str, name: str) -> list[Measured]:
-    return results(options, student, PEERS[name].ours)
-
-
-def timed(options: argparse.Namespace, student: str, samples: list[Batch]) -> None:
+def timed(options: argparse.Namespace, student: str, samples: list[Batch]) -> Row:
     """The networks of seed 0 against each other and the student that they were made from."""
-    plain = open_artifact(Path(results(options, student, "fp32")[0].artifact))
+    plain = open_artifact(artifact_of(options.output, student, "fp32"))
     entrants: dict[str, _race.Entrant] = {"fp32": _race.exported(plain, samples)}
     for name in options.peers:
-        if theirs := found(options, student, name):
-            file = Path(theirs[0].artifact)
-            if PEERS[name].change is None:
-                parts = file.read_bytes(), file.with_suffix(".bin").read_bytes()
-                entrants[name] = {"OpenVINO": {n: partial(answers, *parts, threads=n) for n in _race.THREADS}}
-            else:
-                model = torch.load(file, weights_only=False)
-                entrants[name] = _race.exported(replace(plain, model=model, stored={}), samples)
-        if mine := ours(options, student, name):
-            entrants[f"ours: {PEERS[name].ours}"] = _race.exported(open_artifact(Path(mine[0].artifact)), samples)
-    say(f"\n{student}, milliseconds (times as fast as fp32)\n")
-    for line in _race.lines(_race.race(entrants, samples[0].inputs), "fp32"):
-        say(line)
+        folder = place(options, student, name, 0)
+        if (file := folder / "network.xml").exists():
+            parts = file.read_bytes(), file.with_suffix(".bin").read_bytes()
+            entrants[name] = {"OpenVINO": {n: partial(runner, *parts, threads=n) for n in _race.THREADS}}
+        elif (file := folder / "network.pt").exists():
+            model = torch.load(file, weights_only=False)
+            entrants[name] = _race.exported(replace(plain, model=model, stored={}), samples)
+        if (file := artifact_of(options.output, student, PEERS[name].ours)).exists():
+            entrants[f"ours: {PEERS[name].ours}"] = _race.exported(open_artifact(file), samples)
+    return _race.race(entrants, samples[0].inputs, "fp32")
 
 
 def main() -> None:
-    """Measure what is missing, and print."""
-    parser = arguments(__doc__)
+    """Measure what is missing."""
+    parser = arguments(__doc__, FILE)
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS, metavar="PEER")
     options = parser.parse_args()
     quiet_libraries()
-    if options.teacher:
-        for student in options.students:
-            for name in options.peers:
-                work(options, student, name)
-        return
     console.quiet = True
-    weights, _ = teacher(options.output)
-    shared = [
-        f"--output={options.output}",
-        f"--teacher={weights}",
-        f"--limit={options.limit}",
-        f"--seeds={options.seeds}",
-    ]
+    if options.teacher:
+        for student, name, seed in product(options.students, options.peers, range(options.seeds)):
+            named = {"student": student, "peer": name, "seed": seed}
+            kept(options.results, named, partial(attempted, options, student, name, seed))
+        return
+    weights = teacher(options.output, compression.FILE)
+    shared = [f"--output={options.output}", f"--results={options.results}", f"--teacher={weights}"]
+    shared += [f"--limit={options.limit}", f"--seeds={options.seeds}"]
     parts = {student: [*shared, "--students", student, "--peers", *options.peers] for student in options.students}
     at_once(parts, options.output / "peers", options.jobs, "benchmarks.peers")
-    table(options)
     if not options.no_race:
         samples = calibration()
         for student in options.students:
-            timed(options, student, samples)
+            named = {"student": student, "race": "peers"}
+            say(_race.table(kept(options.results, named, partial(timed, options, student, samples))))
 
 
 if __name__ == "__main__":

@@ -13,9 +13,13 @@ from benchmarks import (
     caffe,
     character_speed,
     codecs,
+    compression,
+    contractions,
     deep_compression,
     flow,
+    int8,
     methods,
+    peers,
     predict_parameters,
     ranks,
     runtime,
@@ -30,6 +34,7 @@ from benchmarks.faults import _tables as faults
 
 SUBJECTS = (
     *(seeds, tasks, flow, style, stages, codecs, caffe, runtime, faults),
+    *(compression, contractions, peers, int8),
     *(predict_parameters, deep_compression, ranks, students, methods, character_speed),
 )
 """Each has its ``FILE`` of measurements, the ``IDENTITY`` that tells them apart, and ``tables(rows)``."""
