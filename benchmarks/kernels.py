@@ -1,28 +1,38 @@
 """Sparse and blocked convolutions beside PyTorch's own (oneDNN): milliseconds, threads, bytes, and what the model says.
 
     python -m benchmarks.kernels
-    python -m benchmarks.kernels --repeats 5      # a look, in seconds
+    python -m benchmarks.kernels --repeats 5 --results /tmp/kernels.jsonl     # a look, in seconds
 
 The 3x3 layers of ResNet-18 and the 3x3 and 5x5 ones of AlexNet, one image. All ways to compute a layer take turns, and
-the median of each counts. Weights are random, and zero at random places. Prints Markdown tables, and the numbers of
-this machine as hook ``guided_sparsity`` takes them. Takes about a minute on an idle machine.
+the median of each counts. Weights are random, and zero at random places. Takes about a minute on an idle machine. Each
+layer on so many threads, and the constants of this machine as hook ``guided_sparsity`` takes them, are a line of
+``benchmarks/results/kernels.jsonl``, and what is there is not measured again (``--results /tmp/FILE`` for a look);
+`python -m benchmarks.tables` makes the tables of docs/benchmarks/kernels.md.
 """
 
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from benchmarks import _results
+from benchmarks._jobs import say
+from benchmarks._results import RESULTS, Row, kept
 from distill.kernels import BlockedConv2d, Geometry, Machine, SparseConv2d, measured, pack
 from distill.kernels._native import library
 from distill.kernels.performance import Work
 
+FILE = RESULTS / "kernels.jsonl"
+IDENTITY = ("layer", "threads")
+MACHINE = ""
+"""In place of a layer's name: the constants of the machine."""
 DENSITIES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 LAYERS = {
     "ResNet-18 layer1": (64, 64, 3, 1, 56),
@@ -76,10 +86,6 @@ class Layer:
         return {way: 1000 * statistics.median(values) for way, values in seconds.items()}
 
 
-Times = Mapping[str, Mapping[str | float, float]]
-"""Of each layer, the milliseconds of each way."""
-
-
 def wins_below(times: Mapping[str | float, float]) -> str:
     """The density at which sparse and dense take as long, on the line between the two measured ones around it."""
     gaps = [(density, times[density] - times["dense"]) for density in DENSITIES]
@@ -91,81 +97,105 @@ def wins_below(times: Mapping[str | float, float]) -> str:
     return f"above {100 * DENSITIES[-1]:.0f} %"
 
 
-def speed_ups(layers: Mapping[str, Layer], times: Times, machine: Machine) -> Iterator[str]:
-    """How many times faster than dense the sparse way is, measured (model)."""
-    head = ["layer", "dense, ms", *(f"{100 * density:.0f} %" for density in DENSITIES), "sparse wins below", "model"]
-    yield from heading(head)
-    for name, layer in layers.items():
-        work = Work.of(layer.geometry, layer.size, layer.size)
-        dense = machine.dense_seconds(work)
-        cells = [
-            f"{times[name]['dense'] / times[name][density]:.1f} ({dense / machine.sparse_seconds(work, density):.1f})"
-            for density in DENSITIES
-        ]
-        most = f"{100 * machine.useful(work)[1]:.0f} %"
-        yield row([name, f"{times[name]['dense']:.2f}", *cells, wins_below(times[name]), most])
+def measure(sizes: tuple[int, int, int, int, int], machine: Machine, repeats: int) -> Row:
+    """One layer: milliseconds, how many times as fast as dense each way is, and what the model says of the sparse one."""
+    layer = Layer.of(*sizes)
+    times = layer.times(repeats)
+    work = Work.of(layer.geometry, layer.size, layer.size)
+    dense = machine.dense_seconds(work)
+    return {
+        "milliseconds": {str(way): took for way, took in times.items()},
+        "times_as_fast": {str(way): times["dense"] / times[way] for way in ("blocked", *DENSITIES)},
+        "model": {str(density): dense / machine.sparse_seconds(work, density) for density in DENSITIES},
+        "wins_below": wins_below(times),
+        "useful": machine.useful(work)[1],
+        "workspace_bytes": layer.workspace,
+        "im2col_bytes": layer.geometry.im2col_bytes(layer.size, layer.size),
+    }
 
 
-def workspaces(layers: Mapping[str, Layer], times: Times) -> Iterator[str]:
-    """The blocked way's speed, and everybody's bytes."""
-    yield from heading(
-        ["layer", "dense, ms", "blocked, ms", "dense / blocked", "blocked, bytes", "sparse, bytes", "im2col, bytes"]
-    )
-    for name, layer in layers.items():
-        dense, blocked = times[name]["dense"], times[name]["blocked"]
-        im2col = layer.geometry.im2col_bytes(layer.size, layer.size)
-        yield row(
-            [
-                name,
-                f"{dense:.2f}",
-                f"{blocked:.2f}",
-                f"{dense / blocked:.2f}",
-                "0",
-                f"{layer.workspace:,}",
-                f"{im2col:,}",
-            ]
-        )
+def constants(machine: Machine) -> Row:
+    """Of the performance model."""
+    return {name: getattr(machine, name) for name in ("alpha", "beta", "flops", "bandwidth")}
 
 
-def scaling(one: Times, more: Times, threads: int) -> Iterator[str]:
-    """How many times faster each way is on more threads than on the first number of them."""
-    ways = ("dense", "blocked", 0.1)
-    yield from heading(["layer", *(f"{way} on {threads}" for way in ("dense", "blocked", "sparse 10 %"))])
-    for name in one:
-        yield row([name, *(f"{one[name][way] / more[name][way]:.2f}" for way in ways)])
+def tables(rows: Sequence[Row]) -> dict[str, str]:
+    """Speed and bytes for each number of threads, and what more threads bring."""
+    threads = sorted({row["threads"] for row in rows})
+    layers = {
+        number: [row for row in rows if row["threads"] == number and row["layer"] != MACHINE] for number in threads
+    }
+    machines = {row["threads"]: row for row in rows if row["layer"] == MACHINE}
+    found = {
+        f"kernels {number}": f"{_said(machines[number])}\n\n{speed_ups(some)}\n\n{workspaces(some)}"
+        for number, some in layers.items()
+        if number in machines
+    }
+    first, *others = threads or [0]
+    return found | {f"kernels {first} to {number}": scaling(layers[first], layers[number]) for number in others}
 
 
-def heading(cells: Sequence[str]) -> Iterator[str]:
-    yield row(cells)
-    yield "|---" * len(cells) + "|"
+def _said(machine: Row) -> str:
+    numbers = f"alpha: {machine['alpha']:.2f}, beta: {machine['beta']:.1f}, flops: {machine['flops']:.3g}"
+    return f"{machine['threads']} threads: {numbers}, bandwidth: {machine['bandwidth']:.3g}; {machine['measured']}"
 
 
-def row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def speed_ups(rows: Sequence[Row]) -> str:
+    """How many times as fast as dense the sparse way is, measured (model)."""
+    densities = [f"{100 * density:.0f} %" for density in DENSITIES]
+    lines = []
+    for row in rows:
+        cells = [f"{row['times_as_fast'][str(one)]:.1f} ({row['model'][str(one)]:.1f})" for one in DENSITIES]
+        dense = f"{row['milliseconds']['dense']:.2f}"
+        lines.append([row["layer"], dense, *cells, row["wins_below"], f"{100 * row['useful']:.0f} %"])
+    return _results.table(["layer", "dense, ms", *densities, "sparse wins below", "model"], lines)
+
+
+def workspaces(rows: Sequence[Row]) -> str:
+    """The blocked way's speed, and the bytes of each way."""
+    head = ["layer", "dense, ms", "blocked, ms", "dense / blocked", "blocked, bytes", "sparse, bytes", "im2col, bytes"]
+    lines = []
+    for row in rows:
+        dense, blocked = row["milliseconds"]["dense"], row["milliseconds"]["blocked"]
+        sizes = ["0", f"{row['workspace_bytes']:,}", f"{row['im2col_bytes']:,}"]
+        lines.append([row["layer"], f"{dense:.2f}", f"{blocked:.2f}", f"{row['times_as_fast']['blocked']:.2f}", *sizes])
+    return _results.table(head, lines)
+
+
+def scaling(few: Sequence[Row], more: Sequence[Row]) -> str:
+    """How many times as fast each way is on more threads."""
+    before = {row["layer"]: row["milliseconds"] for row in few}
+    number = more[0]["threads"]
+    lines = []
+    for row in (row for row in more if row["layer"] in before):
+        ratios = row.get("scaling") or {
+            way: before[row["layer"]][way] / row["milliseconds"][way] for way in ("dense", "blocked", "0.1")
+        }
+        lines.append([row["layer"], *(f"{ratio:.2f}" for ratio in ratios.values())])
+    head = ["layer", *(f"{way} on {number}" for way in ("dense", "blocked", "sparse 10 %"))]
+    return f"{_results.table(head, lines)}\n\n{_results.measured(more)}"
 
 
 @torch.no_grad()
 def main() -> None:
-    """Measure and print."""
+    """Measure what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=100)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--results", type=Path, default=FILE)
     options = parser.parse_args()
     if library() is None:
         parser.error("there is no C++ compiler here, and without one there is nothing to measure")
     torch.manual_seed(0)
-    layers = {name: Layer.of(*sizes) for name, sizes in LAYERS.items()}
-    by_threads: dict[int, Times] = {}
     for threads in options.threads:
         torch.set_num_threads(threads)
-        machine = measured(seconds=0.5)
-        times = by_threads[threads] = {name: layer.times(options.repeats) for name, layer in layers.items()}
-        print(f"\n{threads} threads: alpha: {machine.alpha:.2f}, beta: {machine.beta:.1f}, ", end="")
-        print(f"flops: {machine.flops:.3g}, bandwidth: {machine.bandwidth:.3g}\n")
-        print("\n".join([*speed_ups(layers, times, machine), "", *workspaces(layers, times)]), flush=True)
-    first, *others = options.threads
-    for threads in others:
-        print("\n" + "\n".join(scaling(by_threads[first], by_threads[threads], threads)))
+        named = {"layer": MACHINE, "threads": threads}
+        found = kept(options.results, named, lambda: constants(measured(seconds=0.5)))
+        machine = Machine(**{name: found[name] for name in ("alpha", "beta", "flops", "bandwidth")})
+        for layer, sizes in LAYERS.items():
+            named = {"layer": layer, "threads": threads}
+            row = kept(options.results, named, partial(measure, sizes, machine, options.repeats))
+            say(f"{layer} on {threads}: sparse wins below {row['wins_below']}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from benchmarks import (
     deep_compression,
     flow,
     int8,
+    kernels,
     methods,
     peers,
     predict_parameters,
@@ -34,7 +35,7 @@ from benchmarks.faults import _tables as faults
 
 SUBJECTS = (
     *(seeds, tasks, flow, style, stages, codecs, caffe, runtime, faults),
-    *(compression, contractions, peers, int8),
+    *(compression, contractions, peers, int8, kernels),
     *(predict_parameters, deep_compression, ranks, students, methods, character_speed),
 )
 """Each has its ``FILE`` of measurements, the ``IDENTITY`` that tells them apart, and ``tables(rows)``."""
