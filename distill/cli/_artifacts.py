@@ -9,7 +9,7 @@ from distill.data import DataInfo, DataModule
 from distill.errors import ArtifactError, RecipeError
 from distill.recipe.overrides import apply_override
 from distill.recipe.typed import built
-from distill.tasks import Task
+from distill.tasks import Task, injectable
 
 
 def open_made_by_recipe(path: str, allow: Collection[str]) -> Artifact:
@@ -31,7 +31,7 @@ def info_of(artifact: Artifact) -> DataInfo:
 
 def task_of(artifact: Artifact) -> Task:
     """The task that the artifact's network was trained for."""
-    task: Task = built(artifact.about["task"], registry.task, {"info": lambda: info_of(artifact)})
+    task: Task = built(artifact.about["task"], registry.task, injectable(info_of(artifact)))
     return task
 
 

@@ -1,4 +1,4 @@
-"""A network's first weights: from a checkpoint file, or torchvision's by name."""
+"""A network's first weights: from a checkpoint file, or torchvision's or a package's by name."""
 
 import logging
 import pickle
@@ -13,11 +13,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from distill.errors import RecipeError
+from distill.models.published import published
 from distill.models.state import load_state
 
 log = logging.getLogger(__name__)
 
 
+RANDOM = "random"
+"""Weights that are left as they were initialised."""
 NAMED = 3
 """Tensors that a message names."""
 AUXILIARY_HEADS = ("aux1", "aux2", "AuxLogits", "aux_classifier")
@@ -25,18 +28,21 @@ AUXILIARY_HEADS = ("aux1", "aux2", "AuxLogits", "aux_classifier")
 
 
 def load_weights(model: nn.Module, weights: str, *, name: str, new_classifier: bool = False) -> None:
-    """Fill a network from a checkpoint file, or from torchvision's weights of that name.
+    """Fill a network from a checkpoint file, or from the weights of that name: torchvision's, or those of a package.
 
     Args:
         model: the network to fill.
-        weights: a ``.safetensors`` file, a ``.pt``/``.pth`` file of plain tensors, or for example ``IMAGENET1K_V1``.
+        weights: a ``.safetensors`` file, a ``.pt``/``.pth`` file of plain tensors, for example ``IMAGENET1K_V1``, or
+            ``random``, which changes nothing.
         name: the network's name in the recipe.
         new_classifier: last layers of another size keep their fresh weights instead of being an error.
 
     Raises:
         RecipeError: the file cannot be read, holds no state dict or values that are not finite, or does not fit.
     """
-    state = _torchvision_state(name, weights) if not Path(weights).suffix else _file_state(Path(weights))
+    if weights == RANDOM:
+        return
+    state = _state(name, weights)
     own = model.state_dict()
     heads = [key for key in state if key not in own and key.partition(".")[0] in AUXILIARY_HEADS]
     if heads:
@@ -58,6 +64,13 @@ def _shortened(line: str) -> str:
     """The first names of a long list, and how many there are."""
     names = line.split(", ")
     return line if len(names) <= NAMED + 1 else f"{', '.join(names[:NAMED])} and {len(names) - NAMED} more."
+
+
+def _state(name: str, weights: str) -> dict[str, Tensor]:
+    if Path(weights).suffix:
+        return _file_state(Path(weights))
+    package = published(name, weights)
+    return _file_state(package.path()) if package else _torchvision_state(name, weights)
 
 
 def _file_state(path: Path) -> dict[str, Tensor]:

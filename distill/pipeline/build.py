@@ -1,16 +1,19 @@
 """What a recipe's entries become: data and task, networks with their first weights, stages ready to train."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from distill.artifact import Artifact
+from distill.batch import Predict
 from distill.data import DataModule
 from distill.data import data as datasets
 from distill.errors import RecipeError
+from distill.measure.evaluation import to_accelerator
 from distill.models.auxiliary import auxiliary_weights, heads_fit, remove_heads
 from distill.models.build import REMOVED_HEADS, build_network, network_entry
 from distill.models.input_transform import INPUT_TRANSFORM
@@ -18,7 +21,7 @@ from distill.models.weights import load_weights
 from distill.pipeline.teacher_inputs import input_transform
 from distill.recipe.schema import Network, Recipe, Stage, TeacherNetwork
 from distill.registry import call
-from distill.tasks import Task
+from distill.tasks import Task, injectable
 from distill.tasks import task as tasks
 from distill.training.distiller import Distiller
 from distill.training.teacher import Teacher
@@ -36,7 +39,7 @@ def data_and_task(recipe: Recipe) -> tuple[DataModule, Task]:
     if absent := [name for name in DATA_MODULE if not hasattr(data, name)]:
         raise RecipeError(f"data set '{recipe.data.name}' has no '{absent[0]}'; see distill.data.DataModule")
     component = tasks.find(recipe.task.name)
-    task = call(component, recipe.task, {"info": lambda: data.info})
+    task = call(component, recipe.task, injectable(data.info, lambda: _known_teacher(recipe, data)))
     if not isinstance(task, Task):
         raise RecipeError(f"task '{recipe.task.name}' is no distill.tasks.Task: derive its class from that one")
     return data, task
@@ -47,8 +50,12 @@ DATA_MODULE = ("info", "batch_size", "samples", "train_dataloader", "val_dataloa
 
 def initial_artifact(spec: Network, data: DataModule, task: Task, seed: int) -> Artifact:
     """A network with its first weights: from the seed, or from a checkpoint."""
+    return _initial_artifact(spec, data, task.network_arguments(), seed)
+
+
+def _initial_artifact(spec: Network, data: DataModule, arguments: Mapping[str, Any], seed: int) -> Artifact:
     channels = data.info.channels * data.info.images
-    entry = network_entry(spec, {**task.network_arguments(), "channels": channels})
+    entry = network_entry(spec, {**arguments, "channels": channels})
     own = input_transform(spec, data.info, entry.get("channels")) if isinstance(spec, TeacherNetwork) else None
     entry |= {INPUT_TRANSFORM: own} if own else {}
     torch.manual_seed(seed)
@@ -63,6 +70,22 @@ def initial_artifact(spec: Network, data: DataModule, task: Task, seed: int) -> 
         log.warning("%s: its auxiliary heads cannot read images of %s and are left out", spec.name, size)
         artifact = without_auxiliary(artifact, images)
     return artifact
+
+
+def _known_teacher(recipe: Recipe, data: DataModule) -> Predict:
+    """The recipe's teacher, whose weights are known before anything is trained.
+
+    Raises:
+        RecipeError: there is no such teacher.
+    """
+    spec, name = recipe.teacher, recipe.task.name
+    if spec is None:
+        raise RecipeError(f"task '{name}' compares with a teacher: the recipe needs a section 'teacher' with weights")
+    if spec.epochs:
+        raise RecipeError(
+            f"task '{name}' has no labels to train a teacher with: give teacher.weights=FILE and teacher.epochs=0"
+        )
+    return to_accelerator(_initial_artifact(spec, data, {}, recipe.seed).model.requires_grad_(False))
 
 
 def without_auxiliary(artifact: Artifact, images: Tensor) -> Artifact:

@@ -181,4 +181,4 @@ def prepared(recipe: Recipe) -> tuple[DataModule, Task, Line]:
         raise RecipeError(f"cache.top_k={top_k} keeps the largest logits, but there are only {classes} classes")
     content = data.fingerprint()
     foundation = Foundation(__version__, recipe.seed, plain(recipe.data), content, plain(recipe.task))
-    return data, task, Line(recipe, foundation)
+    return data, task, Line(recipe if task.baseline else replace(recipe, baseline=False), foundation)

@@ -21,7 +21,7 @@ from distill.measure.evaluation import to_accelerator
 from distill.models.surgery import deployable
 from distill.recipe.typed import built
 from distill.registry import task
-from distill.tasks import Task
+from distill.tasks import Task, injectable
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Predictor:
         if missing := {"task", "info"} - about.keys():
             raise ArtifactError(f"{name} does not say its {' and '.join(sorted(missing))}: it was not made by a recipe")
         info = DataInfo.from_json(about["info"])
-        return cls(network, info, built(about["task"], task, {"info": lambda: info}))
+        return cls(network, info, built(about["task"], task, injectable(info)))
 
     @torch.inference_mode()
     def predict(self, pictures: Sequence[Picture]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from distill.container.file_format import KEY
 from distill.data import DataInfo
 from distill.errors import RecipeError
 from distill.models.input_transform import INPUT_TRANSFORM, InputTransform
+from distill.models.published import published
 from distill.recipe.schema import TeacherNetwork
 
 log = logging.getLogger(__name__)
@@ -64,11 +65,13 @@ def trained_on(name: str, weights: str) -> dict[str, Sequence[Any]]:
 
     Args:
         name: the network's, for torchvision's weights.
-        weights: one of our files, which say it, any other file, or the name of torchvision's weights. Those work at
-            more sizes than one: their size is the recipe's choice.
+        weights: one of our files, which say it, any other file, or the name of torchvision's or a package's weights.
+            Those work at more sizes than one: their size is the recipe's choice.
     """
     if Path(weights).suffix:
         return _recorded(Path(weights))
+    if package := published(name, weights):
+        return {"mean": package.mean, "std": package.std}
     try:
         preset = torchvision.models.get_model_weights(name)[weights].transforms()
     except (KeyError, ValueError):  # said better by who loads the weights

