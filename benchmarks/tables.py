@@ -29,12 +29,13 @@ from benchmarks import (
     students,
     style,
     tasks,
+    unlabelled,
 )
 from benchmarks._results import read, with_table
 from benchmarks.faults import _tables as faults
 
 SUBJECTS = (
-    *(seeds, tasks, flow, style, stages, codecs, caffe, runtime, faults),
+    *(seeds, tasks, flow, style, unlabelled, stages, codecs, caffe, runtime, faults),
     *(compression, contractions, peers, int8, kernels),
     *(predict_parameters, deep_compression, ranks, students, methods, character_speed),
 )

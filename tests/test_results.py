@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from benchmarks import _results, caffe, codecs, runtime, stages, tables, tasks
+from benchmarks import _results, caffe, codecs, runtime, stages, tables, tasks, unlabelled
 from benchmarks.faults import _tables as faults
+from distill.data import DataInfo
 
 
 def row(
@@ -96,6 +98,34 @@ def test_stages_are_compared_with_the_first() -> None:
         *("int8", "97.50 %", "1,000 (4.0 times smaller)", "1,000 (1.0 times fewer)", "400 (2.5 times fewer)"),
         "0.100 (3.00 times as fast)",
     ]
+
+
+def test_students_without_labels_stand_beside_their_teacher_and_bare_pixels() -> None:
+    def network(name: str, seed: int, probe: float, agreement: float | None = None) -> dict[str, Any]:
+        about = {"recipe": "toy", "overrides": "", "network": name, "seed": seed, "measured": "today, here"}
+        test = {} if agreement is None else {"agreement": agreement, "top5_agreement": 0.75, "kl": 1.5}
+        costs = {} if agreement is None else {"params": 1000, "macs": 2000, "cpu_seconds": 300.0}
+        return {**about, "test": test, "probe": {"accuracy": probe, "C": 0.01}, **costs}
+
+    distilled = [network("distilled", seed, 0.85 + seed / 100, 0.5) for seed in range(2)]
+    table = unlabelled.tables([network("pixels", 0, 0.8), *distilled, distilled[0] | {"overrides": "a=1"}])
+    (name, text), *others = table.items()
+    assert (name, others) == ("unlabelled toy", [])
+    assert (
+        "| student, distilled | 2 | 1,000 | 2,000 | 50.00 ± 0.00 | 75.00 ± 0.00 | 1.50 ± 0.00 | 85.50 ± 0.71 |" in text
+    )
+    assert "| bare pixels, no network | 1 | - | - | - | - | - | 80.00 |" in text
+    assert "takes 300 CPU seconds" in text
+
+
+def test_a_probe_reads_what_the_classifier_reads() -> None:
+    body, images = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), torch.rand(2, 1, 28, 28)
+    info = DataInfo(3, (32, 32), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    inputs = unlabelled.enlarged((255 * images).round().byte(), info)
+    assert inputs.shape == (2, 3, 32, 32)
+    black = unlabelled.enlarged(torch.zeros(1, 1, 28, 28, dtype=torch.uint8), info)
+    torch.testing.assert_close(black, torch.full((1, 3, 32, 32), -2.0))
+    torch.testing.assert_close(unlabelled.features(nn.Sequential(body, nn.Linear(4, 9)), inputs), body(inputs))
 
 
 def test_networks_are_timed_in_turns_and_compared_turn_by_turn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ class Foundation:
     fingerprint: str
     """Of the data set's content."""
     task: Mapping[str, Any]
+    """Its section, and what it compares with beside the data."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class Line:
         spec = self.recipe.all_teachers()[name]
         mix, ema = self.recipe.mix, self.recipe.ema
         stage = Stage(spec.epochs, optimizer=spec.optimizer, schedule=spec.schedule, mix=mix, ema=ema)
-        inputs = TrainingInputs(self.foundation, _new(spec), self._training(stage, {}) if spec.epochs else None)
+        inputs = TrainingInputs(self.foundation, new_network(spec), self._training(stage, {}) if spec.epochs else None)
         return StepSpec(teacher_step(name), spec, inputs)
 
     def _baseline(self) -> StepSpec:
@@ -143,7 +144,7 @@ class Line:
         epochs = sum(stage.epochs for stage in stages)
         alike = Stage(epochs, optimizer=last.optimizer, schedule=last.schedule, mix=last.mix, ema=last.ema)
         stage = replace(alike, keep=last.keep)
-        inputs = TrainingInputs(self.foundation, _new(self.recipe.student), self._training(stage, {}))
+        inputs = TrainingInputs(self.foundation, new_network(self.recipe.student), self._training(stage, {}))
         return StepSpec("baseline", self.recipe.student, inputs)
 
     def _stage(self, name: str, stage: Stage) -> StepSpec:
@@ -152,7 +153,7 @@ class Line:
         start = earlier[-1] if earlier and not stage.student else None
         network = stage.student or self.recipe.student
         teachers = self._teachers_of(stage) if learns_from_teacher(stage) and not stage.peer else {}
-        origin = start.key if start else _new(network)
+        origin = start.key if start else new_network(network)
         inputs = TrainingInputs(self.foundation, origin, self._training(stage, teachers))
         continued = not stage.student and name != list(self.recipe.stages)[-1]
         start_name = start.name if start else None
@@ -197,7 +198,8 @@ def _names(teachers: Mapping[str, StepSpec]) -> dict[str, str] | None:
     return {name: step.name for name, step in teachers.items()} or None
 
 
-def _new(entry: Network) -> NewNetwork:
+def new_network(entry: Network) -> NewNetwork:
+    """What the first weights of a network depend on."""
     path = entry.weights and Path(entry.weights)
     content = hashlib.sha256(path.read_bytes()).hexdigest() if path and path.is_file() else entry.weights
     return NewNetwork(entry, content)
