@@ -4,8 +4,9 @@ The names of its positional parameters say what a loss is called with: ``student
 first; ``labels``; ``sample``, the samples' positions in the training set; and ``inputs``. A loss without ``teacher``
 needs no teacher. What a class is built with is injected in the same way: ``student_shape(s)`` and ``teacher_shape(s)``,
 which begin with the batch;
-``teacher_model`` and ``teacher_path(s)``; ``train_labels``; ``batch_size``, samples over all processes; and
-``student_model``, the network in training, which a loss keeps out of its own parameters, in a tuple.
+``teacher_model`` and ``teacher_path(s)``; ``train_labels``; ``num_classes`` of the data set; ``batch_size``, samples
+over all processes; and ``student_model``, the network in training, which a loss keeps out of its own parameters, in a
+tuple.
 
 Two methods are optional:
 

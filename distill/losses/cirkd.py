@@ -1,5 +1,5 @@
 """Yang et al.: Cross-Image Relational Knowledge Distillation for Semantic Segmentation. arXiv:2204.06986, equations 3
-to 6: the pixels of a mini-batch. The memory of class embeddings, section 3.3, is left out.
+to 6: the pixels of a mini-batch. `cirkd_memory` has the memory of class embeddings, section 3.3.
 
 As in the authors' code, the value is not multiplied by the square of the temperature. Under DDP the pixels of the
 local batch only.

@@ -112,7 +112,11 @@ def build_distiller(
     cached: Callable[[Teacher], nn.Module] = lambda teacher: teacher,
 ) -> Distiller:
     """One stage of a recipe, ready to train."""
-    labels = data.train_labels()
+    facts = {
+        "batch_size": data.batch_size,
+        "train_labels": data.train_labels(),
+        "num_classes": data.info.num_classes or None,
+    }
     # Another seed: two networks that start with equal weights would teach each other nothing.
     peer = initial_artifact(stage.peer, data, task, recipe.seed + 1).model if stage.peer else None
     return Distiller(
@@ -123,7 +127,7 @@ def build_distiller(
         optimizer=recipe.optimizer,
         schedule=recipe.schedule,
         example=data.calibration(8)[0],
-        injectable={"batch_size": data.batch_size, **({} if labels is None else {"train_labels": labels})},
+        injectable={name: value for name, value in facts.items() if value is not None},
         peer=peer,
         cached=cached,
         seed=recipe.seed,

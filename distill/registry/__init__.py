@@ -254,7 +254,7 @@ loss = Registry(
     injectable={
         *("student", "teacher", "labels", "sample", "inputs"),
         *("student_shape", "teacher_shape", "student_shapes", "teacher_shapes", "student_model", "teacher_model"),
-        *("teacher_path", "teacher_paths", "train_labels", "batch_size"),
+        *("teacher_path", "teacher_paths", "train_labels", "num_classes", "batch_size"),
     },
 )
 """See `distill.losses` for what each argument is."""

@@ -19,7 +19,10 @@ from distill.registry import injected, needs_teacher, options, required
 from distill.training.ensemble import member
 from distill.training.processes import share
 
-ABSENT = {"train_labels": "the training samples of this data set have no single class each"}
+ABSENT = {
+    "train_labels": "the training samples of this data set have no single class each",
+    "num_classes": "this data set has no classes",
+}
 """Why an argument cannot be injected."""
 
 

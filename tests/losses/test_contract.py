@@ -26,8 +26,13 @@ DETECTION: dict[str, list[tuple[int, ...]]] = {
 """Of losses that compare detectors: their maps, and parts of outputs."""
 BOXES = [{"boxes": torch.tensor([[1.0, 1, 4, 4]])}] * BATCH
 """Labels of losses that read boxes."""
+MASKS = torch.randint(CLASSES, (BATCH, 6, 6), generator=torch.Generator().manual_seed(2))
+"""Labels of losses that read masks."""
 
-SETTINGS: dict[str, dict[str, Any]] = {"splitnet": {"groups": {"head": 2}}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "cirkd_memory": {"pixel_memory": 8, "region_memory": 4},
+    "splitnet": {"groups": {"head": 2}},
+}
 """Settings without a default, or too large for four samples."""
 
 FLOW = [(2, 6, 6), (2, 3, 3)]
@@ -66,11 +71,11 @@ def term(name: str, batch: int = BATCH) -> tuple[Term, dict[str, Tensor], dict[s
         # ConvNet(width=2) has a batch norm and a classifier of 8 channels, as many as every tap has.
         paths = ["stage3.1", "stage3.2", "stage3"][: len(teacher)]
         spec.teacher, teacher = paths, dict(zip(paths, teacher.values()))
-    labels = BOXES if name == "fgd" else LABELS
+    labels = {"fgd": BOXES, "cirkd_memory": MASKS}.get(name, LABELS)
     inputs = Batch(torch.zeros(batch, 1, 8, 8), labels[:batch], torch.arange(batch))
     teacher_model = ssd_miniature(num_classes=2, width=1) if name == "crosskd" else ConvNet(width=2)
     networks = {"student_model": ConvNet(width=2), "teacher_model": teacher_model.eval()}
-    injectable = {**networks, "train_labels": LABELS, "batch_size": batch}
+    injectable = {**networks, "train_labels": LABELS, "num_classes": CLASSES, "batch_size": batch}
     compute = Term(name, spec, student, teacher, injectable)
     for part in compute.parts:
         if hasattr(part, "prepare"):
