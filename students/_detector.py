@@ -101,6 +101,40 @@ class Head(nn.Module):
         return torch.cat([by_anchor(output, self.values) for output in outputs], dim=1)
 
 
+def extra_maps(inputs: int, extras: Sequence[int], *, separable: bool, unpadded: int = 0) -> dict[str, nn.Module]:
+    """SSD's layers behind a network, by name: a 1x1 convolution and one of stride 2 each.
+
+    Args:
+        inputs: channels of what they read.
+        extras: channels of what each outputs.
+        separable: whether the second convolution is depthwise separable.
+        unpadded: how many of the last ones have stride 1 and no padding.
+    """
+    make = separable_layer if separable else full_layer
+    layers: dict[str, nn.Module] = {}
+    for number, outputs in enumerate(extras, start=1):
+        reduced = max(1, outputs // 2)
+        stride, padding = (1, 0) if number > len(extras) - unpadded else (2, 1)
+        smaller = make(reduced, outputs, stride, padding)
+        extra = nn.Sequential(Conv2dNormActivation(inputs, reduced, 1, inplace=False), smaller)
+        layers[f"extra{number}"] = initialised(extra)
+        inputs = outputs
+    return layers
+
+
+def full_layer(inputs: int, outputs: int, stride: int, padding: int = 1) -> nn.Module:
+    """A 3x3 convolution, batch normalisation and ReLU."""
+    return Conv2dNormActivation(inputs, outputs, 3, stride, padding, inplace=False)
+
+
+def separable_layer(inputs: int, outputs: int, stride: int, padding: int = 1) -> nn.Module:
+    """A depthwise 3x3 and a 1x1 convolution, each with batch normalisation and ReLU."""
+    return nn.Sequential(
+        Conv2dNormActivation(inputs, inputs, 3, stride, padding, groups=inputs, inplace=False),
+        Conv2dNormActivation(inputs, outputs, 1, inplace=False),
+    )
+
+
 def by_anchor(output: Tensor, values: int) -> Tensor:
     """(batch, anchors of a cell * values, height, width) as (batch, anchors, values), row by row."""
     return output.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, values))

@@ -12,7 +12,7 @@ from torchvision.ops import Conv2dNormActivation
 from distill.registry.ranges import Count, Index, Width
 from students import student
 from students._blocks import Network, initialised
-from students._detector import Body, Detector, Head
+from students._detector import Body, Detector, Head, extra_maps, full_layer, separable_layer
 from students.mobilenet import mobilenet_v1, mobilenet_v2
 
 V1_MAPS = ("stage4", "stage5")
@@ -118,7 +118,7 @@ def ssd_miniature(
     Raises:
         ValueError: anchors for another number of maps.
     """
-    make = _separable if separable else _full
+    make = separable_layer if separable else full_layer
     layers: dict[str, nn.Module] = {"stem": Conv2dNormActivation(channels, width, stride=2, inplace=False)}
     inputs = width
     for number, factor in enumerate((2, 4, 8, 8), start=1):
@@ -152,34 +152,15 @@ def _ssd(
         separable: whether ``extras`` and head are.
         unpadded: how many of the last ``extras`` have stride 1 and no padding.
     """
-    make = _separable if separable else _full
     if unknown := [name for name in maps if name not in layers]:
         raise ValueError(f"maps are taken from {', '.join(layers)}, not from '{unknown[0]}'")
     channels = [_outputs(layers[name]) for name in maps] + list(extras)
-    inputs = _outputs(list(layers.values())[-1])
-    for number, outputs in enumerate(extras, start=1):
-        reduced = max(1, outputs // 2)
-        stride, padding = (1, 0) if number > len(extras) - unpadded else (2, 1)
-        smaller = make(reduced, outputs, stride, padding)
-        extra = nn.Sequential(Conv2dNormActivation(inputs, reduced, 1, inplace=False), smaller)
-        layers[f"extra{number}"] = initialised(extra)
-        inputs = outputs
-    names = [*maps, *(f"extra{number}" for number in range(1, len(extras) + 1))]
+    more = extra_maps(_outputs(list(layers.values())[-1]), extras, separable=separable, unpadded=unpadded)
     head = Head(channels, anchors, *values, kernel=3 if separable else kernel, separable=separable)
-    return Detector(initialised(Body(layers, names)), head, len(names))
+    names = [*maps, *more]
+    return Detector(initialised(Body(layers | more, names)), head, len(names))
 
 
 def _outputs(layer: nn.Module) -> int:
     """Channels of what it outputs."""
     return [module.out_channels for module in layer.modules() if isinstance(module, nn.Conv2d)][-1]
-
-
-def _full(inputs: int, outputs: int, stride: int, padding: int = 1) -> nn.Module:
-    return Conv2dNormActivation(inputs, outputs, 3, stride, padding, inplace=False)
-
-
-def _separable(inputs: int, outputs: int, stride: int, padding: int = 1) -> nn.Module:
-    return nn.Sequential(
-        Conv2dNormActivation(inputs, inputs, 3, stride, padding, groups=inputs, inplace=False),
-        Conv2dNormActivation(inputs, outputs, 1, inplace=False),
-    )

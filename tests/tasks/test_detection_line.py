@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -161,3 +163,18 @@ def test_what_an_artifact_says_of_its_task_rebuilds_the_anchors(result: Result) 
     assert artifact.network["anchors"] == (4, 4, 4) or artifact.network["anchors"] == [4, 4, 4]
     assert DataInfo.from_json(artifact.about["info"]).num_classes == 10
     assert artifact.model(torch.zeros(1, 3, 64, 64)).shape == (1, 336, 15)
+
+
+def test_networks_of_timm_teach_learn_and_ship(tmp_path: Path) -> None:
+    weights = tmp_path / "resnet.pt"
+    torch.save(timm.create_model("test_resnet").state_dict(), weights)
+    network = "name: ssd_timm, strides: [8, 16, 32], extras: []"
+    teacher = f"teacher={{{network}, backbone: test_resnet, weights: '{weights}', epochs: 1}}"
+    student = f"student={{{network}, backbone: test_convnext}}"
+    settings = [teacher, student, "baseline=false", f"output={tmp_path / 'runs'}", OFF, *SMALLEST]
+    folder = run(distill.load_recipe("detection/smoke", settings)).folder
+    loaded = distill.load(folder / "student.safetensors")
+    images = torch.randn(3, 3, 64, 64)
+    session = onnxruntime.InferenceSession(folder / "export" / "student.onnx")
+    (output,) = session.run(["anchors"], {"input": images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(output), loaded(images).detach(), rtol=1e-3, atol=1e-3)
