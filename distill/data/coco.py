@@ -7,6 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from distill.data import data
 from distill.data._boxes import Box, Invalid, box_augmentation, boxes_label, checked, detection_info
 from distill.data._sample_data import Part, SampleData
 from distill.data._samples import Sample
-from distill.data._scan import check_headers
-from distill.data.decoding import open_picture, shown
+from distill.data._scan import check_once
+from distill.data.decoding import header_size, open_picture, shown
 from distill.data.pictures import file_identity
 from distill.errors import DataError
 from distill.registry.ranges import BelowOne, Count, Index
@@ -36,16 +37,25 @@ class BoxedPictures:
         return len(self.files)
 
     def read(self, position: int) -> Sample:
-        picture, (height, width) = open_picture(self.files[position]), self.sizes[position]
-        if picture.size != (width, height):
-            size = f"{picture.width}x{picture.height}"
-            raise DataError(
-                f"{shown(self.files[position])} is of {size} pixels, but its boxes are for {width}x{height}"
-            )
-        return Sample((picture,), boxes_label(self.boxes[position], height, width))
+        picture = open_picture(self.files[position])
+        self._check_size(position, (picture.height, picture.width))
+        return Sample((picture,), boxes_label(self.boxes[position], *self.sizes[position]))
 
     def identity(self, position: int) -> bytes:
         return file_identity(self.root, self.files[position]) + repr(self.boxes[position]).encode()
+
+    def check(self) -> None:
+        """Raises: DataError: a picture is missing, none, or of another size than its boxes are for."""
+        sizes = blake2b(repr(self.sizes).encode(), digest_size=8).hexdigest()
+        check_once(f"sizes {sizes}", range(len(self)), self._check_header, self.files)
+
+    def _check_header(self, position: int) -> None:
+        self._check_size(position, header_size(self.files[position]))
+
+    def _check_size(self, position: int, found: tuple[int, int]) -> None:
+        if found != self.sizes[position]:
+            size, needed = (f"{width}x{height}" for height, width in (found, self.sizes[position]))
+            raise DataError(f"{shown(self.files[position])} is of {size} pixels, but its boxes are for {needed}")
 
 
 @data("coco")
@@ -85,7 +95,8 @@ class COCO(SampleData):
         for part, (_, others) in read.items():
             if others != class_names:
                 raise DataError(f"{root / str(names[part])} and {root / annotations} have other categories")
-        check_headers([path for reader, _ in read.values() for path in reader.files])
+        for reader, _ in read.values():
+            reader.check()
         info = detection_info(image_size, class_names)
         super().__init__(
             seed,
@@ -114,6 +125,9 @@ def _read(root: Path, path: Path, invalid: Invalid) -> tuple[BoxedPictures, tupl
     images = _by_id(path, content, "images", {"file_name": str, "height": int, "width": int})
     if not images or not categories:
         raise DataError(f"{shown(path)} lists {len(images)} images and {len(categories)} categories")
+    names = [entry["name"] for entry in categories.values()]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DataError(f"{shown(path)}: two categories have the name '{twice}'")
     labels = {number: label for label, number in enumerate(categories)}
     boxes: defaultdict[int, list[Box]] = defaultdict(list)
     for number, entry in _by_id(path, content, "annotations", {"image_id": int, "category_id": int}).items():
@@ -133,7 +147,7 @@ def _read(root: Path, path: Path, invalid: Invalid) -> tuple[BoxedPictures, tupl
         [(image["height"], image["width"]) for image in images.values()],
         [tuple(boxes[number]) for number in images],
     )
-    return reader, tuple(entry["name"] for entry in categories.values())
+    return reader, tuple(names)
 
 
 def _box(path: Path, number: int, entry: Mapping[str, Any], label: int) -> Box:
@@ -152,7 +166,7 @@ def _by_id(path: Path, content: Mapping[str, Any], section: str, needed: Mapping
     found: dict[int, Any] = {}
     for position, entry in enumerate(entries):
         for key, kind in {"id": int, **needed}.items():
-            if not isinstance(entry, dict) or type(entry.get(key)) is not kind or entry[key] == "":
+            if not isinstance(entry, dict) or type(entry.get(key)) is not kind or not str(entry[key]).strip():
                 raise DataError(f"{shown(path)}: entry {position} of '{section}' has no '{key}' ({kind.__name__})")
         if entry["id"] in found:
             raise DataError(f"{shown(path)}: two entries of '{section}' have the id {entry['id']}")

@@ -21,6 +21,8 @@ UPRIGHT: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SIDEWAYS: Final = (5, 6, 7, 8)
+"""Orientations that exchange height and width."""
 STILL: Final = ("MPO", "PSD")
 """Formats whose first frame is the whole picture: phones store a depth map or a second eye after it, PSD its layers."""
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
@@ -64,9 +66,20 @@ def check_header(path: str | Path) -> None:
     Raises:
         DataError: it is missing or no picture.
     """
+    header_size(path)
+
+
+def header_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of the upright picture, from the first bytes of its file.
+
+    Raises:
+        DataError: it is missing or no picture.
+    """
     try:
-        with Image.open(path):
-            pass
+        with Image.open(path) as file:
+            # Pillow reads a whole PNG in search of an orientation that stands behind the pixels.
+            sideways = (file.format != "PNG" or "exif" in file.info) and _orientation(file) in SIDEWAYS
+            return file.size if sideways else (file.height, file.width)
     except Exception as error:
         raise DataError(f"{shown(path)} is no readable picture ({_reason(error)}); replace or remove it") from None
 

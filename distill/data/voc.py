@@ -9,7 +9,6 @@ from xml.etree import ElementTree
 from distill.data import data
 from distill.data._boxes import Box, Invalid, box_augmentation, checked, detection_info
 from distill.data._sample_data import SampleData
-from distill.data._scan import check_headers
 from distill.data.coco import BoxedPictures
 from distill.data.decoding import shown
 from distill.errors import DataError, RecipeError
@@ -53,7 +52,8 @@ class VOC(SampleData):
             raise RecipeError(f"data.classes={classes}: a name is there twice")
         lists = {"train": train_list, "val": val_list, "test": test_list}
         parts = {part: _read(root, name, names, invalid) for part, name in lists.items() if name}
-        check_headers([path for reader in parts.values() for path in reader.files])
+        for reader in parts.values():
+            reader.check()
         info = detection_info(image_size, names)
         super().__init__(
             seed,

@@ -31,6 +31,8 @@ class Exported:
     """With PyTorch's outputs, from 0 to 1; see `distill.tasks.Task.agreement`."""
     single: Callable[[], Predict]
     """Another `predict`, on one thread: to time it."""
+    plain: bool = False
+    """Whether the file holds the network in ONNX and nothing else: what `distill.measure.latency` times."""
     parts: tuple[Path, ...] = ()
     """Further files that belong to it."""
 

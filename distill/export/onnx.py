@@ -65,7 +65,8 @@ def onnx(
         part.write_bytes(content)
         predict = runner(content)
         difference, agreement = compared(model, predict, samples, task, path, "export.onnx.tolerance", tolerance)
-    return Exported(path, predict, difference, agreement, single=partial(runner, content, threads=1))
+    plain = not nms and opset is None and not task.any_size
+    return Exported(path, predict, difference, agreement, single=partial(runner, content, threads=1), plain=plain)
 
 
 def fits(task: Task, *, nms: bool = False, **_: Any) -> None:

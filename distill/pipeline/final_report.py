@@ -135,22 +135,32 @@ def _guess(experiment: Experiment) -> Predict:
 
 
 def _timed(experiment: Experiment, made: Made, exported: Exports) -> dict[str, Any]:
-    """Latencies of all networks and files, measured in turns; networks of one structure share one measurement."""
+    """Latencies of all networks and files, measured in turns; networks of one structure share one measurement.
+
+    A file that holds the last network and nothing else is that network's measurement: writing ONNX takes seconds.
+    """
     names = [*made, *exported]
     if not is_first():
         return {"median_ms": {name: {} for name in names}, "quartiles_ms": {}, "waited": 0.0}
     images = experiment.example.inputs
-    structures: dict[str, str] = {}
+    structures = {
+        name: key(dict(done.artifact.network), [asdict(plan) for plan in done.artifact.plans])
+        for name, done in made.items()
+    }
+    last = structures[list(made)[-1]]
+    files = {last if file.plain else name: file.single() for name, (_, file) in exported.items()}
+    structures |= {name: last for name, (_, file) in exported.items() if file.plain}
     running: dict[str, Predict] = {}
+    tried = {*files}
     for name, done in made.items():
-        structure = key(dict(done.artifact.network), [asdict(plan) for plan in done.artifact.plans])
-        tried, structures[name] = structure in structures.values(), structure
-        if not tried:
+        structure = structures[name]
+        if structure not in tried:
+            tried.add(structure)
             try:
                 running[structure] = latency.predictor(deployable(done.artifact.model), images)
             except ExportError as error:
                 console.print(f"{name}: no latency, {error}")
-    running |= {name: file.single() for name, (_, file) in exported.items()}
+    running |= files
     race = latency.round_robin(running, images, _batch_sizes(experiment))
     found = {name: race.timings.get(structures.get(name, name), {}) for name in names}
     return {

@@ -19,10 +19,10 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from distill.batch import Batch
-from distill.data.decoding import open_picture
+from distill.data.decoding import open_picture, shown
 from distill.data.info import DataInfo
 from distill.data.preprocessing import Preprocessing, normalised
-from distill.errors import RecipeError
+from distill.errors import DataError, RecipeError
 from distill.recipe.schema.perceptual import Perceptual
 from distill.registry.ranges import Count, NonNegative
 from distill.tasks import Prediction, Task, task
@@ -30,6 +30,8 @@ from distill.tasks._perceptual import PerceptualMaps, gram
 
 PAINTING = Path(__file__).with_name("painting.jpg")
 """Made by ``python -m benchmarks.painting``."""
+SMALLEST, LONGEST = 16, 10
+"""Of the picture in whose style to paint: pixels of its shorter side, and how many times the longer side is as long."""
 Pictures = Float[Tensor, "batch 3 height width"]
 
 
@@ -92,7 +94,7 @@ class Style(Task):
     @cached_property
     def targets(self) -> dict[str, Float[Tensor, "1 channels channels"]]:
         """Gram matrices of the picture in whose style to paint."""
-        pixels = Preprocessing(resize=self.picture_size)(open_picture(self.picture))
+        pixels = Preprocessing(resize=self.picture_size)(_painting(self.picture))
         with torch.inference_mode(False), torch.no_grad():
             maps = self.maps(normalised(pixels[None].numpy(), self.info.mean, self.info.std))
             return {path: gram(maps[path]) for path in self.maps.layers.style}
@@ -198,6 +200,17 @@ def total_variation(pixels: Pictures) -> Float[Tensor, ""]:
     Rudin, Osher & Fatemi: Nonlinear total variation based noise removal algorithms. Physica D 60, 1992; anisotropic.
     """
     return pixels.diff(dim=2).abs().mean() + pixels.diff(dim=3).abs().mean()
+
+
+def _painting(path: Path) -> Image.Image:
+    picture = open_picture(path)
+    short, long = sorted(picture.size)
+    if short < SMALLEST or long > LONGEST * short:
+        raise DataError(
+            f"{shown(path)} (task.picture) is of {picture.width}x{picture.height} pixels: a style needs at least "
+            f"{SMALLEST} a side, and a picture at most {LONGEST} times as long as wide"
+        )
+    return picture
 
 
 def _relative(found: Float[Tensor, "*shape"], wanted: Float[Tensor, "*shape"]) -> Float[Tensor, ""]:

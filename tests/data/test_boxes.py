@@ -130,6 +130,11 @@ def set_in(section, position, **values):
         (set_in("annotations", 3, id=2), "two entries of 'annotations' have the id 2"),
         (set_in("categories", 0, name=None), "entry 0 of 'categories' has no 'name'"),
         (set_in("categories", 0, name=""), "entry 0 of 'categories' has no 'name'"),
+        (set_in("categories", 0, name=" "), "entry 0 of 'categories' has no 'name'"),
+        (
+            lambda content: content["categories"].append({**content["categories"][0], "id": 77}),
+            "two categories have the name",
+        ),
         (set_in("images", 0, file_name=3), "entry 0 of 'images' has no 'file_name'"),
         (set_in("images", 0, width="80"), "entry 0 of 'images' has no 'width'"),
         (lambda content: content.pop("images"), "has no list 'images'"),
@@ -160,9 +165,19 @@ def test_boxes_that_leave_their_image_can_be_skipped_and_rounding_is_clipped(tmp
 def test_a_picture_of_another_size_is_named(tmp_path):
     root = write_coco(tmp_path)
     Image.new("RGB", (40, 30)).save(root / "pictures/3.png")
-    reader = coco(root).train.reader
     with pytest.raises(DataError, match=r"3\.png is of 40x30 pixels, but its boxes are for 80x60"):
-        reader.read(3)
+        coco(root)
+
+
+def test_a_picture_on_its_side_has_the_size_that_people_see(tmp_path):
+    root = write_coco(tmp_path)
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    Image.new("RGB", (60, 80)).save(root / "pictures/3.png", exif=tags)
+    assert coco(root).train.reader.read(3).pictures[0].size == (80, 60)
+    Image.new("RGB", (80, 60)).save(root / "pictures/3.png", exif=tags)
+    with pytest.raises(DataError, match=r"3\.png is of 60x80 pixels, but its boxes are for 80x60"):
+        coco(root)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b"[" * 100_000])

@@ -17,7 +17,7 @@ from distill.batch import Batch
 from distill.compress.quantization.int8 import int8
 from distill.errors import ExportError
 from distill.export import exporter, onnx_file, refuse_missing
-from distill.export.exported import Exported
+from distill.export.exported import Exported, compared
 from distill.export.onnx_integers import prefer_codes
 from distill.tasks.classification import Classification
 from tests.compress.quantization.networks import Joined
@@ -54,6 +54,27 @@ def operators(path: Path, folder: Path) -> Counter[str]:
     settings.log_severity_level = 3
     onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     return Counter(node.op_type for node in onnx.load(folder / "optimised.onnx").graph.node)
+
+
+class Disagreeing(Classification):
+    """Small differences that change half of the predictions."""
+
+    def agreement(self, output: torch.Tensor, reference: torch.Tensor) -> float:
+        return 0.5
+
+
+def test_outputs_within_the_tolerance_that_decide_otherwise_are_named_as_such(artifact: Artifact) -> None:
+    model, task = artifact.model, Disagreeing(TEN_CLASSES)
+    words = (model, lambda inputs: model(inputs) * 1.02, samples(), task, Path("student.onnx"), "export.onnx.tolerance")
+    disagrees = (
+        r"^student.onnx does not agree with PyTorch: .* 50.0 %, but integer layers need 95 %.* difference of 0.02"
+    )
+    with pytest.raises(ExportError, match=disagrees) as error:
+        compared(*words, None)
+    assert "but tolerance is" not in str(error.value)
+    difference, agreement = compared(*words, 0.1)
+    assert difference == pytest.approx(0.02, rel=1e-2)
+    assert agreement == 0.5
 
 
 def test_onnx_runtime_runs_integer_kernels(made: Exported, tmp_path: Path) -> None:

@@ -53,6 +53,13 @@ def test_every_step_is_reported(report: dict[str, Any]) -> None:
         assert min(step["params"], step["macs"], step["bytes"]) > 0
 
 
+def test_the_last_network_is_timed_as_the_file_that_ships(report: dict[str, Any]) -> None:
+    latencies = {step["step"]: step["latency_ms"] for step in report["steps"]}
+    last = [name for name in latencies if name.startswith("compress/")][-1]
+    assert latencies["export/onnx"] == latencies[last]
+    assert latencies[last] != latencies["teacher"]
+
+
 def test_each_hook_makes_it_smaller(report: dict[str, Any]) -> None:
     sizes = [step["bytes"] for step in report["steps"][2:6]]
     assert sizes == sorted(sizes, reverse=True)

@@ -171,6 +171,13 @@ def test_a_style_picture_that_is_none_is_named_before_anything_is_trained(
     assert trained == []
 
 
+@pytest.mark.parametrize("size", [(1, 1), (15, 40), (16, 161)])
+def test_a_style_picture_that_shows_no_style_is_named(tmp_path: Path, size: tuple[int, int]) -> None:
+    Image.new("RGB", size).save(tmp_path / "small.png")
+    with pytest.raises(DataError, match=rf"small.png \(task.picture\) is of {size[0]}x{size[1]} pixels: a style needs"):
+        _ = style(picture=tmp_path / "small.png").targets
+
+
 @pytest.mark.parametrize(
     ("perceptual", "message"),
     [
