@@ -10,6 +10,7 @@ them: its 8-bit products have one unsigned factor.
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -42,6 +43,9 @@ class QuantizationParams(NamedTuple):
             scale, zero = torch.tensor(self.scale), torch.tensor(self.zero, dtype=torch.uint8)
             codes = _onnx("QuantizeLinear", (values, scale, zero), torch.uint8)
             return _onnx("DequantizeLinear", (codes, scale, zero), torch.float32)
+        if torch.compiler.is_exporting():  # `fake_quantize` cannot be traced for any batch size; these are its steps
+            codes = (values.float() * float(1 / np.float32(self.scale))).round() + self.zero
+            return (codes.clamp(0, LEVELS) - self.zero) * self.scale
         return torch.fake_quantize_per_tensor_affine(values.float(), self.scale, self.zero, 0, LEVELS)
 
 

@@ -13,6 +13,7 @@ from distill import runtime
 from distill.artifact import Artifact, open_artifact
 from distill.artifact.artifact import state_of
 from distill.compress.encode import encode
+from distill.compress.quantization.int8 import int8
 from distill.compress.quantization.quantize import quantize
 from distill.compress.sharing.cluster import cluster
 from distill.compress.sharing.product_quantize import product_quantize
@@ -55,6 +56,13 @@ def test_weights_stay_coded_in_the_file(hook: Callable[[Artifact], Artifact], sa
     assert path.stat().st_size - artifact.nbytes() < 2000
     again = open_artifact(path, nets.ALLOW)  # it is an artifact still
     assert again.to_bytes() == artifact.to_bytes()
+
+
+def test_activations_on_integers_are_those_of_pytorch(tmp_path: Path) -> None:
+    artifact = int8(nets.artifact(), nets.calibration(), lambda model: 1.0)
+    path = tmp_path / "student.runtime.safetensors"
+    path.write_bytes(written(artifact, nets.images()))
+    close(runtime.load(path), artifact.model)
 
 
 @pytest.mark.parametrize("hook", [cluster, product_quantize, lambda a: product_quantize(a, residual=1)])

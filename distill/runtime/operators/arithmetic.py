@@ -99,12 +99,5 @@ def vector_norm(
     return (np.abs(input) ** ord).sum(_axes(dim), keepdims=keepdim) ** (1 / ord)
 
 
-@operator("fake_quantize_per_tensor_affine")
-def fake_quantize(input: np.ndarray, scale: float, zero_point: int, quant_min: int, quant_max: int) -> np.ndarray:
-    """Jacob et al. arXiv:1712.05877, section 3: the nearest value (code - zero_point) * scale."""
-    codes = np.rint(input * np.float32(1 / np.float32(scale))) + np.float32(zero_point)
-    return (np.clip(codes, quant_min, quant_max) - np.float32(zero_point)) * np.float32(scale)
-
-
 def _axes(dim: Axes) -> int | tuple[int, ...] | None:
     return (tuple(dim) or None) if isinstance(dim, list | tuple) else dim
