@@ -1,6 +1,6 @@
 """Several stages as one codec."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,9 +45,20 @@ def chain(*stages: str) -> Coder:
         stages: names of `codec`, perhaps with settings: ``"csc(index_bits=8)"``.
 
     Raises:
-        RecipeError: there is no such codec, or it has no such setting, or there is no stage.
+        RecipeError: there is no such codec, or it has no such setting, or there is no stage, or a class from outside
+            is no codec.
     """
     if not stages:
         raise RecipeError("a codec has at least one stage")
     parsed = [codec.parse(text) for text in stages]
-    return Chain([codec.find(name)(**settings) for name, settings in parsed])
+    return Chain([_stage(name, settings) for name, settings in parsed])
+
+
+def _stage(name: str, settings: Mapping[str, Any]) -> Any:
+    try:
+        stage = codec.find(name)(**settings)
+    except TypeError as error:  # the class may be anybody's
+        raise RecipeError(f"codec '{name}' cannot be made of its settings: {error}") from error
+    if not isinstance(stage, Transform) and not (hasattr(stage, "encode") and hasattr(stage, "decode")):
+        raise RecipeError(f"codec '{name}' has no encode and decode")
+    return stage

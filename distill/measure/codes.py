@@ -34,7 +34,7 @@ def read(path: Path, prune: float = 0.0, bits: int = 8, allow: Collection[str] =
         raise RecipeError(f"--prune is at least 0 and below 1 and --bits 2 to 16, not {prune} and {bits}")
     found = {}
     for name, tensor in _tensors(path, allow).items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        if tensor.is_floating_point() and not _wide(tensor).isfinite().all():
             raise ArtifactError(f"{path}: '{name}' holds NaN or Inf, which has no code")
         found[name] = codes(tensor, prune, bits)
     if not found:
@@ -53,7 +53,7 @@ def codes(tensor: Tensor, prune: float, bits: int) -> np.ndarray:
     """
     if not tensor.is_floating_point():
         return tensor.cpu().numpy()
-    values = tensor.detach().float().cpu().numpy()
+    values = _wide(tensor.detach()).cpu().numpy()
     sizes = np.abs(values)
     if prune and values.size:
         values = np.where(sizes <= np.quantile(sizes, prune), 0, values)
@@ -83,11 +83,21 @@ def _tensors(path: Path, allow: Collection[str]) -> Mapping[str, Tensor]:
         TypeError,
         ValueError,
     ) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        # of `torch.load` the first sentence counts, and a key that is missing says nothing
+        reason = "" if isinstance(error, KeyError) else str(error).partition("\n")[0].partition(". ")[0]
+        reason = reason or type(error).__name__
         raise ArtifactError(f"{path} is no state dict that can be read without running code: {reason}") from None
     if not isinstance(state, Mapping):
         raise ArtifactError(f"{path} holds a {type(state).__name__}, not a state dict")
-    return _weights(state.get("state_dict", state))
+    for key in ("state_dict", "model"):
+        if isinstance(state.get(key), Mapping):
+            state = state[key]
+    return _weights(state)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Floats of a type with all operations that holds their values."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _is_artifact(path: Path) -> bool:
@@ -95,7 +105,7 @@ def _is_artifact(path: Path) -> bool:
         with safetensors.safe_open(path, "pt") as file:
             return KEY in (file.metadata() or {})
     except OSError as error:
-        raise ArtifactError(f"cannot read {path}: {error.strerror or error}") from None
+        raise ArtifactError(f"cannot read {path}: {str(error.strerror or error).partition(':')[0]}") from None
     except safetensors.SafetensorError as error:
         raise ArtifactError(f"{path} is truncated, damaged or not a safetensors file ({error})") from None
 
@@ -110,9 +120,25 @@ def _stored_codes(form: Any) -> Tensor | None:
 
 def _weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """Tensors of weights: floats of two or more axes, and integers of one or more."""
-    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor) and value.numel()}
+    tensors = {
+        name: _plain(name, value) for name, value in state.items() if isinstance(value, Tensor) and value.numel()
+    }
     return {
         name: tensor
         for name, tensor in tensors.items()
         if tensor.dim() >= (2 if tensor.is_floating_point() else 1) and not tensor.is_complex()
     }
+
+
+def _plain(name: str, tensor: Tensor) -> Tensor:
+    """Dense; quantized values as their codes, truth values as 0 and 1.
+
+    Raises:
+        ArtifactError: the tensor has no values.
+    """
+    if tensor.is_meta:
+        raise ArtifactError(f"'{name}' is on PyTorch's meta device, where tensors have no values: save it from another")
+    if tensor.is_quantized:
+        return tensor.int_repr()
+    dense = tensor if tensor.layout is torch.strided else tensor.to_dense()
+    return dense.to(torch.uint8) if dense.dtype == torch.bool else dense

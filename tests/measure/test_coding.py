@@ -117,6 +117,60 @@ def test_what_is_no_file_of_weights_is_named(content: bytes | None, message: str
         read(path)
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor", "ignore:Sparse CSR")
+def test_tensors_of_every_kind_have_codes(tmp_path: Path) -> None:
+    dense = torch.tensor([[0.0, 2.0], [-1.0, 0.0]])
+    state = {
+        **{"dense": dense, "half": dense.half(), "brain": dense.bfloat16(), "double": dense.double() * 1e300},
+        **{"eight": dense.to(torch.float8_e4m3fn), "sparse": dense.to_sparse(), "rows": dense.to_sparse_csr()},
+        **{"truth": dense > 0, "empty": dense[:0], "scalar": dense[0, 1], "step": 3, "name": "a", "bias": dense[0]},
+    }
+    torch.save({"epoch": 1, "model": state}, tmp_path / "a.pth")
+    found = read(tmp_path / "a.pth", bits=2)
+    assert found.pop("truth").tolist() == [[0, 1], [0, 0]]
+    assert found.keys() == {"dense", "half", "brain", "double", "eight", "sparse", "rows"}
+    for tensor in found.values():
+        assert tensor.tolist() == [[0, 1], [0, 0]]  # -0.5 is as near to 0 as to -1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"state_dict": "text"}, "holds no weights"),
+        ({"a": torch.empty(2, 2, device="meta")}, "'a' is on PyTorch's meta device"),
+        ([torch.ones(2, 2)], "holds a list, not a state dict"),
+    ],
+)
+def test_a_file_without_values_is_named(content: object, message: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(ArtifactError, match=message):
+        read(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [("os:system", "cannot be made of its settings"), ("os:getpid", "has no encode and decode")],
+)
+def test_a_class_from_outside_that_is_no_codec_is_named(stage: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=f"codec '{stage}' {message}"):
+        list(compare(weights(), [(stage,)]))
+
+
+def test_the_file_that_is_read_is_never_written_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"a": torch.ones(2, 2)}, path)
+    before = path.read_bytes()
+    for option in ("--csv", "--html"):
+        assert (
+            main(["codecs", "compare", str(path), "--stages", "ans", option, f"{tmp_path}/../{tmp_path.name}/a.pth"])
+            == 2
+        )
+        assert "is the file to read" in capsys.readouterr().err
+        assert main(["codecs", "compare", str(path), "--stages", "ans", option, str(tmp_path)]) == 2
+        assert "is a folder" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
 def test_a_setting_out_of_range_is_named(tmp_path: Path) -> None:
     for prune, bits in ((1.0, 8), (-0.1, 8), (0.5, 1), (0.5, 17)):
         with pytest.raises(RecipeError, match="--prune is at least 0"):

@@ -29,6 +29,8 @@ def run(options: Namespace) -> None:
     from distill.report.coding import HEADERS, cells, page, table
 
     path = Path(options.file)
+    for target in filter(None, (options.csv, options.html)):
+        _refuse(Path(target), path)
     stages = _stages(options.stages) if options.stages else list(coding.STAGES)
     tensors = read(path, options.prune, options.bits, options.allow)
     rows = []
@@ -46,6 +48,16 @@ def run(options: Namespace) -> None:
             with replacing(Path(target)) as part:
                 part.write_text(text, encoding="utf-8")
             console.print(f"written: {target}")
+
+
+def _refuse(target: Path, source: Path) -> None:
+    """A target that cannot be written, or may not, before anything is measured."""
+    from distill.errors import UserError
+
+    if target.resolve() == source.resolve():
+        raise UserError(f"{target} is the file to read: give --csv and --html another name")
+    if target.is_dir():
+        raise UserError(f"{target} is a folder: add a file's name to it")
 
 
 def _stages(text: str) -> list[str]:
