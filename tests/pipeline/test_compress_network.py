@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from distill.artifact import Artifact, open_artifact
+from distill.cli.main import main
+from distill.compress import hook
 from distill.data.image_inputs import ImageInputs
 from distill.data.info import DataInfo
 from distill.errors import RecipeError
@@ -110,3 +112,15 @@ def test_probabilities_have_the_loss_of_their_logits(images: Tensor) -> None:
 def test_images_that_the_network_cannot_read(images: Tensor) -> None:
     with pytest.raises(RecipeError, match="cannot read images of 4x8x10"):
         Reference(INFO, nn.Conv2d(3, 1, 1), ImageInputs(images, None))
+
+
+def test_an_encoded_file_is_refused_with_the_files_to_take(
+    net: CaffeNet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact = Artifact(net, network=net.entry, about={"info": INFO.to_json()})
+    quantized = hook.find("quantize")(artifact, bits=8, rounding="nearest")
+    hook.find("encode")(quantized).save(tmp_path / "a.safetensors")
+    (tmp_path / "recipe.yaml").write_text("compress: {svd: {max_params: 0.8}, encode: {}}")
+    given = ["--recipe", str(tmp_path / "recipe.yaml"), "--images", str(tmp_path)]
+    assert main(["compress", str(tmp_path / "a.safetensors"), *given]) == 2
+    assert "a.safetensors' is entropy-coded, and hooks come before 'encode'" in capsys.readouterr().err

@@ -45,6 +45,11 @@ def run(options: Namespace) -> None:
     artifact = open_artifact(Path(options.model), allow=options.allow)
     if "info" not in artifact.about:
         raise ArtifactError(f"'{options.model}' does not say what images it reads")
+    if artifact.encoded and compression.compress:
+        raise ArtifactError(
+            f"'{options.model}' is entropy-coded, and hooks come before 'encode': "
+            "take the network.safetensors of an earlier step, in the run's folders student/ and compress/"
+        )
     info, order = DataInfo.from_json(artifact.about["info"]), artifact.about.get("order", "rgb")
     inputs = read_inputs(Path(options.images), info, order=order, labels=options.labels, limit=options.limit)
     path = Path(options.output or Path(options.model).with_suffix(".small.safetensors"))

@@ -3,9 +3,15 @@
 import json
 import sys
 from argparse import ArgumentParser, Namespace
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+SUMMARISED = ("objects", "areas")
+"""Of detection and segmentation, which predict nothing that is one number or text."""
+LARGEST = 3
+"""Areas that are shown."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -56,13 +62,27 @@ def _predictor(path: str, allow: Sequence[str]) -> Any:
 
 
 def _table(predictions: Sequence[dict[str, Any]]) -> Any:
-    """One column per value that is a number or a text; lists, such as the next classes, are in the JSON."""
+    """One column per value that is a number or a text, or if there is none, a summary; all else is in the JSON."""
     from rich.table import Table
     from rich.text import Text
 
     columns = [key for key, value in predictions[0].items() if isinstance(value, str | int | float)]
+    if columns == ["file"]:
+        columns += [key for key, value in predictions[0].items() if key in SUMMARISED]
     table = Table(*columns, box=None, pad_edge=False)
     for prediction in predictions:
-        cells = [prediction.get(column, "") for column in columns]
-        table.add_row(*(Text(f"{cell:.4f}" if isinstance(cell, float) else str(cell)) for cell in cells))
+        table.add_row(*(Text(_cell(prediction.get(column, ""))) for column in columns))
     return table
+
+
+def _cell(value: Any) -> str:
+    """A number or a text; of areas the largest; of objects how many there are of each class."""
+    match value:
+        case float():
+            return f"{value:.4f}"
+        case dict():
+            return ", ".join(f"{name} {100 * part:.1f} %" for name, part in list(value.items())[:LARGEST])
+        case list():
+            counts = Counter(found["class"] for found in value)
+            return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "none"
+    return str(value)
