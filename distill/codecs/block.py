@@ -5,8 +5,7 @@ import numpy as np
 from distill.codecs import Transform, codec
 from distill.codecs._frame import Reader
 from distill.codecs._matrix import matrix
-from distill.errors import RecipeError
-from distill.registry.ranges import Count
+from distill.registry.ranges import BlockSize
 
 
 @codec("block")
@@ -17,9 +16,7 @@ class Block(Transform):
         size: rows and columns of a block.
     """
 
-    def __init__(self, *, size: Count = 4) -> None:
-        if not 1 <= size <= 256:
-            raise RecipeError(f"codec 'block' has blocks of size 1 to 256, not {size}")
+    def __init__(self, *, size: BlockSize = 4) -> None:
         self.size = size
 
     def split(self, codes: np.ndarray) -> tuple[bytes, list[np.ndarray]]:

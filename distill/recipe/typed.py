@@ -102,7 +102,10 @@ def _annotated(value: Any, hint: Any, notes: tuple[Any, ...], place: str, key: s
         if isinstance(note, Range):
             note.check(result, f"at {place}: {place.rpartition('.')[2]}")
         if isinstance(note, Stages):
-            for stage in result.split() if isinstance(result, str) else result:
+            stages = result.split() if isinstance(result, str) else result
+            if not stages:
+                raise RecipeError(f"at {place}: a codec has at least one stage")
+            for stage in stages:
                 _stage(stage, place)
     return result
 

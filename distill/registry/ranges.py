@@ -82,5 +82,7 @@ Index = Annotated[int, Range(at_least=0)]
 Axis = Annotated[int, Range(at_least=-8, at_most=7)]
 """Of an array, counted from the end if negative."""
 IndexBits = Annotated[int, Range(at_least=1, at_most=32)]
+BlockSize = Annotated[int, Range(at_least=1, at_most=256)]
+"""Rows and columns of a block of a matrix."""
 Seed = Annotated[int, Range(at_least=0, at_most=2**32 - 1)]
 """What every random generator that Lightning seeds takes."""

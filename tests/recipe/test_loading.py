@@ -208,3 +208,18 @@ def test_mutated_recipes_load_or_are_refused_in_one_line(kind: str, tmp_path: Pa
     for seed in range(60):
         with contextlib.suppress(RecipeError):
             FAULTS.attempt(tmp_path, kind, Random(seed))
+
+
+@pytest.mark.parametrize(
+    ("codec", "complaint"),
+    [
+        ("[]", "a codec has at least one stage"),
+        ("''", "a codec has at least one stage"),
+        ("[block(size=257), ans]", "size is 257, but must be at least 1 and at most 256"),
+        ("[csc(index_bits=0)]", "index_bits is 0, but must be at least 1"),
+        ("[delta, ants]", "unknown codec 'ants'. Did you mean 'ans'"),
+    ],
+)
+def test_stages_of_a_codec_are_checked_when_a_recipe_is_loaded(codec: str, complaint: str) -> None:
+    with pytest.raises(RecipeError, match=f"at compress.encode.codec: .*{complaint}"):
+        load("smoke", [f"+compress.encode.codec={codec}"])
