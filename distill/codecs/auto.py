@@ -5,6 +5,7 @@ from time import perf_counter
 import numpy as np
 
 from distill.codecs import chain, codec
+from distill.codecs._transform import Coder
 from distill.errors import ArtifactError
 from distill.registry.ranges import NonNegative
 
@@ -23,13 +24,16 @@ CHAINS: tuple[tuple[str, ...], ...] = (
 )
 """Tried in this order; a stream begins with the position of its codec, so that new ones may only be appended."""
 
+PART = 2**14
+"""Values that show how fast a codec is."""
+
 
 @codec("auto")
 class Auto:
-    """What is smallest among the codecs tried until time is up; the first, ``context``, is always tried.
+    """What is smallest among the codecs that time is left for; the first, ``context``, is always tried.
 
     Args:
-        seconds: after which no other codec is begun, for each tensor.
+        seconds: for each tensor; a codec that would not be done by then, judged by a part of the tensor, is not begun.
     """
 
     def __init__(self, *, seconds: NonNegative = 5.0) -> None:
@@ -39,16 +43,27 @@ class Auto:
         start = perf_counter()
         best = b""
         for position, stages in enumerate(CHAINS):
-            data = _head(position) + chain(*stages).encode(codes)
+            coder = chain(*stages)
+            left = self.seconds - (perf_counter() - start)
+            if best and (left <= 0 or _seconds(coder, codes) > left):
+                continue
+            data = _head(position) + coder.encode(codes)
             best = min(best or data, data, key=len)
-            if perf_counter() - start > self.seconds:
-                break
         return best
 
     def decode(self, data: bytes) -> np.ndarray:
         if len(data) < 2 or data[0] >= len(CHAINS) or data[:2] != _head(data[0]):
             raise ArtifactError("a coded stream is damaged, or of a codec that this program does not know")
         return chain(*CHAINS[data[0]]).decode(data[2:])
+
+
+def _seconds(coder: Coder, codes: np.ndarray) -> float:
+    """How long encoding takes, in proportion to a part; of a small tensor, no time."""
+    if codes.size <= 4 * PART:
+        return 0.0
+    start = perf_counter()
+    coder.encode(codes.reshape(-1)[:PART])
+    return (perf_counter() - start) * codes.size / PART
 
 
 def _head(position: int) -> bytes:
