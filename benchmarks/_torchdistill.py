@@ -26,11 +26,12 @@ def distillation_box(
     def_logger.setLevel(logging.WARNING)
     student, teacher = work.networks()
     ours, theirs = work.paths
-    terms = _kd_at(work, weights, temperature) if work.loss == "kd + at" else _review(work, weights)
+    terms = _review(work, weights) if work.loss == "reviewkd" else _kd_at(work, weights, temperature)
     entropy = {"criterion": {"key": "CrossEntropyLoss", "kwargs": {"reduction": "mean"}}, "weight": 1.0}
     terms["ce"] = {**entropy, "criterion_wrapper": {"key": "SimpleLossWrapper", "kwargs": FROM_LABELS}}
     review = _fusions(work, student, teacher) if work.loss == "reviewkd" else {}
     loading = {"batch_size": work.batch, "num_workers": 2 * work.loads, "drop_last": True}
+    device = torch.device(work.device)
     config = {
         "num_epochs": 1,
         "train_data_loader": {
@@ -43,7 +44,7 @@ def distillation_box(
         "optimizer": {"key": "SGD", "kwargs": dict(sgd)},
         "criterion": {"key": "WeightedSumLoss", "kwargs": {"sub_terms": terms}},
     }
-    return get_distillation_box(teacher, student, {"noise": data}, config, torch.device("cpu"), None, False, 1)
+    return get_distillation_box(teacher, student, {"noise": data}, config, device, None, False, 1)
 
 
 def _kd_at(work: Workload, weights: dict[str, float], temperature: float) -> dict[str, Any]:
@@ -54,10 +55,9 @@ def _kd_at(work: Workload, weights: dict[str, float], temperature: float) -> dic
         for number, (ours, theirs) in enumerate(work.taps)
     }
     # Without cross entropy of its own it leaves out the square of the temperature.
-    return {
-        "kd": {"criterion": {"key": "KDLoss", "kwargs": kd}, "weight": temperature**2 * weights["kd"]},
-        "at": {"criterion": {"key": "ATLoss", "kwargs": {"at_pairs": pairs}}, "weight": weights["at"]},
-    }
+    soft = {"kd": {"criterion": {"key": "KDLoss", "kwargs": kd}, "weight": temperature**2 * weights["kd"]}}
+    maps = {"at": {"criterion": {"key": "ATLoss", "kwargs": {"at_pairs": pairs}}, "weight": weights["at"]}}
+    return soft | (maps if pairs else {})
 
 
 def _review(work: Workload, weights: dict[str, float]) -> dict[str, Any]:
@@ -76,7 +76,8 @@ def _review(work: Workload, weights: dict[str, float]) -> dict[str, Any]:
 def _fusions(work: Workload, student: nn.Module, teacher: nn.Module) -> dict[str, Any]:
     """A student with the fusions of knowledge review around it."""
     ours, theirs = work.paths
-    pairs = list(zip(ours, shapes(student, ours), shapes(teacher, theirs), strict=True))
+    found = (shapes(student, ours, work.side), shapes(teacher, theirs, work.side))
+    pairs = list(zip(ours, *found, strict=True))
     inner = min(512, pairs[-1][1][1])  # as in distill.losses.reviewkd
     fusions = [
         {

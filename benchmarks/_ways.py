@@ -1,6 +1,7 @@
-"""Distillation steps in four ways: ours, ours with a cache, a bare PyTorch loop, torchdistill.
+"""Distillation steps in four ways: ours, ours with a cache, a bare PyTorch loop, torchdistill; and the least work that
+any of them has.
 
-All train the same networks by the same losses; seconds are those from the end of the first step to that of the last.
+All train the same networks by the same losses; seconds are those from the end of the warm-up to that of the last step.
 """
 
 import tempfile
@@ -38,14 +39,39 @@ class Run(NamedTuple):
 
     seconds: float
     startup: float
-    """Seconds until the end of the first step."""
+    """Seconds until the end of the warm-up, compiling included."""
     loss: float
     """Of the last step in a bare loop; ours tells the mean over all."""
 
 
+class Clock:
+    """Counts steps. A GPU is waited for at the end of the warm-up and of the last step, and at no other."""
+
+    def __init__(self, work: Workload) -> None:
+        self.work, self.steps, self.started = work, 0, time.perf_counter()
+
+    def step(self) -> None:
+        """A step has ended, or at least been sent to the GPU."""
+        self.steps += 1
+        if self.steps == self.work.warmup:
+            self.ready = self._now()
+        if self.steps == self.work.warmup + self.work.steps:
+            self.ended = self._now()
+
+    def run(self, loss: float) -> Run:
+        """What was measured."""
+        return Run(self.ended - self.ready, self.ready - self.started, loss)
+
+    def _now(self) -> float:
+        if self.work.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
 def ours(work: Workload, cache: Callable[[Teacher], nn.Module] = lambda teacher: teacher) -> Run:
     """A stage of ours on Lightning's Trainer, as a recipe runs it."""
-    data, started = InOurMemory(work), time.perf_counter()
+    data = InOurMemory(work)
+    clock = Clock(work)
     student, teacher = work.networks()
     module = Distiller(
         student,
@@ -60,12 +86,11 @@ def ours(work: Workload, cache: Callable[[Teacher], nn.Module] = lambda teacher:
         channels_last=work.channels_last,
         compiled=work.compiled,
     )
-    ends: list[float] = []
-    module.on_train_batch_end = lambda *_: ends.append(time.perf_counter())  # type: ignore[method-assign]
-    settings = {"accelerator": "cpu", "precision": work.precision}
+    module.on_train_batch_end = lambda *_: clock.step()  # type: ignore[method-assign]
+    settings = {"accelerator": work.device, "devices": 1, "precision": work.precision}
     with tempfile.TemporaryDirectory() as folder:
         curve = fit(module, data, Path(folder), title="ours", settings=settings)[-1]
-    return Run(ends[-1] - ends[0], ends[0] - started, curve[-1]["train/loss"])
+    return clock.run(curve[-1]["train/loss"])
 
 
 class Cached:
@@ -88,30 +113,48 @@ class Cached:
 
 def bare(work: Workload) -> Run:
     """Plain PyTorch, with our losses; loads one image at a time in two other processes."""
-    started = time.perf_counter()
-    student, teacher = (net.to(memory_format=work.layout) for net in work.networks())
-    review = _review(work, student, teacher)
-    seen, theirs = _watched(student, work.paths[0]), _watched(teacher, work.paths[1])
-    parameters = [*student.parameters(), *(review.parameters() if review else [])]
-    optimizer = torch.optim.SGD(parameters, **SGD)
-    ends = []
-    for images, labels in work.batches(_loader(work)):
-        images = images.contiguous(memory_format=work.layout)
-        with torch.no_grad():
-            targets = teacher(images)
-        logits = student(images)
-        value = F.cross_entropy(logits, labels)
-        if review:
-            value = value + WEIGHTS["reviewkd"] * review(list(seen.values()), list(theirs.values()))
-        else:
-            maps = sum(attention_transfer(seen[s], theirs[t]) for s, t in work.taps)
-            value = value + WEIGHTS["kd"] * soft_targets(logits, targets, temperature=TEMPERATURE)
-            value = value + WEIGHTS["at"] * maps
+    loader, clock = _loader(work), Clock(work)
+    student, teacher = _placed(work)
+    review = _review(work)
+    seen, taught = (_watched(net, paths) for net, paths in zip((student, teacher), work.paths, strict=True))
+    optimizer = torch.optim.SGD([*student.parameters(), *(review.parameters() if review else [])], **SGD)
+    run, target = (torch.compile(net) if work.compiled else net for net in (student, teacher))
+    for images, labels in work.batches(loader):
+        images = images.to(work.device, non_blocking=True).contiguous(memory_format=work.layout)
+        labels = labels.to(work.device, non_blocking=True)
+        with work.computing:
+            with torch.no_grad():
+                soft = target(images)
+            logits = run(images)
+            value = F.cross_entropy(logits, labels)
+            if review:
+                value = value + WEIGHTS["reviewkd"] * review(list(seen.values()), list(taught.values()))
+            else:
+                value = value + WEIGHTS["kd"] * soft_targets(logits, soft, temperature=TEMPERATURE)
+                value = value + sum(WEIGHTS["at"] * attention_transfer(seen[s], taught[t]) for s, t in work.taps)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
-        ends.append(time.perf_counter())
-    return Run(ends[-1] - ends[0], ends[0] - started, value.item())
+        clock.step()
+    return clock.run(value.item())
+
+
+def limit(work: Workload) -> Run:
+    """The teacher's forward pass, the student's forward and backward pass, on a batch that lies on the device: no
+    losses, no optimizer, nothing copied."""
+    images, _ = next(iter(_loader(work)))
+    images = images.to(work.device).contiguous(memory_format=work.layout)
+    clock = Clock(work)
+    student, teacher = (torch.compile(net) if work.compiled else net for net in _placed(work))
+    for _ in range(work.steps + work.warmup):
+        with work.computing:
+            with torch.no_grad():
+                teacher(images)
+            value = student(images).mean()
+        student.zero_grad()
+        value.backward()
+        clock.step()
+    return clock.run(value.item())
 
 
 def torchdistill(work: Workload) -> Run:
@@ -120,17 +163,19 @@ def torchdistill(work: Workload) -> Run:
 
     from benchmarks._torchdistill import distillation_box
 
-    started = time.perf_counter()
-    box = distillation_box(work, OneByOne(work), SGD, WEIGHTS, TEMPERATURE)
+    data, clock = OneByOne(work), Clock(work)
+    box = distillation_box(work, data, SGD, WEIGHTS, TEMPERATURE)
     box.pre_epoch_process(epoch=0)
-    log, ends = MetricLogger(), []
+    log = MetricLogger()
     log.add_meter("lr", SmoothedValue(window_size=1, fmt="{value}"))
     for images, labels, extra in log.log_every(work.batches(box.train_data_loader), 1000):
-        loss = box.forward_process(images, labels, extra)
+        images, labels = images.to(work.device), labels.to(work.device)
+        with work.computing:
+            loss = box.forward_process(images, labels, extra)
         box.post_forward_process(loss=loss)
         log.update(loss=loss.item(), lr=box.optimizer.param_groups[0]["lr"])
-        ends.append(time.perf_counter())
-    return Run(ends[-1] - ends[0], ends[0] - started, loss.item())
+        clock.step()
+    return clock.run(loss.item())
 
 
 def _terms(work: Workload) -> dict[str, Loss]:
@@ -149,12 +194,19 @@ def _watched(network: nn.Module, paths: list[str]) -> dict[str, Tensor]:
     return seen
 
 
-def _review(work: Workload, student: nn.Module, teacher: nn.Module) -> KnowledgeReview | None:
+def _placed(work: Workload) -> list[nn.Module]:
+    """Student and teacher on the device, in the layout."""
+    return [net.to(work.device, memory_format=work.layout) for net in work.networks()]
+
+
+def _review(work: Workload) -> KnowledgeReview | None:
     if work.loss != "reviewkd":
         return None
-    ours, theirs = work.paths
-    return KnowledgeReview(shapes(student, ours), shapes(teacher, theirs)).to(memory_format=work.layout)
+    ours, theirs = (shapes(net, paths, work.side) for net, paths in zip(work.networks(), work.paths, strict=True))
+    return KnowledgeReview(ours, theirs).to(work.device, memory_format=work.layout)
 
 
 def _loader(work: Workload) -> DataLoader:
-    return DataLoader(OneByOne(work), work.batch, shuffle=True, num_workers=2 * work.loads, drop_last=True)
+    pin = work.device == "cuda"
+    workers = 2 * work.loads
+    return DataLoader(OneByOne(work), work.batch, shuffle=True, num_workers=workers, drop_last=True, pin_memory=pin)

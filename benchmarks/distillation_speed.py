@@ -3,32 +3,33 @@
     pip install torchdistill
     python -m benchmarks.distillation_speed [--rounds 3] [--steps 2] [--threads 2]
 
-Prints Markdown tables. The networks, batches and losses of all ways are the same; ours and the bare loop are in
-channels-last layout, torchdistill is as its examples are. Rounds interleave the ways, and ratios are taken within a
-round, because a shared machine is never equally fast twice. A batch either lies ready in memory, or is loaded: ours by
-our in-memory loader, the others' by torchvision's per-image transforms and a DataLoader with 2 workers.
+Prints Markdown tables; each row of the first one is also a line of ``benchmarks/results/distillation_speed.jsonl``. On
+GPUs `benchmarks.gpu` measures more. The networks, batches and losses of all ways are the same; ours and the bare loop
+are in channels-last layout, torchdistill is as its examples are. Rounds interleave the ways, and ratios are taken
+within a round, because a shared machine is never equally fast twice. A batch either lies ready in memory, or is loaded:
+ours by our in-memory loader, the others' by torchvision's per-image transforms and a DataLoader with 2 workers.
 """
 
 import argparse
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from benchmarks._memory import peak_mb
+from benchmarks._results import RESULTS, append
+from benchmarks._rounds import Way, median, race, ratios, row, speed_table
 from benchmarks._ways import Cached, Run, bare, ours, torchdistill
 from benchmarks._work import Workload
 from distill.console import console, quiet_libraries
 
-Way = Callable[[Workload], Run]
-
+FILE = RESULTS / "distillation_speed.jsonl"
 LAYERS = ("layer1", "layer2", "layer3")
 SMALL = (("width", 0.5), ("small_images", True))
 RESNET = Workload("resnet32x4", "resnet8x4", tuple(zip(LAYERS, LAYERS, strict=True)))
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rows", type=int, nargs="+", help="of the first table alone, from 0")
+    parser.add_argument("--results", type=Path, default=FILE)
     parser.add_argument("--peak", choices=["ours", "cached", "bare", "torchdistill"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     quiet_libraries()
@@ -70,27 +72,25 @@ def main() -> None:
             say(peak_mb())
             return
         works = [replace(work, steps=options.steps) for work in WORKS]
-        throughput(ways, [works[row] for row in options.rows or range(len(works))], options.rounds)
+        throughput(ways, [works[row] for row in options.rows or range(len(works))], options.rounds, options.results)
         if options.rows:
             return
         switches([replace(work, steps=options.steps) for work in (RESNET, SHUFFLENET)], options.rounds)
         memory(list(ways), options.threads)
 
 
-def throughput(ways: Mapping[str, Way], works: Iterable[Workload], rounds: int) -> None:
+def throughput(ways: Mapping[str, Way], works: Iterable[Workload], rounds: int, file: Path) -> None:
     """Images per second of each way, and what ours gain."""
-    say(f"| teacher -> student | losses | batches | {' | '.join(ways)} | ours / bare | ours / torchdistill |", end="")
-    say(" cached / bare | teacher / student forward |")
-    say("|---" * (len(ways) + 7) + "|")
+    rows = []
     for work in works:
         ways["cached"](work)  # fills it
-        runs = interleaved({name: (way, work) for name, way in ways.items()}, rounds)
-        compiled = " (ours compiled)" if work.compiled else ""
-        cells = [f"{work.teacher} -> {work.student}{compiled}", work.loss, "loaded" if work.loads else "ready"]
-        cells += [f"{work.batch * work.steps / median(seconds):.0f}" for seconds in map(times, runs.values())]
-        cells += [faster(runs["ours"], runs[than]) for than in ("bare", "torchdistill")]
-        cells += [faster(runs["cached"], runs["bare"]), f"{forward_cost(work):.1f}"]
-        say(f"| {' | '.join(cells)} |")
+        found = row(work, race({name: (way, work) for name, way in ways.items()}, rounds))
+        rows.append(found | {"teacher_forward": round(forward_cost(work), 1)})
+        append(file, rows[-1])
+    say(speed_table(rows))
+    say("\n| teacher -> student | forward passes of the student that one of the teacher costs |\n|---|---|")
+    for found in rows:
+        say(f"| {found['teacher']} -> {found['student']} | {found['teacher_forward']} |")
 
 
 def switches(works: Iterable[Workload], rounds: int) -> None:
@@ -101,7 +101,7 @@ def switches(works: Iterable[Workload], rounds: int) -> None:
     known = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {flag} " in flags]
     tried = SWITCHES | (BF16 if any("bf16" in flag for flag in known) else {})
     for work in works:
-        runs = interleaved({name: (ours, replace(work, **switch)) for name, switch in tried.items()}, rounds)
+        runs = race({name: (ours, replace(work, **switch)) for name, switch in tried.items()}, rounds).runs
         for name, made in runs.items():
             change = abs(made[0].loss / runs["none"][0].loss - 1)
             rate, gain = work.batch * work.steps / median(times(made)), faster(made, runs["none"])
@@ -120,23 +120,14 @@ def memory(names: Iterable[str], threads: int) -> None:
         say(f"| {name} | {float(done.stdout.split()[-1]):.0f} |")
 
 
-def interleaved(jobs: Mapping[str, tuple[Way, Workload]], rounds: int) -> dict[str, list[Run]]:
-    """Every job once a round."""
-    runs: dict[str, list[Run]] = {name: [] for name in jobs}
-    for _ in range(rounds):
-        for name, (way, work) in jobs.items():
-            runs[name].append(way(work))
-    return runs
-
-
 def times(runs: Iterable[Run]) -> list[float]:
     return [run.seconds for run in runs]
 
 
-def faster(ours: Iterable[Run], theirs: Iterable[Run]) -> str:
+def faster(ours: Iterable[Run], others: Iterable[Run]) -> str:
     """How many times faster, round by round: median, smallest and largest."""
-    ratios = [b / a for a, b in zip(times(ours), times(theirs), strict=True)]
-    return f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    found = ratios(ours, others)
+    return f"{median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
 
 
 @torch.no_grad()
@@ -151,10 +142,6 @@ def forward_cost(work: Workload) -> float:
             network(images)
         seconds.append(time.perf_counter() - started)
     return seconds[1] / seconds[0]
-
-
-def median(values: Iterable[float]) -> float:
-    return statistics.median(values)
 
 
 def say(text: object, end: str = "\n") -> None:

@@ -17,6 +17,7 @@ from benchmarks import (
     contractions,
     deep_compression,
     flow,
+    gpu,
     int8,
     kernels,
     methods,
@@ -35,7 +36,7 @@ from benchmarks._results import read, with_table
 from benchmarks.faults import _tables as faults
 
 SUBJECTS = (
-    *(seeds, tasks, flow, style, unlabelled, stages, codecs, caffe, runtime, faults),
+    *(seeds, tasks, flow, style, unlabelled, stages, codecs, caffe, runtime, gpu, faults),
     *(compression, contractions, peers, int8, kernels),
     *(predict_parameters, deep_compression, ranks, students, methods, character_speed),
 )
