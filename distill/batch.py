@@ -19,7 +19,8 @@ class Batch(NamedTuple):  # a tuple, not a frozen dataclass: Lightning refuses t
     """What the task defines: a tensor, or a mapping or tuple of such with one row per sample; a list has one entry per
     sample, of any size (boxes of an image)."""
     sample: Tensor
-    """(batch,) position of each sample in the training set: key of caches and memory banks."""
+    """(batch,) position of each sample in the training set: key of caches and memory banks. It stays on the CPU while
+    training moves all else to a GPU."""
     view: int | None = None
     """Which of its stored views each sample shows, if any; code that changes the inputs of a batch sets it to None."""
 

@@ -27,6 +27,7 @@ def quiet_libraries(*, debug: bool = False) -> None:
         ".*exists and is not empty.*",
         ".*LeafSpec.*",
         ".*in eval mode at the start of training.*",
+        ".*overridden `transfer_batch_to_device`.*",
     ):
         warnings.filterwarnings("ignore", message)
     warnings.filterwarnings("ignore", category=DeprecationWarning)

@@ -113,7 +113,7 @@ class Loader(DataLoader[Any]):
             sampler=sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
-            pin_memory=workers > 0 and torch.cuda.is_available(),
+            pin_memory=torch.cuda.is_available(),
         )
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch promises a class of its own

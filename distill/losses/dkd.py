@@ -4,7 +4,6 @@ Departs from the authors' code: both parts are computed in log space, where extr
 """
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -51,5 +50,6 @@ def without_label(
     logits: Float[Tensor, "batch classes"], labels: Int[Tensor, "batch"]
 ) -> Float[Tensor, "batch others"]:
     """The logits of all classes but the label, in their order."""
-    others = F.one_hot(labels, logits.shape[1]) == 0
-    return logits[others].reshape(len(logits), -1)
+    # By indices, not by a mask: how many values a mask selects, a GPU has to be asked.
+    others = torch.arange(logits.shape[1] - 1, device=logits.device).expand(len(logits), -1)
+    return logits.gather(1, others + (others >= labels[:, None]))

@@ -7,6 +7,7 @@ pooled to the smaller one.
 
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -112,15 +113,23 @@ def masks(
         features: the map that the masks are for.
         inputs: the images.
     """
-    batch, _, height, width = features.shape
-    objects = features.new_zeros(batch, 1, height, width)
-    scale = features.new_tensor([width / inputs.shape[3], height / inputs.shape[2]] * 2)
-    for image, corners in enumerate(boxes):
-        for left, top, right, bottom in (corners.to(features) * scale).tolist():
-            rows = slice(int(top), max(-int(-bottom // 1), int(top) + 1))
-            columns = slice(int(left), max(-int(-right // 1), int(left) + 1))
-            part = objects[image, 0, rows, columns]
-            if part.numel():
-                objects[image, 0, rows, columns] = part.clamp(min=1 / part.numel())
+    height, width = features.shape[2:]
+    across, down = width / inputs.shape[3], height / inputs.shape[2]
+    shares = []
+    for corners in boxes:
+        left, top, right, bottom = corners.to(features).T
+        rows = covered(top * down, bottom * down, height)
+        columns = covered(left * across, right * across, width)
+        inside = rows[:, :, None] * columns[:, None]
+        inside = inside / inside.sum((1, 2), keepdim=True).clamp(min=1)
+        shares.append(torch.cat([inside, inside.new_zeros(1, height, width)]).amax(0))  # where no box is, 0
+    objects = torch.stack(shares)[:, None]
     empty = (objects == 0).float()
     return objects, empty / empty.sum((2, 3), keepdim=True).clamp(min=1)
+
+
+def covered(start: Float[Tensor, "boxes"], end: Float[Tensor, "boxes"], length: int) -> Float[Tensor, "boxes length"]:
+    """Which cells of a row an interval touches, at least the one in which it begins."""
+    cells, first = torch.arange(length, device=start.device), start.floor().clamp(min=0)
+    last = torch.maximum(end.ceil(), first + 1)
+    return ((cells >= first[:, None]) & (cells < last[:, None])).float()

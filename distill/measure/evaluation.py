@@ -66,4 +66,4 @@ def to_accelerator(model: nn.Module) -> Predict:
     """The model in eval mode where it runs fastest; inputs are moved to it."""
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model = model.to(device).eval()
-    return lambda inputs: model(inputs.to(device))
+    return lambda inputs: model(inputs.to(device, non_blocking=True))

@@ -116,6 +116,11 @@ class Distiller(pl.LightningModule):
         """The stage's losses."""
         return [cast(Term, term) for term in self.method.terms.values()]
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """All but the samples' positions, by which a cache looks up outputs: reading them back waits for the GPU."""
+        moved: Batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return moved._replace(sample=batch.sample)
+
     def training_step(self, batch: Batch, _: int) -> Tensor:
         batch = self._to_memory_format(self.mixing(batch) if self.mixing else batch)
         values = self.method.step(batch, self._epoch(), self._progress())
@@ -153,7 +158,8 @@ class Distiller(pl.LightningModule):
                 module.eval()  # a frozen batch norm keeps its statistics too
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self._groups(), self.optimizer)
+        clips = bool(self.trainer.gradient_clip_val)
+        optimizer = build_optimizer(self._groups(), self.optimizer, fused=self.device.type == "cuda" and not clips)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = build_schedule(optimizer, self.schedule, steps=steps, epochs=self.stage.epochs)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

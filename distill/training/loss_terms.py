@@ -72,6 +72,8 @@ class Term(nn.Module):
     def forward(self, student: Features, teacher: Features, batch: Batch, epoch: float = torch.inf) -> Tensor:
         """The weighted loss; ``epoch`` decides how much of a warm-up is over."""
         extras = {need: getattr(batch, need) for need in self.extras}
+        if "sample" in extras:  # in training it stays on the CPU
+            extras["sample"] = batch.sample.to(batch.inputs.device, non_blocking=True)
         values = []
         for call, (s, t) in zip(self.calls, self._inputs(student, teacher), strict=True):
             features = {"teacher": t} if self.needs_teacher else {}

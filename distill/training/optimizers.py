@@ -14,13 +14,22 @@ from distill.errors import RecipeError
 from distill.recipe.schema import Optimizer, Schedule
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter] | list[dict[str, Any]], spec: Optimizer) -> TorchOptimizer:
-    """The optimizer of a recipe; weight decay acts on every parameter, as in the papers' recipes."""
+def build_optimizer(
+    parameters: Iterable[nn.Parameter] | list[dict[str, Any]], spec: Optimizer, *, fused: bool = False
+) -> TorchOptimizer:
+    """The optimizer of a recipe; weight decay acts on every parameter, as in the papers' recipes.
+
+    Args:
+        parameters: all on one device, or groups of them.
+        spec: the recipe's section.
+        fused: one kernel for all of a step. In mixed precision Lightning cannot clip gradients with it.
+    """
+    shared: dict[str, Any] = {"lr": spec.lr, "weight_decay": spec.weight_decay, "fused": fused or None}
     match spec.name:
         case "sgd":
-            return SGD(parameters, spec.lr, spec.momentum, weight_decay=spec.weight_decay, nesterov=spec.nesterov)
+            return SGD(parameters, momentum=spec.momentum, nesterov=spec.nesterov, **shared)
         case "adamw":
-            return AdamW(parameters, spec.lr, weight_decay=spec.weight_decay)
+            return AdamW(parameters, **shared)
 
 
 def parameter_groups(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch.utils.data import DataLoader
 
@@ -69,4 +70,6 @@ class _Timer(pl.Callback):
         self.started = time.perf_counter()
 
     def on_train_batch_end(self, *_: Any) -> None:
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()  # a step returns when it is sent to the GPU, not when it is computed
         self.seconds.append(time.perf_counter() - self.started)

@@ -53,7 +53,10 @@ class Coding(ABC):
 
     def decode(self, rows: Rows, device: torch.device) -> Tensor:
         """The outputs as the teacher computed them, up to what ``kept`` and the coding lose."""
-        return self._unpacked(torch.from_numpy(rows).to(device)).to(DTYPES[self.live])
+        packed = torch.from_numpy(rows)
+        if device.type == "cuda":  # from other memory a copy waits for all that the GPU has to do
+            packed = packed.pin_memory()
+        return self._unpacked(packed.to(device, non_blocking=True)).to(DTYPES[self.live])
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `coding` reads again."""
