@@ -19,7 +19,7 @@ from tests.training.test_distiller import digits
 
 HOOKS: dict[str, dict[str, Any]] = {
     "svd": {"max_drop": 0.5},
-    "prune_channels": {"max_macs": 0.7},
+    "prune_channels": {"max_macs": 0.9},
     "quantize": {"bits": 8},
     "int8": {},
     "prune": {"sparsity": 0.5},
