@@ -98,7 +98,7 @@ def wins_below(times: Mapping[str | float, float]) -> str:
 
 
 def measure(sizes: tuple[int, int, int, int, int], machine: Machine, repeats: int) -> Row:
-    """One layer: milliseconds, how many times as fast as dense each way is, and what the model says of the sparse way."""
+    """One layer: milliseconds, and how many times as fast as dense each way is, and by the model the sparse one."""
     layer = Layer.of(*sizes)
     times = layer.times(repeats)
     work = Work.of(layer.geometry, layer.size, layer.size)
