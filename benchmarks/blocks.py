@@ -4,14 +4,13 @@
 
 ResNet-20 teaches ShuffleNetV2 x0.5 on a part of Fashion-MNIST. Every way has two budgets of epochs, and for each a
 learning-rate schedule of its own; from scratch there is a third, more than twice as long. The accuracies to reach are
-those from scratch after its two longer budgets, of the same seed. Prints a Markdown table and draws every curve
-(``curves.html`` and ``--picture``). Seconds are CPU time of one thread, with the validation after every epoch and the
-teacher's answers, but without the teacher's training. Finished trainings are kept in ``--output``: the command can be
-stopped and started again. Needs matplotlib, for the picture.
+those from scratch after its two longer budgets, of the same seed. Draws every curve (``curves.html``, ``--picture``).
+Seconds are CPU time of one thread, with the validation after every epoch and the teacher's forward passes, but without
+the teacher's training. Each training is a line of ``benchmarks/results/blocks.jsonl`` and is not done again;
+`python -m benchmarks.tables` makes the table of docs/benchmarks/blocks.md. Needs matplotlib, for the picture.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -23,6 +22,10 @@ import torch
 from plotly import graph_objects as go
 from torch import nn
 
+from benchmarks import _results
+from benchmarks._jobs import spread
+from benchmarks._over_seeds import grouped, shown
+from benchmarks._results import RESULTS, Row, kept, read
 from distill.console import quiet_libraries
 from distill.data.fashion_mnist import FashionMNIST
 from distill.measure.evaluation import score
@@ -33,27 +36,16 @@ from distill.report.style import COLOURS, INK
 from distill.tasks.classification import Classification
 from distill.training.fit import fit
 
+FILE = RESULTS / "blocks.jsonl"
+IDENTITY = ("images", "way", "epochs", "seed")
+TEACHER = "teacher"
 RECIPE = "fashion_mnist/blocks"
 LINES = {"scratch": COLOURS["baseline"], "kd": COLOURS["student"], "blocks": COLOURS["compress"]}
 
 
-@dataclass(frozen=True)
-class Run:
-    """One training: what it scored after each epoch, and when that was."""
-
-    accuracy: list[float]
-    """On the validation split."""
-    seconds: list[float]
-    """Since the beginning."""
-    test: float
-
-    def reaches(self, target: float) -> int | None:
-        """The first epoch after which it is as good as ``target``."""
-        return next((epoch for epoch, value in enumerate(self.accuracy, start=1) if value >= target), None)
-
-
-Runs = Mapping[tuple[str, int], Sequence[Run]]
-"""Of each way and budget, one for every seed."""
+Runs = Mapping[tuple[str, int], Sequence[Row]]
+"""Of each way and budget, one for every seed: ``accuracy`` on the validation split after each epoch, CPU ``seconds``
+from the beginning until then, and accuracy on the ``test`` split, all in fractions."""
 
 
 def ways(recipe: Recipe, epochs: int) -> dict[str, dict[str, Stage]]:
@@ -74,8 +66,10 @@ class Bench:
     recipe: Recipe
     data: FashionMNIST
     folder: Path
+    file: Path
+    images: int
 
-    def train(self, student: nn.Module, teacher: nn.Module | None, stages: Mapping[str, Stage]) -> Run:
+    def train(self, student: nn.Module, teacher: nn.Module | None, stages: Mapping[str, Stage]) -> Row:
         """All stages, one after the other."""
         task, accuracy, seconds = Classification(self.data.info), [], []
         start = time.process_time()
@@ -89,69 +83,80 @@ class Bench:
             with tempfile.TemporaryDirectory() as folder:
                 settings = {"accelerator": "cpu"}
                 student = fit(module, self.data, Path(folder), title=name, settings=settings, on_epoch=note).student
-        return Run(accuracy, seconds, score(student, self.data.test_dataloader(), task)["accuracy"])
+        test = score(student, self.data.test_dataloader(), task)["accuracy"]
+        return {"accuracy": accuracy, "seconds": seconds, "test": test}
 
-    def teacher(self) -> tuple[nn.Module, Run]:
+    def teacher(self) -> nn.Module:
         """Trained once, on the same images, for all seeds of the student."""
         spec, path = self.recipe.teacher, self.folder / "teacher.pt"
         assert spec
         teacher = initial_artifact(spec, self.data, Classification(self.data.info), 0).model
-        run = self.kept("teacher", lambda: self.train(teacher, None, {"teacher": Stage(epochs=spec.epochs)}))
         if not path.exists():
+            run = self.train(teacher, None, {TEACHER: Stage(epochs=spec.epochs)})
             torch.save(teacher.state_dict(), path)
+            self.kept(TEACHER, spec.epochs, 0, lambda: run)
         teacher.load_state_dict(torch.load(path, weights_only=True))
-        return teacher, run
+        return teacher
 
-    def student(self, name: str, stages: Mapping[str, Stage], teacher: nn.Module) -> Run:
+    def student(self, way: str, epochs: int, stages: Mapping[str, Stage], teacher: nn.Module) -> Row:
         """One way from the first weights of the recipe's seed."""
-        task = Classification(self.data.info)
-        first = initial_artifact(self.recipe.student, self.data, task, self.recipe.seed).model
-        return self.kept(f"{name}-{self.recipe.seed}", lambda: self.train(first, teacher, stages))
+        task, seed = Classification(self.data.info), self.recipe.seed
+        first = initial_artifact(self.recipe.student, self.data, task, seed).model
+        return self.kept(way, epochs, seed, lambda: self.train(first, teacher, stages))
 
-    def kept(self, name: str, train: Callable[[], Run]) -> Run:
+    def kept(self, way: str, epochs: int, seed: int, train: Callable[[], Row]) -> Row:
         """The run of an earlier call, or a new one."""
-        path = self.folder / f"{name}.json"
-        if not path.exists():
-            path.write_text(json.dumps(vars(train())))
-        return Run(**json.loads(path.read_text()))
+        return kept(self.file, {"images": self.images, "way": way, "epochs": epochs, "seed": seed}, train)
 
 
-def table(runs: Runs, targets: Sequence[int]) -> Iterator[str]:
-    """One row for each way and budget, one target for each budget from scratch in ``targets``."""
-    goals = [f"epochs (seconds) to scratch's after {budget}" for budget in targets]
-    columns = ("trained", "epochs", "seconds", "validation, %", "test, %", *goals)
-    yield f"| {' | '.join(columns)} |"
-    yield "|---" * len(columns) + "|"
-    for (way, epochs), seeds in runs.items():
-        cells = [
+def tables(rows: Sequence[Row]) -> dict[str, str]:
+    """The table by its name on pages, if there are rows for it."""
+    runs = grouped((row for row in rows if row["way"] != TEACHER), "way", "epochs")
+    budgets = sorted((epochs for way, epochs in runs if way == "scratch"), reverse=True)
+    targets = sorted(budgets[:2])
+    lines = [
+        [
             way,
             str(epochs),
-            f"{statistics.mean(run.seconds[-1] for run in seeds):.0f}",
-            spread([100 * run.accuracy[-1] for run in seeds]),
-            spread([100 * run.test for run in seeds]),
-            *(reached(seeds, runs["scratch", budget]) for budget in targets),
+            f"{statistics.mean(row['seconds'][-1] for row in seeds):.0f}",
+            *(percent(seeds, name) for name in ("accuracy", "test")),
+            *(reached(seeds, runs["scratch", budget], budget) for budget in targets),
         ]
-        yield f"| {' | '.join(cells)} |"
+        for (way, epochs), seeds in runs.items()
+    ]
+    goals = [f"epochs (seconds) to scratch's after {budget}" for budget in targets]
+    head = ["trained", "epochs", "seconds", "validation, %", "test, %", *goals]
+    return {"blocks": f"{_results.table(head, lines)}\n\n{_results.measured(rows)}"} if lines else {}
 
 
-def reached(seeds: Sequence[Run], scratch: Sequence[Run]) -> str:
+def percent(seeds: Sequence[Row], name: str) -> str:
+    """Mean and standard deviation of the accuracy at the end."""
+    if isinstance(seeds[0][name], dict):
+        return shown(seeds, name)
+    ends = [row[name][-1] if name == "accuracy" else row[name] for row in seeds]
+    return spread([100 * end for end in ends])
+
+
+def reached(seeds: Sequence[Row], scratch: Sequence[Row], budget: int) -> str:
     """When each seed is as good as the same one from scratch in the end: every seed's epoch, and the mean seconds."""
-    epochs = [run.reaches(other.accuracy[-1]) for run, other in zip(seeds, scratch, strict=True)]
-    seconds = [run.seconds[epoch - 1] for run, epoch in zip(seeds, epochs, strict=True) if epoch]
-    shown = ", ".join(str(epoch or "never") for epoch in epochs)
-    return f"{shown} ({statistics.mean(seconds):.0f})" if seconds else "never"
+    if "reached" in seeds[0]:
+        return seeds[0]["reached"][str(budget)]
+    pairs = zip(seeds, scratch, strict=True)
+    epochs = [first_as_good(run["accuracy"], other["accuracy"][-1]) for run, other in pairs]
+    seconds = [run["seconds"][epoch - 1] for run, epoch in zip(seeds, epochs, strict=True) if epoch]
+    told = ", ".join(str(epoch or "never") for epoch in epochs)
+    return f"{told} ({statistics.mean(seconds):.0f})" if seconds else "never"
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation."""
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{deviation}"
+def first_as_good(curve: Sequence[float], target: float) -> int | None:
+    """The first epoch after which it is as good as ``target``."""
+    return next((epoch for epoch, value in enumerate(curve, start=1) if value >= target), None)
 
 
 def curves(runs: Runs) -> Iterator[tuple[str, int, list[int], list[float]]]:
     """Way, budget, epochs and the mean accuracy over seeds in per cent."""
     for (way, budget), seeds in runs.items():
-        means = [100 * statistics.mean(values) for values in zip(*(run.accuracy for run in seeds), strict=True)]
+        means = [100 * statistics.mean(values) for values in zip(*(run["accuracy"] for run in seeds), strict=True)]
         yield way, budget, list(range(1, budget + 1)), means
 
 
@@ -176,7 +181,9 @@ def still(runs: Runs, path: Path) -> None:
         style, label = styles[dashes(runs)[budget]], f"{way}, {budget} epochs"
         axes.plot(epochs, means, style, color=LINES[way], label=label)
         for run in runs[way, budget]:
-            axes.plot(epochs, [100 * value for value in run.accuracy], ".", color=LINES[way], markersize=3, alpha=0.5)
+            axes.plot(
+                epochs, [100 * value for value in run["accuracy"]], ".", color=LINES[way], markersize=3, alpha=0.5
+            )
     axes.set(xlabel="epoch", ylabel="validation accuracy, %", ylim=(50, None))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -192,34 +199,30 @@ def dashes(runs: Runs) -> dict[int, str]:
 
 
 def main() -> None:
-    """Train, print, draw."""
+    """Train what is missing, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, default=4000, help="half to train on, half to validate with")
     parser.add_argument("--epochs", type=int, nargs=2, default=[8, 3], help="the long budget and the short one")
     parser.add_argument("--longer", type=int, default=18, help="the third budget, of training from scratch alone")
     parser.add_argument("--output", type=Path, default=Path("runs/blocks"))
+    parser.add_argument("--results", type=Path, default=FILE)
     parser.add_argument("--picture", type=Path, default=Path("docs/blocks.svg"))
     options = parser.parse_args()
     quiet_libraries()
     torch.set_num_threads(1)
     options.output.mkdir(parents=True, exist_ok=True)
-    runs: dict[tuple[str, int], list[Run]] = {}
+    runs: dict[tuple[str, int], list[Row]] = {}
     for seed in range(options.seeds):
         recipe = load(RECIPE, [f"seed={seed}", "teacher.epochs=12"])
         data = FashionMNIST(seed, limit=options.images, val=0.5, batch_size=64)
-        bench = Bench(recipe, data, options.output)
-        teacher, taught = bench.teacher()
+        bench = Bench(recipe, data, options.output, options.results, options.images)
+        teacher = bench.teacher()
         budgets = {(way, n): stages for n in options.epochs for way, stages in ways(recipe, n).items()}
         longer = {("scratch", options.longer): ways(recipe, options.longer)["scratch"]}
         for (way, epochs), stages in {**longer, **budgets}.items():
-            runs.setdefault((way, epochs), []).append(bench.student(f"{way}-{epochs}", stages, teacher))
-    print(
-        f"teacher: {100 * taught.accuracy[-1]:.2f} % validation, {100 * taught.test:.2f} % test, "
-        f"{taught.seconds[-1]:.0f} s"
-    )
-    for line in table(runs, [max(options.epochs), options.longer]):
-        print(line)
+            runs.setdefault((way, epochs), []).append(bench.student(way, epochs, stages, teacher))
+    print(tables(read(options.results, IDENTITY))["blocks"])
     interactive(runs, options.output / "curves.html")
     still(runs, options.picture)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks import (
+    blocks,
     caffe,
     character_speed,
     codecs,
@@ -37,7 +38,7 @@ from benchmarks.faults import _tables as faults
 
 SUBJECTS = (
     *(seeds, tasks, flow, style, unlabelled, stages, codecs, caffe, runtime, gpu, faults),
-    *(compression, contractions, peers, int8, kernels),
+    *(compression, contractions, peers, int8, kernels, blocks),
     *(predict_parameters, deep_compression, ranks, students, methods, character_speed),
 )
 """Each has its ``FILE`` of measurements, the ``IDENTITY`` that tells them apart, and ``tables(rows)``."""
