@@ -1,20 +1,26 @@
 """Every distillation method on one small budget: accuracy, CPU seconds an epoch, peak memory.
 
     python -m benchmarks.methods [--methods kd at ...] [--seeds 3] [--jobs 2]
+    timeout 540 python -m benchmarks.methods --epochs 30 --teacher-epochs 60 data.limit=null cache=null \
+        trainer.precision=bf16-mixed                on a GPU, to be started again until the table is complete
 
 Runs each recipe of ``recipes/fashion_mnist/methods`` with several seeds, all from the same two teachers, which are
-trained first. Each method has a process of its own, whose peak memory is measured. Each method and seed is a line of
-``benchmarks/results/methods.jsonl``, and what is there is not measured again; `python -m benchmarks.tables` makes the
-table of docs/benchmarks/methods.md.
+trained first. Each method has a process of its own, whose peak memory is measured. Each method and seed on each budget
+is a line of ``benchmarks/results/methods.jsonl``, and what is there is not measured again; a training goes on from its
+last epoch. `python -m benchmarks.tables` makes the table of docs/benchmarks/methods.md.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from benchmarks import _results
 from benchmarks._jobs import at_once, say
@@ -31,7 +37,7 @@ from distill.recipe.files import names
 from distill.recipe.loading import load
 
 FILE = RESULTS / "methods.jsonl"
-IDENTITY = ("method", "seed")
+IDENTITY = ("budget", "method", "seed")
 FOLDER = "fashion_mnist/methods"
 WITH_BOTH = f"{FOLDER}/ensemble"
 """The recipe that has both teachers."""
@@ -40,9 +46,49 @@ ACCURACIES = {"test": "test, %", "val": "validation, last, %", "best": "validati
 COLUMNS = ("method", *ACCURACIES.values(), "CPU s/epoch", "peak MB", "parameters", "MACs")
 
 
-def prepared(output: Path) -> dict[str, Path]:
+@dataclass(frozen=True)
+class Budget:
+    """What differs from the recipes, for all methods alike."""
+
+    epochs: int | None = None
+    """Of all stages of a student together, divided as in its recipe."""
+    teacher_epochs: int | None = None
+    settings: tuple[str, ...] = ()
+    """KEY=VALUE, as for train.py."""
+
+    def lines(self, name: str) -> list[str]:
+        """Overrides of a recipe."""
+        recipe = load(name)
+        lines = list(self.settings)
+        if self.epochs:
+            total = sum(stage.epochs for stage in recipe.stages.values())
+            for key, stage in recipe.stages.items():
+                lines.append(f"stages.{key}.epochs={max(1, round(self.epochs * stage.epochs / total))}")
+        if self.teacher_epochs:
+            keys = [f"teachers.{key}" for key in recipe.teachers] + (["teacher"] if recipe.teacher else [])
+            lines += [f"{key}.epochs={self.teacher_epochs}" for key in keys]
+        return lines
+
+    @property
+    def arguments(self) -> list[str]:
+        """As they are given to the command."""
+        numbers = {"--epochs": self.epochs, "--teacher-epochs": self.teacher_epochs}
+        return [*(f"{name}={value}" for name, value in numbers.items() if value), *self.settings]
+
+
+def kept_in(output: Path) -> list[str]:
+    """Where a run keeps its steps."""
+    return [f"output={output}", "tracking.mode=disabled"]
+
+
+def now() -> float:
+    """Seconds: of the CPU, or those that pass where a GPU computes."""
+    return time.perf_counter() if torch.cuda.is_available() else time.process_time()
+
+
+def prepared(output: Path, budget: Budget) -> dict[str, Path]:
     """Train the teachers, or find them trained; their weights by name."""
-    with Experiment.open(load(WITH_BOTH, ["seed=0", f"output={output}", "tracking.mode=disabled"])) as experiment:
+    with Experiment.open(load(WITH_BOTH, [*budget.lines(WITH_BOTH), "seed=0", *kept_in(output)])) as experiment:
         train_teachers(experiment)
         return {name: experiment.folder / "teachers" / name / NETWORK for name in (SHALLOW, DEEP)}
 
@@ -56,14 +102,12 @@ def overrides(name: str, teachers: dict[str, Path]) -> list[str]:
     return [line for key, file in fixed.items() for line in (f"{key}.weights={file}", f"{key}.epochs=0")]
 
 
-def measure(method: str, seed: int, output: Path, teachers: dict[str, Path]) -> Row:
+def measure(method: str, seed: int, output: Path, teachers: dict[str, Path], budget: Budget) -> Row:
     """Train and judge one method: accuracies in percent on the test split (``test``) and on the validation split, after
-    the last epoch (``val``) and the best one (``best``); CPU seconds of each epoch of the last stage, on one thread."""
+    the last epoch (``val``) and the best one (``best``); seconds of each epoch of the last stage, see `now`."""
     name, ends = f"{FOLDER}/{method}", list[tuple[str, float]]()
-    settings = [f"seed={seed}", f"output={output}", "tracking.mode=disabled", *overrides(name, teachers)]
-    with Experiment.open(
-        load(name, settings), lambda title, *_: ends.append((title, time.process_time()))
-    ) as experiment:
+    settings = [*budget.lines(name), f"seed={seed}", *kept_in(output), *overrides(name, teachers)]
+    with Experiment.open(load(name, settings), lambda title, *_: ends.append((title, now()))) as experiment:
         done = list(train_student(experiment, train_teachers(experiment)).values())[-1]
         model = to_accelerator(deployable(done.artifact.model))
         accuracy = score(model, experiment.data.test_dataloader(), experiment.task)["accuracy"]
@@ -81,7 +125,14 @@ def measure(method: str, seed: int, output: Path, teachers: dict[str, Path]) -> 
 
 
 def tables(rows: Sequence[Row]) -> dict[str, str]:
-    """The table by its name on pages, if there are rows for it: the best method first."""
+    """The table of each budget, by its name on pages: the best method first."""
+    budgets = dict.fromkeys(row["budget"] for row in rows)
+    return {
+        f"methods {budget}".rstrip(): _table([row for row in rows if row["budget"] == budget]) for budget in budgets
+    }
+
+
+def _table(rows: Sequence[Row]) -> str:
     methods = grouped(rows, "method")
     lines = []
     for (method,), seeds in sorted(methods.items(), key=lambda item: -mean(item[1], "test")):
@@ -89,38 +140,45 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
         cost = [f"{seconds:.1f}", f"{max(row['peak_mb'] for row in seeds):,.0f}"]
         size = [f"{seeds[0][name]:,}" for name in ("params", "macs")]
         lines.append([method, *(shown(seeds, name) for name in ACCURACIES), *cost, *size])
-    return {"methods": f"{_results.table(COLUMNS, lines)}\n\n{_results.measured(rows)}"} if lines else {}
+    return f"{_results.table(COLUMNS, lines)}\n\n{_results.measured(rows)}"
 
 
 def main() -> None:
     """Run what is not yet measured."""
     methods = [name.rpartition("/")[2] for name in names() if name.startswith(f"{FOLDER}/")]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="what differs from the recipes")
+    parser.add_argument("--epochs", type=int, help="of all stages of a student; by default its recipe's")
+    parser.add_argument("--teacher-epochs", type=int)
     parser.add_argument("--methods", nargs="+", default=methods, choices=methods, metavar="METHOD")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2, help="methods at a time, each on one thread")
     parser.add_argument("--output", type=Path, default=Path("runs"))
     parser.add_argument("--results", type=Path, default=FILE)
     parser.add_argument("--alone", nargs=2, type=Path, help=argparse.SUPPRESS)  # one method here, from these teachers
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     quiet_libraries()
+    budget = Budget(options.epochs, options.teacher_epochs, tuple(options.settings))
+    name = " ".join(budget.arguments)
     if options.alone:
         (method,) = options.methods
         teachers = dict(zip((SHALLOW, DEEP), options.alone, strict=True))
         for seed in range(options.seeds):
-            named = {"method": method, "seed": seed}
-            kept(options.results, named, partial(measure, **named, output=options.output, teachers=teachers))
+            run = partial(measure, method, seed, options.output, teachers, budget)
+            kept(options.results, {"budget": name, "method": method, "seed": seed}, run)
         return
-    known = {(row["method"], row.get("seed")) for row in read(options.results, IDENTITY)}
-    wanted = {method: [(method, seed) for seed in range(options.seeds)] for method in options.methods}
-    if left := [method for method, pairs in wanted.items() if not known.issuperset(pairs)]:
-        files = [str(file) for file in prepared(options.output).values()]
+    wanted = {method: {(name, method, seed) for seed in range(options.seeds)} for method in options.methods}
+    if left := [method for method, keys in wanted.items() if keys - _known(options.results)]:
+        files = [str(file) for file in prepared(options.output, budget).values()]
         shared = [f"--seeds={options.seeds}", f"--output={options.output}", f"--results={options.results}"]
-        work = {method: [*shared, "--methods", method, "--alone", *files] for method in left}
+        work = {method: [*budget.arguments, *shared, "--methods", method, "--alone", *files] for method in left}
         at_once(work, options.output / "methods", options.jobs, "benchmarks.methods")
-    known = {(row["method"], row.get("seed")) for row in read(options.results, IDENTITY)}
-    failed = [method for method, pairs in wanted.items() if not known.issuperset(pairs)]
+    failed = [method for method, keys in wanted.items() if keys - _known(options.results)]
     say(f"failed, see {options.output / 'methods'}/*.log: {failed}" if failed else "every method is measured")
+
+
+def _known(file: Path) -> set[tuple[Any, ...]]:
+    return {tuple(row.get(field) for field in IDENTITY) for row in read(file, IDENTITY)}
 
 
 if __name__ == "__main__":

@@ -9,17 +9,10 @@ from torch import nn
 
 from benchmarks import (
     _results,
-    blocks,
     caffe,
     codecs,
-    compression,
-    kernels,
-    methods,
-    peers,
     runtime,
-    seeds,
     stages,
-    students,
     tables,
     tasks,
     unlabelled,
@@ -223,90 +216,3 @@ def test_networks_without_lookups_leave_their_cell_empty() -> None:
     line = next(line for line in table.splitlines() if line.startswith("| lenet5"))
     assert cells(line)[1:7] == ["28 x 28", "float32", "1,234", "100", "5", "3e-07"]
     assert cells(line)[7:] == ["1 / 20", "", "1 / 20", "1 / 20"]
-
-
-def step(accuracy: Any, **about: Any) -> dict[str, Any]:
-    cost = {"params": 1000, "macs": 20000, "bytes": 4000, "latency_ms": {"batch1": 0.5, "batch32": 8.0}, "seconds": 9.6}
-    return {"recipe": "toy", "overrides": "", "step": "teacher", "accuracy": accuracy, **cost, "measured": "a", **about}
-
-
-def test_seeds_one_by_one_replace_what_was_known_of_them_together() -> None:
-    together = step({"mean": 80.0, "stdev": 3.0}, seeds=3)
-    (table,) = seeds.tables([together]).values()
-    assert "| teacher | 1,000 | 20,000 | 4,000 | 80.00 ± 3.00 | 0.50 | 8.00 | 10 |" in table
-    (table,) = seeds.tables([together, *(step(90.0 + seed, seed=seed) for seed in (2, 0, 1))]).values()
-    assert "| 91.00 ± 1.00 |" in table
-    assert [*seeds.tables([step(90.0, seed=0, overrides="data.limit=5")])] == ["seeds toy data.limit=5"]
-
-
-def network(way: str, test: float, size: int, **about: Any) -> dict[str, Any]:
-    cost = {"params": 100, "macs": 2000, "bytes": size, "measured": "today"}
-    return {"student": "toy", "way": way, "test": test, **cost, **about}
-
-
-def test_what_a_way_costs_is_the_mean_difference_from_the_same_seed() -> None:
-    teacher = network("", 90.0, 8000, student="teacher", seed=0)
-    plain = [network("fp32", 80.0 + 2 * seed, 4000, seed=seed) for seed in range(2)]
-    small = [network("int8", 79.0 + 2 * seed, 1000, seed=seed) for seed in range(2)]
-    lone = network("cp", 70.0, 2000, seed=5)
-    found = compression.tables([teacher, *plain, *small, lone, network("svd, speed", 81.5, 2000, seed=0)])
-    assert "| toy | int8 | 80.00 ± 1.41 | -1.00 ± 0.00 | 100 | 2,000 | 1,000 | 8 |" in found["compression"]
-    assert "| toy | cp | 70.00 |  | 100 | 2,000 | 2,000 | 4 |" in found["compression"]
-    assert "speed" not in found["compression"]
-    assert "| svd, speed | 81.50 | 100 | 2,000 |" in found["compression factors toy"]
-
-
-def test_a_race_leaves_cells_empty_where_a_runtime_does_not_take_a_network() -> None:
-    column = "OpenVINO, 1 thread, batch 1"
-    race = {"milliseconds": {"fp32": {column: 2.0}, "nncf": {column: 0.5}, "cp": {}}, "measured": "today"}
-    race["times_as_fast"] = {"fp32": {column: 1.0}, "nncf": {column: 4.0}, "cp": {}}
-    fails = {"student": "toy", "peer": "nncf", "seed": 0, "error": "RuntimeError: no", "measured": "today"}
-    found = peers.tables([{"student": "toy", "race": "peers"} | race, fails])
-    header, _, *lines = found["peers race toy"].splitlines()
-    place = cells(header).index(column)
-    assert [cells(line)[place] for line in lines[:3]] == ["2.00 (1.00)", "0.50 (4.00)", ""]
-    assert "| toy | nncf | fails |  |  |" in found["peers"]
-
-
-def test_the_best_method_is_first() -> None:
-    about = {"val": 70.0, "best": 71.0, "params": 100, "macs": 2000, "measured": "today"}
-    rows = [
-        {"method": name, "seed": seed, "test": test, "epoch_seconds": [4.0, 5.0, 9.0], "peak_mb": 900 + seed} | about
-        for name, test in (("kd", 75.0), ("at", 80.0))
-        for seed in range(2)
-    ]
-    (table,) = methods.tables(rows).values()
-    first, second = [cells(line) for line in table.splitlines()[2:4]]
-    assert (first[0], second[0]) == ("at", "kd")
-    assert first[1:6] == ["80.00 ± 0.00", "70.00 ± 0.00", "71.00 ± 0.00", "5.0", "901"]
-
-
-def test_a_student_without_an_onnx_form_has_no_milliseconds_there() -> None:
-    trained = {"recipe": "igcnet", "seed": 0, "params": 10, "macs": 200, "alone": 75.0, "taught": 81.5}
-    timed = {"recipe": "igcnet", "batches": [1, 32], "pytorch_ms": [5.0, 103.25], "onnx_ms": None}
-    (table,) = students.tables([row | {"measured": "today"} for row in (trained, timed)]).values()
-    assert "| igcnet | 10 | 200 | 75.00 | 81.50 | 5.00 / 103.25 | none |" in table
-
-
-def test_more_threads_are_compared_with_fewer() -> None:
-    ways = ["dense", "blocked", *map(str, kernels.DENSITIES)]
-    about = {"model": dict.fromkeys(ways, 2.0), "wins_below": "never", "useful": 0.5, "measured": "today"}
-    rows = [
-        {"layer": "conv", "threads": threads, "milliseconds": dict.fromkeys(ways, 8.0 / threads)}
-        | {"times_as_fast": dict.fromkeys(ways, 1.0), "workspace_bytes": 0, "im2col_bytes": 9}
-        | about
-        for threads in (1, 4)
-    ]
-    found = kernels.tables(rows)
-    assert "| conv | 4.00 | 4.00 | 4.00 |" in found["kernels 1 to 4"]
-
-
-def test_the_epoch_that_is_as_good_as_training_from_scratch() -> None:
-    def training(way: str, *curve: float) -> dict[str, Any]:
-        seconds = [10.0 * epoch for epoch in range(1, len(curve) + 1)]
-        named = {"images": 4000, "way": way, "epochs": len(curve), "seed": 0}
-        return named | {"accuracy": list(curve), "seconds": seconds, "test": curve[-1], "measured": "today"}
-
-    (table,) = blocks.tables([training("scratch", 0.5, 0.7, 0.8), training("kd", 0.6, 0.85)]).values()
-    kd = cells(next(line for line in table.splitlines() if line.startswith("| kd")))
-    assert kd[1:] == ["2", "20", "85.00", "85.00", "2 (20)"]

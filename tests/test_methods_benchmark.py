@@ -1,0 +1,23 @@
+"""The budget that all methods of a comparison share."""
+
+from benchmarks.methods import FOLDER, WITH_BOTH, Budget
+from distill.recipe.files import names
+from distill.recipe.loading import load
+
+
+def test_a_longer_budget_is_divided_among_stages_as_the_recipe_divides_it() -> None:
+    budget = Budget(epochs=30, teacher_epochs=60, settings=("data.limit=null", "cache=null"))
+    for name in [name for name in names() if name.startswith(f"{FOLDER}/") and not name.endswith("/base")]:
+        recipe, longer = load(name), load(name, budget.lines(name))
+        share = [stage.epochs / sum(one.epochs for one in recipe.stages.values()) for stage in recipe.stages.values()]
+        epochs = [stage.epochs for stage in longer.stages.values()]
+        assert sum(epochs) == 30
+        assert all(abs(found - 30 * part) <= 1 for found, part in zip(epochs, share, strict=True))
+        assert {teacher.epochs for teacher in longer.all_teachers().values()} <= {60}
+        assert longer.cache is None
+
+
+def test_results_of_another_budget_are_told_apart() -> None:
+    budgets = (Budget(), Budget(30), Budget(30, 60), Budget(30, 60, ("cache=null",)))
+    assert len({tuple(budget.arguments) for budget in budgets}) == 4
+    assert budgets[0].arguments == budgets[0].lines(WITH_BOTH) == []
