@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from distill.codecs import chain
+from distill.codecs.auto import stages_of
 from distill.errors import RecipeError
 from distill.registry import form
 
@@ -78,6 +79,13 @@ class Encoded:
         data = chain(*name.split()).encode(stored.codes.cpu().numpy())
         inner = replace(stored, codes=stored.codes.new_empty(0))
         return cls(codec=name, data=torch.frombuffer(bytearray(data), dtype=torch.uint8), inner=inner)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """In the order of encoding; of ``auto``, those that it took."""
+        if self.codec.partition("(")[0] == "auto":
+            return stages_of(self.data[:2].numpy().tobytes())
+        return tuple(self.codec.split())
 
     def nbytes(self) -> int:
         return self.data.nbytes + self.inner.nbytes()

@@ -52,9 +52,18 @@ class Auto:
         return best
 
     def decode(self, data: bytes) -> np.ndarray:
-        if len(data) < 2 or data[0] >= len(CHAINS) or data[:2] != _head(data[0]):
-            raise ArtifactError("a coded stream is damaged, or of a codec that this program does not know")
-        return chain(*CHAINS[data[0]]).decode(data[2:])
+        return chain(*stages_of(data)).decode(data[2:])
+
+
+def stages_of(data: bytes) -> tuple[str, ...]:
+    """Which codec ``auto`` took for a stream of its own.
+
+    Raises:
+        ArtifactError: the stream does not begin as one of ``auto``'s.
+    """
+    if len(data) < 2 or data[0] >= len(CHAINS) or data[:2] != _head(data[0]):
+        raise ArtifactError("a coded stream is damaged, or of a codec that this program does not know")
+    return CHAINS[data[0]]
 
 
 def _seconds(coder: Coder, codes: np.ndarray) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from distill.artifact.raw import to_raw, to_tensor
 from distill.artifact.storage import Encoded, Stored, from_record, to_record
+from distill.codecs import chain
 from distill.compress.quantization._quantized import Quantized
 from distill.container.packed import Block, pack
 from distill.errors import RecipeError
@@ -194,3 +195,13 @@ def test_packing_costs_little() -> None:
     assert (
         len(pack({name: (None, {"": to_raw(tensor)}) for name, tensor in tensors.items()})) < payload
     )  # exponents of floats shrink by more than names and shapes take
+
+
+@pytest.mark.parametrize("codec", ["auto", "auto(seconds=0)", "delta bitmap"])
+def test_the_stages_that_coded_a_form_are_known(codec: str) -> None:
+    """They decode the stream: ``auto`` puts two bytes before that of the codec that it takes."""
+    form = Quantized.fit(torch.linspace(-1, 1, 600).reshape(30, 20), bits=6)
+    coded = Encoded.of(form, codec)
+    stream = coded.data.numpy().tobytes()[2 if codec.startswith("auto") else 0 :]
+    assert torch.equal(torch.from_numpy(chain(*coded.stages).decode(stream)), form.codes)
+    assert (coded.stages == ("delta", "bitmap")) == (codec == "delta bitmap")

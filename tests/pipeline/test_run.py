@@ -148,10 +148,10 @@ class TestCommands:
         assert main(["inspect", artifact]) == 0
         shown = capsys.readouterr().out
         assert "mobilenet_v1" in shown
-        assert "Encoded" in shown
+        assert ", context " in shown
         assert "compress/2-quantize" in shown
         rows = [line.split() for line in shown.splitlines() if line.rstrip().endswith("#")]
-        sizes = {int(row[3].replace(",", "")): len(row[5]) for row in rows}
+        sizes = {int(row[-3].replace(",", "")): len(row[-1]) for row in rows}
         assert sizes[max(sizes)] == 20
         assert all(length == round(20 * size / max(sizes)) for size, length in sizes.items())
 

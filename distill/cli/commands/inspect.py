@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import Any
 
 BAR = 20
 """Columns of the largest tensor's bar."""
@@ -47,8 +48,17 @@ def run(options: Namespace) -> None:
         for name, form in forms.items()
     }
     for name, parameter in parameters.items():
-        kind = type(forms[name]).__name__ if forms[name] else str(parameter.dtype).removeprefix("torch.")
+        kind = _stored_as(forms[name]) if forms[name] else str(parameter.dtype).removeprefix("torch.")
         bits = f"{8 * sizes[name] / parameter.numel():.2f}" if parameter.numel() else ""
         bar = "#" * round(BAR * sizes[name] / (max(sizes.values()) or 1))
         table.add_row(Text(name), "x".join(map(str, parameter.shape)), kind, f"{sizes[name]:,}", bits, bar)
     console.print(table)
+
+
+def _stored_as(form: Any) -> str:
+    """The form, and by which stages its codes are coded."""
+    from distill.artifact.storage import Encoded
+
+    if isinstance(form, Encoded):
+        return f"{type(form.inner).__name__}, {' + '.join(form.stages)}"
+    return type(form).__name__
