@@ -199,6 +199,8 @@ class DryRun:
             self.task.check(output, self.example)
             self.task.terms(output, self.example)
         except RecipeError as error:
+            if str(error).startswith("task."):  # a setting of the task, whatever the network
+                raise
             raise RecipeError(f"the {role} {error}") from error
         return artifact
 

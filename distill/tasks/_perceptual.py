@@ -46,6 +46,7 @@ class PerceptualMaps:
     """
 
     def __init__(self, spec: Perceptual, info: DataInfo) -> None:
+        section = typed({"name": spec.name}, NetworkSection, "task.perceptual")
         layers = spec.layers or LAYERS.get(spec.name)
         if layers is None:
             raise RecipeError(
@@ -58,8 +59,8 @@ class PerceptualMaps:
         known = published(spec.name)
         mean, std = (known.mean, known.std) if known else TORCHVISION
         self.prepare = InputTransform(info.mean, info.std, spec.mean or mean, spec.std or std)
-        self.network = _frozen(spec)
-        modules = dict(self.network.named_modules())
+        self.network = _frozen(spec, section)
+        modules = {path: module for path, module in self.network.named_modules() if path}
         for path in self.paths:
             if path not in modules:
                 raise RecipeError(f"task.perceptual.layers: '{spec.name}' has no module {did_you_mean(path, modules)}")
@@ -100,13 +101,16 @@ def gram(maps: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "b
     return flat @ flat.mT / flat[0].numel()
 
 
-def _frozen(spec: Perceptual) -> nn.Module:
+def _frozen(spec: Perceptual, section: Any) -> nn.Module:
     """The network with its weights, in evaluation mode; random numbers of the run are left alone."""
+    weights = _weights(spec)
     with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        section = typed({"name": spec.name}, NetworkSection, "task.perceptual")
-        network = build_network(network_entry(section, IMAGENET_ARGUMENTS), allow=[spec.name.partition(":")[0]])
-        load_weights(network, _weights(spec), name=spec.name)
+        try:
+            network = build_network(network_entry(section, IMAGENET_ARGUMENTS), allow=[spec.name.partition(":")[0]])
+            load_weights(network, weights, name=spec.name)
+        except RecipeError as error:
+            raise RecipeError(f"task.perceptual: {error}") from error
         return network.requires_grad_(False).eval()
 
 

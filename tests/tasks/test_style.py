@@ -184,8 +184,9 @@ def test_a_style_picture_that_shows_no_style_is_named(tmp_path: Path, size: tupl
         ({"name": "vgg16"}, "'vgg16' needs weights"),
         ({**RANDOM, "layers": None}, "which layers"),
         ({**RANDOM, "layers": {"content": ["stagf2"], "style": []}}, "stage2"),
-        ({**RANDOM, "weights": "gone.pth"}, "no checkpoint file 'gone.pth'"),
+        ({**RANDOM, "weights": "gone.pth"}, "task.perceptual: no checkpoint file 'gone.pth'"),
         ({**RANDOM, "name": "mobilnet_v1"}, "mobilenet_v1"),
+        ({"name": "vgg61", "weights": "random"}, "task.perceptual.*Did you mean 'vgg"),
     ],
 )
 def test_a_perceptual_network_that_cannot_be_built_is_named(perceptual: dict[str, Any], message: str) -> None:
