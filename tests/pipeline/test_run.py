@@ -148,7 +148,8 @@ class TestCommands:
         assert main(["inspect", artifact]) == 0
         shown = capsys.readouterr().out
         assert "mobilenet_v1" in shown
-        assert ", context " in shown
+        assert "Quantized, " in shown
+        assert "context" in shown
         assert "compress/2-quantize" in shown
         rows = [line.split() for line in shown.splitlines() if line.rstrip().endswith("#")]
         sizes = {int(row[-3].replace(",", "")): len(row[-1]) for row in rows}
