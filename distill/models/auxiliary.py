@@ -48,8 +48,9 @@ def heads_fit(model: nn.Module, images: Tensor) -> bool:
 
 @torch.no_grad()
 def runs_in_training(model: nn.Module, images: Tensor) -> bool:
-    """Whether a copy of the network runs in training mode, with its auxiliary heads."""
-    return _runs(copy.deepcopy(model).train(), images)
+    """Whether a copy of the network runs in training mode, with its auxiliary heads; random numbers are left alone."""
+    with torch.random.fork_rng():
+        return _runs(copy.deepcopy(model).train(), images)
 
 
 def remove_heads(model: nn.Module, images: Tensor) -> dict[str, str]:
