@@ -49,7 +49,8 @@ def heads_fit(model: nn.Module, images: Tensor) -> bool:
 @torch.no_grad()
 def runs_in_training(model: nn.Module, images: Tensor) -> bool:
     """Whether a copy of the network runs in training mode, with its auxiliary heads; random numbers are left alone."""
-    with torch.random.fork_rng():
+    device = images.device
+    with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
         return _runs(copy.deepcopy(model).train(), images)
 
 
