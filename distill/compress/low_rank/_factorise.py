@@ -11,8 +11,8 @@ from torch import nn
 
 from distill.artifact import Artifact, Plan
 from distill.batch import Batch
+from distill.compress import _layer_timing
 from distill.compress._layers import Change, Layer, explain, factorable, layer_at
-from distill.compress.low_rank import _layer_timing
 from distill.compress.low_rank._allocation import Aim, Allocation, Goal, LayerOptions, Option
 from distill.compress.low_rank._error_weighting import TracedLayer, Weighting, error_weights, trace_layers
 from distill.errors import RecipeError

@@ -11,7 +11,7 @@ from torch import nn
 
 from distill.artifact import Artifact
 from distill.batch import Batch
-from distill.compress.low_rank import _layer_timing as _probe
+from distill.compress import _layer_timing as _probe
 from distill.compress.low_rank._matrices import unfold
 from distill.compress.low_rank.svd import svd
 from distill.errors import RecipeError

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.artifact import Artifact
-from distill.compress.low_rank import _layer_timing as _probe
+from distill.compress import _layer_timing as _probe
 from distill.compress.low_rank._error_weighting import ErrorWeights, TracedLayer
 from distill.compress.low_rank.tt_matrix import Products, TTMatrix, tt_matrix
 from distill.export import onnx_file
