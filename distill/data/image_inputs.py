@@ -63,31 +63,37 @@ def read_inputs(
     """Every picture in a folder and in those below it, resized to the network's input.
 
     Args:
-        folder: where pictures lie.
+        folder: where pictures lie; where a sample has two, neighbours in the order of their names.
         info: what images the network reads.
         order: of channels; ``bgr`` where blue is the first.
         labels: ``folders``: folders are classes, numbered in the order of their names; or a file with a line for each
             picture, its path below ``folder`` and its class, as Caffe has such lists.
-        limit: pictures that are read at most, evenly spread.
+        limit: samples that are read at most, evenly spread.
 
     Raises:
-        DataError: no folder, no pictures, one that cannot be read, or one without a label.
+        DataError: no folder, no pictures, one that cannot be read or has no label, or a sample that is not complete.
     """
     if not folder.is_dir():
         raise DataError(f"no folder '{folder}'")
     files = pictures_below(folder)
     if not files:
         raise DataError(f"{folder} holds no pictures")
-    files = [files[len(files) * k // min(limit, len(files))] for k in range(min(limit, len(files)))]
-    if info.channels not in (1, 3) or info.images != 1:
-        raise DataError(f"the network reads {info.channels * info.images} channels, but pictures have 1 or 3")
+    if info.channels not in (1, 3):
+        raise DataError(f"the network reads {info.channels} channels, but pictures have 1 or 3")
+    if labels and info.images > 1:
+        raise DataError(f"the network reads {info.images} pictures at once, and labels are for one: leave --labels out")
+    samples = [files[start : start + info.images] for start in range(0, len(files), info.images)]
+    count = min(limit, len(samples))
+    files = [file for k in range(count) for file in samples[len(samples) * k // count]]
     if not isinstance(info.preprocessing.get("resize"), list) and not info.preprocessing.get("crop"):
         info = replace(info, preprocessing={**info.preprocessing, "resize": list(info.image_size)})
     if order == "bgr":
         info = replace(info, mean=info.mean[::-1], std=info.std[::-1])
     images = torch.cat(list(batched_inputs(files, info)))
     classes = torch.tensor(list(_labels(folder, files, labels))) if labels else None
-    return ImageInputs(images.flip(1) if order == "bgr" else images, classes)
+    if order == "bgr":
+        images = images.unflatten(1, (info.images, info.channels)).flip(2).flatten(1, 2)
+    return ImageInputs(images, classes)
 
 
 def _labels(folder: Path, files: Sequence[Path], labels: str) -> Iterator[int]:

@@ -80,7 +80,9 @@ def session(file: Path | bytes, *, threads: int | None = None) -> "InferenceSess
         return onnxruntime.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no other base
         name = "the network" if isinstance(file, bytes) else f"'{file}'"
-        raise ExportError(f"ONNX Runtime cannot run {name}: {str(error).splitlines()[0]}") from error
+        raise ExportError(
+            f"ONNX Runtime cannot run {name}: {str(error).splitlines()[0]}; if it is not whole, export it again"
+        ) from error
 
 
 def answer(runtime: "InferenceSession", inputs: Tensor) -> Tensor:

@@ -29,6 +29,10 @@ def find(name: str) -> Path:
     path = Path(name) if outside else RECIPES / f"{name}.yaml"
     if is_file(path):
         return path
+    if not outside and Path(name).is_absolute():
+        raise RecipeError(
+            f"'{name}' is no recipe: give the path of a file that ends in .yaml, or a name that `list` shows"
+        )
     raise RecipeError(f"no recipe file '{name}'" if outside else f"unknown recipe {did_you_mean(name, names())}")
 
 
