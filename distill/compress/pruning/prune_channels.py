@@ -20,6 +20,7 @@ from distill.batch import Batch
 from distill.compress import hook
 from distill.compress._layers import chosen, refuse_broken_weights, refuse_encoded, refuse_stored, refuse_unfit_heads
 from distill.compress.pruning._channel_scores import Saliency, Scores, bn_scales, magnitudes, taylor
+from distill.compress.pruning._channel_seconds import per_second
 from distill.errors import RecipeError
 from distill.models.channels.groups import Widths
 from distill.models.channels.narrow import Channelwise, Kept, mask_channels, mask_of, narrowed, rebuilt, sizes_of
@@ -42,6 +43,7 @@ def prune_channels(
     max_macs: Positive | None = None,
     saliency: Saliency = "taylor",
     scope: Literal["layer", "global"] = "layer",
+    aim: Literal["size", "speed"] = "size",
     round_to: Count = 8,
     min_channels: Count = 8,
     layers: list[str] | None = None,
@@ -59,6 +61,8 @@ def prune_channels(
         saliency: which channels go first: those that matter least to the loss, those of small filters, or those that
             batch normalisation scales down. Channels that no batch normalisation scales stay with ``bn_scale``.
         scope: the same part of every layer, but for rounding, or one ranking of all channels.
+        aim: ``speed`` ranks all channels by their saliency for each second that ONNX Runtime takes for them, timed
+            here.
         round_to: layers that shrink keep a multiple of so many channels: runtimes are slow at odd numbers.
         min_channels: layers keep at least so many.
         layers: globs of module paths: only filters of these layers are removed, and only where all the layers that a
@@ -84,7 +88,10 @@ def prune_channels(
     sizes = Sizes(artifact.copy_model(), images[:1], fit)
     scores = _scores(artifact, sizes.whole, saliency, calibration, task_loss)
     widths = Widths(sizes.trace, sizes.whole, _removable(scores, sizes.whole, allowed), round_to, min_channels)
-    channels = choose(widths, sizes, budget, scope)
+    if aim == "speed":
+        channels = choose(widths, sizes, budget, "global", per_second(widths, sizes))
+    else:
+        channels = choose(widths, sizes, budget, scope)
     plan = sizes.plan(channels)
     _explain(sizes, widths, channels, allowed, unfit)
     if not plan:

@@ -100,17 +100,21 @@ def sizes_of_copy(model: nn.Module, image: Tensor) -> Sizes:
     return Sizes(model, image.detach().cpu().contiguous(), traceable(model)[0])
 
 
-def choose(widths: Widths, sizes: Sizes, budget: Budget, scope: str) -> Channels:
+def choose(
+    widths: Widths, sizes: Sizes, budget: Budget, scope: str, ranking: Mapping[int, float] | None = None
+) -> Channels:
     """The channels that are left when as few are removed as the budget asks for.
 
     Args:
-        scope: "global" removes the least salient of all channels, "layer" the same part of each family.
+        scope: "global" removes the channels that rank lowest, "layer" the same part of each family.
+        ranking: a number for every channel that may go; without it, its saliency.
 
     Raises:
         RecipeError: the budget cannot be met; names the least that could.
     """
     order = [i for family in widths.families for atom in family.atoms for i in atom]
-    order.sort(key=lambda i: (widths.scores[i], i))
+    rank = widths.scores if ranking is None else ranking
+    order.sort(key=lambda i: (rank[i], i))
 
     def shares(count: int) -> list[float]:
         if scope == "layer":

@@ -1,8 +1,10 @@
 """How many channels go: budgets, ratios, and the fewest that stay."""
 
 import pytest
+from torch import nn
 
 from distill.artifact import Artifact
+from distill.compress import _layer_timing
 from distill.errors import RecipeError
 from distill.models import cost
 from tests.compress.pruning.channels import batches, plain, prune, trained, widths
@@ -47,3 +49,31 @@ def test_every_layer_keeps_the_same_part_in_scope_layer() -> None:
 def test_min_channels_are_kept() -> None:
     after = widths(prune(Artifact(plain(3, 16, 32)), ratio=0.1, round_to=4, min_channels=12).model)
     assert list(after.values()) == [12, 12, 10]
+
+
+def test_speed_spares_what_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def seconds(layer: nn.Module, _: tuple[int, ...]) -> tuple[float, ...]:
+        return (1e-3 * layer.in_features if isinstance(layer, nn.Linear) else 0.0,)
+
+    monkeypatch.setattr(_layer_timing, "seconds", seconds)
+    artifact = Artifact(plain(3, 32, 64, 32))
+    assert list(widths(prune(artifact, max_params=0.8, aim="speed", saliency="magnitude").model).values()) == [
+        32,
+        64,
+        16,
+        10,
+    ]
+
+
+def test_speed_is_measured_in_the_runtime() -> None:
+    """Channels of large maps take longer than as many of small ones: they go first, of weights that are alike."""
+    artifact = trained("resnet8x4")
+    equal = artifact.copy_model()
+    for parameter in equal.parameters():
+        parameter.data.fill_(0.01)
+    done = widths(prune(Artifact(equal), max_macs=0.7, aim="speed", saliency="magnitude").model)
+    before = widths(equal)
+    shares = {path: done[path] / before[path] for path in before}
+    first = [share for path, share in shares.items() if path.startswith("layer1")]
+    last = [share for path, share in shares.items() if path.startswith("layer3")]
+    assert min(first) < min(last)
