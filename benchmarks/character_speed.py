@@ -51,7 +51,7 @@ def measure(name: str, macs: float, layers: list[str] | None) -> list[Row]:
     task = Classification(DataInfo(1, (size, size), (0.5,), (0.5,), tuple(map(str, range(CLASSES)))))
     artifacts = networks(name, samples, macs, layers)
     runs = {hooks: runnable(artifact, samples, task) for hooks, artifact in artifacts.items()}
-    times = race(runs, samples[0].inputs, batches=(1,))
+    times = race(runs, samples[0].inputs, next(iter(runs)), batches=(1,))
     rows: list[Row] = []
     for hooks, artifact in artifacts.items():
         model = deployable(artifact.model)

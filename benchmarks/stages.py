@@ -1,8 +1,9 @@
 """Stage by stage through a recipe: accuracy on the test split, bytes, operations, milliseconds.
 
-    python -m benchmarks.stages characters/hybrid [--seed 0] [--output runs]
+    python -m benchmarks.stages characters/hybrid [--seeds 3] [--output runs]
 
-Trains and compresses as the recipe says; what its run has finished is reused. Networks are timed in ONNX Runtime on one
+Trains and compresses as the recipe says, with several seeds and the teacher of the first; what runs have finished is
+reused, and a seed that is in the file is not measured again. Networks are timed in ONNX Runtime on one
 thread, in turns, so that what disturbs one disturbs all; ratios are of the same turn. Operations are
 multiply-accumulates for one image; effective ones leave out products with zeros, which only sparse kernels do. Each
 stage is one line of ``benchmarks/results/stages.jsonl``; `python -m benchmarks.tables` makes the tables.
@@ -16,8 +17,10 @@ from tempfile import TemporaryDirectory
 
 from torch import Tensor
 
+from benchmarks._jobs import spread
+from benchmarks._over_seeds import grouped, middle
 from benchmarks._page import measured_here
-from benchmarks._results import RESULTS, Row, append, table
+from benchmarks._results import RESULTS, Row, append, measured, read, table
 from distill.artifact import Artifact
 from distill.batch import Batch, Predict
 from distill.console import quiet_libraries
@@ -27,30 +30,35 @@ from distill.measure.evaluation import score, to_accelerator
 from distill.measure.latency import timings
 from distill.models.surgery import deployable
 from distill.pipeline.experiment import Experiment
-from distill.pipeline.run import compress, train_student, train_teachers
+from distill.pipeline.run import compress, train_baseline, train_student, train_teachers
+from distill.pipeline.step_store import NETWORK, Finished
 from distill.recipe.loading import load
+from distill.recipe.schema import Recipe
 from distill.tasks import Task
 
 FILE = RESULTS / "stages.jsonl"
 IDENTITY = ("recipe", "overrides", "seed", "stage")
 BATCHES = (1, 32)
+ALONE, TRAINED = "student alone", "trained"
+COSTS = {"bytes": ("bytes", "smaller"), "macs": ("macs", "fewer"), "effective_macs": ("macs", "fewer")}
+"""Each is compared with one of the trained network."""
 ROUNDS = 15
 SECONDS = 0.1
 """For each network and batch size, in each round."""
 
 
 def measure(recipe: str, overrides: Sequence[str], seed: int, output: Path) -> list[Row]:
-    """One row for each network that the recipe makes of its student."""
-    settings = [*overrides, f"seed={seed}", f"output={output}", "tracking.mode=disabled"]
-    with Experiment.open(load(recipe, settings)) as experiment:
-        teachers = train_teachers(experiment)
-        stages = train_student(experiment, teachers)
-        trained = [*stages.values()][-1]
-        made = {"trained": trained, **compress(experiment, trained, teachers | stages)}
+    """One row for the teacher, one for the student alone where the recipe has them, and one for each network that it
+    makes of its student."""
+    shared = teacher_of(recipe, overrides, output) if seed else []
+    with Experiment.open(opened(recipe, [*overrides, *shared], seed, output)) as experiment:
+        made = networks(experiment)
         artifacts = {name: done.artifact for name, done in made.items()}
         samples, task = experiment.data.calibration(128), experiment.task
         times = race(
-            {name: runnable(artifact, samples, task) for name, artifact in artifacts.items()}, samples[0].inputs
+            {name: runnable(artifact, samples, task) for name, artifact in artifacts.items()},
+            samples[0].inputs,
+            TRAINED,
         )
         test = experiment.data.test_dataloader()
         return [
@@ -65,6 +73,27 @@ def measure(recipe: str, overrides: Sequence[str], seed: int, output: Path) -> l
             }
             for name, artifact in artifacts.items()
         ]
+
+
+def opened(recipe: str, overrides: Sequence[str], seed: int, output: Path) -> Recipe:
+    return load(recipe, [*overrides, f"seed={seed}", f"output={output}", "tracking.mode=disabled"])
+
+
+def networks(experiment: Experiment) -> dict[str, Finished]:
+    """All that a recipe trains and makes, by the name of its row."""
+    teachers = train_teachers(experiment)
+    alone = {ALONE: train_baseline(experiment)} if experiment.recipe.baseline and teachers else {}
+    stages = train_student(experiment, teachers)
+    trained = [*stages.values()][-1]
+    return {**teachers, **alone, TRAINED: trained, **compress(experiment, trained, teachers | stages)}
+
+
+def teacher_of(recipe: str, overrides: Sequence[str], output: Path) -> list[str]:
+    """Settings that give another seed the teacher of seed 0, which is trained here if it is not there."""
+    with Experiment.open(opened(recipe, overrides, 0, output)) as experiment:
+        if not train_teachers(experiment):
+            return []
+        return [f"teacher.weights={experiment.folder / 'teacher' / NETWORK}", "teacher.epochs=0"]
 
 
 def costs_of(artifact: Artifact, images: Tensor) -> Row:
@@ -84,15 +113,16 @@ def runnable(artifact: Artifact, samples: list[Batch], task: Task) -> Predict:
         return exporter.find("onnx")(artifact, Path(folder), samples, task).single()
 
 
-def race(networks: Mapping[str, Predict], images: Tensor, batches: Sequence[int] = BATCHES) -> dict[str, Row]:
-    """Milliseconds of each network at each batch size, and how many times as fast as the first one it is."""
+def race(
+    networks: Mapping[str, Predict], images: Tensor, against: str, batches: Sequence[int] = BATCHES
+) -> dict[str, Row]:
+    """Milliseconds of each network at each batch size, and how many times as fast as one of them it is."""
     rounds = [
         {name: timings(network, images, batches, SECONDS) for name, network in networks.items()} for _ in range(ROUNDS)
     ]
-    first = next(iter(networks))
     found: dict[str, Row] = {}
     for name in networks:
-        pairs = {key: [(one[first][key].p25, one[name][key].p25) for one in rounds] for key in rounds[0][name]}
+        pairs = {key: [(one[against][key].p25, one[name][key].p25) for one in rounds] for key in rounds[0][name]}
         found[name] = {
             "milliseconds": {key: statistics.median(own for _, own in some) for key, some in pairs.items()},
             "times_as_fast": {key: statistics.median(a / b for a, b in some) for key, some in pairs.items()},
@@ -101,31 +131,38 @@ def race(networks: Mapping[str, Predict], images: Tensor, batches: Sequence[int]
 
 
 def tables(rows: Sequence[Row]) -> dict[str, str]:
-    """The table of each recipe, with its first seed, by its name on pages."""
-    plain = [row for row in rows if not row["overrides"] and row["seed"] == 0]
+    """The table of each recipe by its name on pages."""
+    plain = [row for row in rows if not row["overrides"]]
     names = dict.fromkeys(row["recipe"] for row in plain)
     return {f"stages {name}": recipe_table([row for row in plain if row["recipe"] == name]) for name in names}
 
 
 def recipe_table(rows: Sequence[Row]) -> str:
-    """Stage by stage."""
-    first = rows[0]
-    metrics, batches = [*first["test"]], [*first["milliseconds"]]
-    titles = ["stage", *(f"test {name.replace('_', ' ')}" for name in metrics), "bytes", "MACs", "effective MACs"]
-    titles += [f"ms, {key.replace('batch', 'batch ')}" for key in batches]
+    """Stage by stage: metrics over seeds, the rest of the middle one; compared with what was trained."""
+    stages = grouped(rows, "stage")
+    first, *_ = stages[TRAINED,]
+    titles = ["stage", "seeds", *(f"test {name.replace('_', ' ')}" for name in first["test"]), "bytes", "MACs"]
+    titles += ["effective MACs", *(f"ms, {key.replace('batch', 'batch ')}" for key in first["milliseconds"])]
     lines = []
-    for row in rows:
-        cells = [row["stage"], *(_shown(row, name) for name in metrics)]
-        cells.append(f"{row['bytes']:,} ({first['bytes'] / row['bytes']:.1f} times smaller)")
-        cells += [f"{row[key]:,} ({first['macs'] / row[key]:.1f} times fewer)" for key in ("macs", "effective_macs")]
-        cells += [f"{row['milliseconds'][key]:.3f} ({row['times_as_fast'][key]:.2f} times as fast)" for key in batches]
+    for (stage,), some in stages.items():
+        cells = [stage, str(len(some)), *(_shown(some, name) for name in first["test"])]
+        cells += [_cost(some, stages[TRAINED,], key) for key in COSTS]
+        for key in first["milliseconds"]:
+            own, times = (middle(some, lambda row: row[of][key]) for of in ("milliseconds", "times_as_fast"))  # noqa: B023
+            cells.append(f"{own:.3f} ({times:.2f} times as fast)")
         lines.append(cells)
-    return f"{table(titles, lines)}\n\n{first['measured']}"
+    return f"{table(titles, lines)}\n\n{measured(rows)}"
 
 
-def _shown(row: Row, metric: str) -> str:
-    value = row["test"][metric]
-    return f"{100 * value:.2f} %" if row["unit"] == "%" else f"{value:.4g}"
+def _cost(rows: Sequence[Row], trained: Sequence[Row], key: str) -> str:
+    of, word = COSTS[key]
+    own, whole = middle(rows, lambda row: row[key]), middle(trained, lambda row: row[of])
+    return f"{own:,.0f}" + (f" ({whole / own:.1f} times {word})" if whole >= own else "")
+
+
+def _shown(rows: Sequence[Row], metric: str) -> str:
+    values = [row["test"][metric] for row in rows]
+    return f"{spread([100 * value for value in values])} %" if rows[0]["unit"] == "%" else spread(values, 3)
 
 
 def main() -> None:
@@ -133,15 +170,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
     parser.add_argument("overrides", nargs="*", help="as for train.py")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("runs"))
     parser.add_argument("--results", type=Path, default=FILE)
     options = parser.parse_intermixed_args()
     quiet_libraries()
-    rows = measure(options.recipe, options.overrides, options.seed, options.output)
-    for row in rows:
-        append(options.results, row)
-    print(recipe_table(rows))
+    named = (options.recipe, " ".join(options.overrides))
+    known = {(row["recipe"], row["overrides"], row["seed"]) for row in read(options.results, IDENTITY)}
+    for seed in range(options.seeds):
+        if (*named, seed) not in known:
+            for row in measure(options.recipe, options.overrides, seed, options.output):
+                append(options.results, row)
+    print(recipe_table([row for row in read(options.results, IDENTITY) if (row["recipe"], row["overrides"]) == named]))
 
 
 if __name__ == "__main__":

@@ -98,15 +98,17 @@ def stage(name: str, accuracy: float, size: int, milliseconds: float, **about: A
     return {**found, **cost, **speed, "measured": "today", **about}
 
 
-def test_stages_are_compared_with_the_first() -> None:
-    rows = [stage("trained", 0.98, 4000, 0.3), stage("int8", 0.975, 1000, 0.1), stage("int8", 0.5, 9, 9, seed=1)]
+def test_stages_are_compared_with_what_was_trained() -> None:
+    rows = [stage("teacher", 0.99, 8000, 0.6), stage("trained", 0.98, 4000, 0.3), stage("int8", 0.975, 1000, 0.1)]
+    rows += [stage("trained", 0.96, 4400, 0.3, seed=1), stage("int8", 0.955, 1100, 0.1, seed=1)]
     (name, table), *others = stages.tables([*rows, stage("trained", 0.5, 9, 9, overrides="data.limit=10")]).items()
     assert (name, others) == ("stages toy", [])
-    *_, last = [cells(line) for line in table.splitlines() if line.startswith("| ")]
+    *_, teacher, _, last = [cells(line) for line in table.splitlines() if line.startswith("| ")]
     assert last == [
-        *("int8", "97.50 %", "1,000 (4.0 times smaller)", "1,000 (1.0 times fewer)", "400 (2.5 times fewer)"),
-        "0.100 (3.00 times as fast)",
+        *("int8", "2", "96.50 ± 1.41 %", "1,050 (4.0 times smaller)", "1,000 (1.0 times fewer)"),
+        *("400 (2.5 times fewer)", "0.100 (3.00 times as fast)"),
     ]
+    assert teacher[:4] == ["teacher", "1", "99.00 %", "8,000"]
 
 
 def test_students_without_labels_stand_beside_their_teacher_and_bare_pixels() -> None:
@@ -141,7 +143,7 @@ def test_networks_are_timed_in_turns_and_compared_turn_by_turn(monkeypatch: pyte
     monkeypatch.setattr(stages, "SECONDS", 0.001)
     turns = []
     runs = {name: lambda batch, name=name: turns.append(name) or batch for name in ("dense", "small")}
-    found = stages.race(runs, torch.zeros(2, 1, 4, 4))
+    found = stages.race(runs, torch.zeros(2, 1, 4, 4), "dense")
     assert found["dense"]["times_as_fast"] == {"batch1": 1.0, "batch32": 1.0}
     assert found["small"]["milliseconds"]["batch1"] > 0
     assert [name for name, _ in itertools.groupby(turns)] == ["dense", "small"] * stages.ROUNDS
