@@ -43,7 +43,7 @@ class Classification(Task):
     monitor = "accuracy"
     output_name = "logits"
     agreement_name = "top-1 agreement"
-    mixes_labels = True
+    mixes = "labels"
     batch_sizes = (1, 32)
 
     def __init__(self, info: DataInfo, *, label_smoothing: BelowOne = 0.0, top_k: Count | None = None) -> None:

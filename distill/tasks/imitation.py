@@ -46,6 +46,7 @@ class Imitation(Task):
     agreement_name = "top-1 agreement"
     batch_sizes = (1, 32)
     side_by_side = True
+    mixes = "images"
     baseline = False
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import torch
 from torchvision.transforms import v2
 
 from distill.batch import Batch
@@ -19,27 +20,27 @@ class Mixing:
 
     Args:
         mix: which ways, and how strongly.
-        task: its data has classes.
+        task: its labels are classes, or it reads none.
         terms: the stage's losses.
 
     Raises:
-        RecipeError: there are no classes to mix, or a loss reads the label or the number of each sample.
+        RecipeError: labels are no classes, or a loss reads the label or the number of each sample.
     """
 
     def __init__(self, mix: Mix, task: Task, terms: Iterable[Term]) -> None:
-        classes = task.info.num_classes
-        if not task.mixes_labels or not classes:
-            raise RecipeError(
-                f"mix blends class labels, which the task '{type(task).__name__}' does not have: remove it"
-            )
+        if task.mixes is None:
+            raise RecipeError(f"mix blends images and classes, but '{type(task).__name__}' has other labels: remove it")
         for term in terms:
             if read := [name for name in BY_SAMPLE if name in term.extras]:
                 raise RecipeError(
                     f"loss '{term.key}' reads the {read[0]} of one image, but mix blends images: remove one"
                 )
+        self.labelled = task.mixes == "labels"
+        classes = task.info.num_classes if self.labelled else 1
         ways = {v2.MixUp: mix.mixup, v2.CutMix: mix.cutmix}
         self.mix = v2.RandomChoice([way(alpha=alpha, num_classes=classes) for way, alpha in ways.items() if alpha])
 
     def __call__(self, batch: Batch) -> Batch:
-        inputs, labels = self.mix(batch.inputs, batch.labels)
-        return batch._replace(inputs=inputs, labels=labels, view=None)
+        same = torch.zeros(len(batch.inputs), dtype=torch.long, device=batch.inputs.device)
+        inputs, labels = self.mix(batch.inputs, batch.labels if self.labelled else same)
+        return batch._replace(inputs=inputs, labels=labels if self.labelled else None, view=None)

@@ -34,6 +34,19 @@ def test_labels_say_how_much_of_each_image_there_is(mix: Mix) -> None:
         assert mixed.view is None
 
 
+def test_images_alone_are_mixed_where_no_labels_are_read() -> None:
+    class Unlabelled(Classification):
+        mixes = "images"
+
+    torch.manual_seed(0)
+    task = Unlabelled(TEN_CLASSES)
+    mixed = Mixing(Mix(mixup=1.0), task, [])(batch()._replace(labels=None))
+    assert mixed.labels is None
+    means = mixed.inputs.mean((1, 2, 3))
+    assert not torch.equal(means, means.round())
+    assert means.mean() == pytest.approx(2.5)
+
+
 def test_the_loss_of_mixed_labels_is_the_mixture_of_losses() -> None:
     logits, one, other = torch.randn(4, 10), torch.randint(10, (4,)), torch.randint(10, (4,))
     soft = 0.3 * torch.eye(10)[one] + 0.7 * torch.eye(10)[other]
@@ -61,9 +74,9 @@ def test_losses_that_read_single_labels_are_refused(name: str) -> None:
 
 def test_a_task_without_class_labels_is_refused() -> None:
     class Other(Classification):
-        mixes_labels = False
+        mixes = None
 
-    with pytest.raises(RecipeError, match="mix blends class labels"):
+    with pytest.raises(RecipeError, match="mix blends images and classes"):
         Mixing(Mix(mixup=0.2), Other(replace(TEN_CLASSES)), [])
 
 
