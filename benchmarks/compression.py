@@ -93,6 +93,7 @@ WAYS: dict[str, Callable[[Student], str]] = {
     "tensor_train": lambda one: f"tensor_train: {{max_params: 0.5, {one.tuned(2, 0.2)}}}",
     "prune": lambda one: f"prune: {{sparsity: 0.8, rounds: 2, {one.tuned(1, 0.2)}}}, encode: {{}}",
     "prune_channels": lambda one: f"prune_channels: {{max_macs: 0.5, {one.tuned(2, 0.2)}}}",
+    "prune_channels, speed": lambda one: f"prune_channels: {{max_macs: 0.5, aim: speed, {one.tuned(2, 0.2)}}}",
     "int8": lambda _: "int8: {}, encode: {}",
     "int8, trained": lambda one: f"int8: {{{one.tuned(1, 0.01)}}}, encode: {{}}",
     "4 bits": lambda one: f"quantize: {{bits: 4, {one.tuned(1, 0.02)}}}, encode: {{}}",

@@ -99,20 +99,20 @@ def tensorly_torch(kind: str) -> Callable[[nn.Module, Tensor], nn.Module]:
 
 @dataclass(frozen=True)
 class Peer:
-    """A library's way, and ours."""
+    """A library's way, and ours with the same budget and training."""
 
     change: Callable[[nn.Module, Tensor], nn.Module] | None
     """None: NNCF, which changes no PyTorch network but OpenVINO's."""
-    ours: str
-    """A way of `benchmarks.compression`."""
+    ours: tuple[str, ...]
+    """Ways of `benchmarks.compression`."""
 
 
 PEERS = {
-    "nncf": Peer(None, "int8"),
-    "torch-pruning": Peer(torch_pruning, "prune_channels"),
-    "tensorly-torch, cp": Peer(tensorly_torch("cp"), "cp"),
-    "tensorly-torch, tucker": Peer(tensorly_torch("tucker"), "tucker"),
-    "tensorly-torch, tt": Peer(tensorly_torch("tt"), "tensor_train"),
+    "nncf": Peer(None, ("int8",)),
+    "torch-pruning": Peer(torch_pruning, ("prune_channels", "prune_channels, speed")),
+    "tensorly-torch, cp": Peer(tensorly_torch("cp"), ("cp",)),
+    "tensorly-torch, tucker": Peer(tensorly_torch("tucker"), ("tucker",)),
+    "tensorly-torch, tt": Peer(tensorly_torch("tt"), ("tensor_train",)),
 }
 
 
@@ -124,7 +124,7 @@ def _answers(layer: nn.Module) -> bool:
 def judged(options: argparse.Namespace, student: str, name: str, seed: int, folder: Path) -> Row:
     """Let a peer change a student, train it again and judge it."""
     peer = PEERS[name]
-    with opened(options, student, peer.ours, seed) as experiment:
+    with opened(options, student, peer.ours[0], seed) as experiment:
         teachers = train_teachers(experiment)
         trained = list(train_student(experiment, teachers).values())[-1].artifact.copy_model().eval()
         images = experiment.data.calibration(8)[0].inputs
@@ -185,10 +185,10 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
     lines = []
     networks = grouped((row for row in rows if "race" not in row), "student", "peer")
     for (student, name), theirs in networks.items():
-        way = PEERS[name].ours
-        for title, some in ((name, theirs), (f"ours: {way}", ours.get((student, way), []))):
+        own = {f"ours: {way}": ours[student, way] for way in PEERS[name].ours if (student, way) in ours}
+        for title, some in {name: theirs, **own}.items():
             right = [row for row in some if "error" not in row]
-            cells = [shown(right, "test"), *sizes(right[0])] if right else ["fails" if some else "-", "", ""]
+            cells = [shown(right, "test"), *sizes(right[0])] if right else ["fails", "", ""]
             lines.append([student, title, *cells])
     below = _results.measured(row for theirs in networks.values() for row in theirs)
     head = ["student", "by", "test, %", "parameters", "MACs"]
@@ -207,8 +207,9 @@ def timed(options: argparse.Namespace, student: str, samples: list[Batch]) -> Ro
         elif (file := folder / "network.pt").exists():
             model = torch.load(file, weights_only=False)
             entrants[name] = _race.exported(replace(plain, model=model, stored={}), samples)
-        if (file := artifact_of(options.output, student, PEERS[name].ours)).exists():
-            entrants[f"ours: {PEERS[name].ours}"] = _race.exported(open_artifact(file), samples)
+        for way in PEERS[name].ours:
+            if (file := artifact_of(options.output, student, way)).exists():
+                entrants[f"ours: {way}"] = _race.exported(open_artifact(file), samples)
     return _race.race(entrants, samples[0].inputs, "fp32")
 
 
