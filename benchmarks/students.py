@@ -1,9 +1,10 @@
 """Every network of ``recipes/students`` on one small budget: parameters, MACs, accuracy, milliseconds.
 
-    python -m benchmarks.students [--students igcnet ...] [--seeds 3] [--jobs 2] [--output runs]
+    python -m benchmarks.students [--students igcnet ...] [--longer 5] [--seeds 3] [--jobs 2] [--output runs]
 
-Each recipe with several seeds: its student alone, and taught by one teacher, which is trained first. Networks of seed 0
-are timed in PyTorch and, where they have an ONNX form, in ONNX Runtime, on one thread. Each recipe and seed, and the
+Each recipe with several seeds: its student alone, and taught by one teacher, which is trained first. ``--longer 5``
+gives students five times the recipes' epochs, in a table of their own. Networks of seed 0 are timed in PyTorch and,
+where they have an ONNX form, in ONNX Runtime, on one thread. Each recipe and seed, and the
 times of each recipe, are a line of ``benchmarks/results/students.jsonl``, and what is there is not measured again;
 `python -m benchmarks.tables` makes the table of docs/students.md.
 """
@@ -32,7 +33,7 @@ from distill.recipe.files import names, summary
 from distill.recipe.loading import load
 
 FILE = RESULTS / "students.jsonl"
-IDENTITY = ("recipe", "seed", "batches")
+IDENTITY = ("recipe", "longer", "seed", "batches")
 """A line has either a seed or the sizes of the batches that were timed."""
 BATCHES = (1, 32)
 FOLDER = "students"
@@ -52,17 +53,27 @@ def settings(output: Path, seed: int) -> list[str]:
     return [f"seed={seed}", f"output={output}", "tracking.mode=disabled"]
 
 
-def measure(name: str, seed: int, output: Path, teacher: Path) -> Row:
+def lengthened(name: str, longer: int) -> list[str]:
+    """Settings that give all stages of a student, and the training after hooks, so many times their epochs."""
+    recipe = load(f"{FOLDER}/{name}")
+    epochs = {f"stages.{key}": stage.epochs for key, stage in recipe.stages.items()}
+    epochs |= {
+        f"compress.{key}.finetune": hook.finetune.epochs for key, hook in recipe.compress.items() if hook.finetune
+    }
+    return [f"{place}.epochs={longer * count}" for place, count in epochs.items()]
+
+
+def measure(name: str, seed: int, output: Path, teacher: Path, longer: int) -> Row:
     """Train and judge one recipe: accuracy on the test split in percent, ``alone`` and ``taught``."""
-    taught = [f"teacher.weights={teacher}", "teacher.epochs=0"]
-    with Experiment.open(load(f"{FOLDER}/{name}", [*settings(output, seed), *taught])) as experiment:
+    fixed = [f"teacher.weights={teacher}", "teacher.epochs=0", *lengthened(name, longer)]
+    with Experiment.open(load(f"{FOLDER}/{name}", [*settings(output, seed), *fixed])) as experiment:
         teachers = train_teachers(experiment)
         alone = train_baseline(experiment)
         stages = train_student(experiment, teachers)
         trained = list(stages.values())[-1]
         last = list({"student": trained, **compress(experiment, trained, teachers | stages)}.values())[-1]
         if seed == 0:
-            last.artifact.save(artifact_of(name, output))
+            last.artifact.save(artifact_of(name, output, longer))
         return {
             "params": last.step.params,
             "macs": last.step.macs,
@@ -71,9 +82,9 @@ def measure(name: str, seed: int, output: Path, teacher: Path) -> Row:
         }
 
 
-def artifact_of(name: str, output: Path) -> Path:
+def artifact_of(name: str, output: Path, longer: int) -> Path:
     """What seed 0 ships."""
-    return output / FOLDER / f"{name}.safetensors"
+    return output / FOLDER / f"{name}{'' if longer == 1 else f'-{longer}'}.safetensors"
 
 
 def accuracy(experiment: Experiment, artifact: Artifact) -> float:
@@ -97,14 +108,25 @@ def times(file: Path) -> Row:
 
 
 def tables(rows: Sequence[Row]) -> dict[str, str]:
-    """The table by its name on pages, if there are rows for it."""
+    """The tables by their names on pages: one for each length of training."""
+    lengths = dict.fromkeys(row["longer"] for row in rows)
+    return {
+        "students" + ("" if longer == 1 else f" {longer} times as long"): table_of(
+            [row for row in rows if row["longer"] == longer]
+        )
+        for longer in lengths
+    }
+
+
+def table_of(rows: Sequence[Row]) -> str:
+    """A line for each recipe."""
     timed = {row["recipe"]: row for row in rows if "batches" in row}
     lines = []
     for (name,), seeds in sorted(grouped((row for row in rows if "batches" not in row), "recipe").items()):
         counts = [f"{seeds[0]['params']:,}", f"{seeds[0]['macs']:,}", shown(seeds, "alone"), shown(seeds, "taught")]
         speed = [_milliseconds(timed[name][key]) if name in timed else "" for key in ("pytorch_ms", "onnx_ms")]
         lines.append([name, *counts, *speed, summary(f"{FOLDER}/{name}")])
-    return {"students": f"{_results.table(COLUMNS, lines)}\n\n{_results.measured(rows)}"} if lines else {}
+    return f"{_results.table(COLUMNS, lines)}\n\n{_results.measured(rows)}"
 
 
 def _milliseconds(values: Sequence[float] | None) -> str:
@@ -116,6 +138,7 @@ def main() -> None:
     students = [name.rpartition("/")[2] for name in names() if name.startswith(f"{FOLDER}/")]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--students", nargs="+", default=students, choices=students, metavar="RECIPE")
+    parser.add_argument("--longer", type=int, default=1, metavar="TIMES", help="as many epochs as the recipes have")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2, help="recipes at a time, each on one thread")
     parser.add_argument("--output", type=Path, default=Path("runs"))
@@ -127,20 +150,22 @@ def main() -> None:
     if options.teacher:
         (name,) = options.students
         for seed in range(options.seeds):
-            work = partial(measure, name, seed, options.output, options.teacher)
-            kept(options.results, {"recipe": name, "seed": seed}, work)
+            work = partial(measure, name, seed, options.output, options.teacher, options.longer)
+            kept(options.results, {"recipe": name, "longer": options.longer, "seed": seed}, work)
         return
-    known = {(row["recipe"], row.get("seed")) for row in read(options.results, IDENTITY)}
+    rows = [row for row in read(options.results, IDENTITY) if row["longer"] == options.longer]
+    known = {(row["recipe"], row.get("seed")) for row in rows}
     if left := [name for name in options.students if any((name, seed) not in known for seed in range(options.seeds))]:
         shared = [f"--seeds={options.seeds}", f"--output={options.output}", f"--results={options.results}"]
-        shared.append(f"--teacher={prepared(options.output)}")
+        shared += [f"--teacher={prepared(options.output)}", f"--longer={options.longer}"]
         parts = {name: [*shared, "--students", name] for name in left}
         at_once(parts, options.output / FOLDER, options.jobs, "benchmarks.students")
     torch.set_num_threads(1)
     for name in options.students:
-        file = artifact_of(name, options.output)
+        file = artifact_of(name, options.output, options.longer)
         if file.exists():
-            kept(options.results, {"recipe": name, "batches": list(BATCHES)}, partial(times, file))
+            named = {"recipe": name, "longer": options.longer, "batches": list(BATCHES)}
+            kept(options.results, named, partial(times, file))
         else:
             say(f"{name} is not timed: see {options.output / FOLDER / name}.log")
 

@@ -76,10 +76,12 @@ def test_the_best_method_is_first() -> None:
 
 
 def test_a_student_without_an_onnx_form_has_no_milliseconds_there() -> None:
-    trained = {"recipe": "igcnet", "seed": 0, "params": 10, "macs": 200, "alone": 75.0, "taught": 81.5}
-    timed = {"recipe": "igcnet", "batches": [1, 32], "pytorch_ms": [5.0, 103.25], "onnx_ms": None}
-    (table,) = students.tables([row | {"measured": "today"} for row in (trained, timed)]).values()
-    assert "| igcnet | 10 | 200 | 75.00 | 81.50 | 5.00 / 103.25 | none |" in table
+    about = {"recipe": "igcnet", "longer": 1, "measured": "today"}
+    trained = {**about, "seed": 0, "params": 10, "macs": 200, "alone": 75.0, "taught": 81.5}
+    timed = {**about, "batches": [1, 32], "pytorch_ms": [5.0, 103.25], "onnx_ms": None}
+    found = students.tables([trained, timed, trained | {"longer": 5, "taught": 82.0}])
+    assert "| igcnet | 10 | 200 | 75.00 | 81.50 | 5.00 / 103.25 | none |" in found["students"]
+    assert "| igcnet | 10 | 200 | 75.00 | 82.00 |  |  |" in found["students 5 times as long"]
 
 
 def test_more_threads_are_compared_with_fewer() -> None:
