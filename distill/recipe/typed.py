@@ -140,6 +140,8 @@ def _named(value: Any, base: type, registry: Registry, place: str, key: str | No
 
 
 def _mapping(value: Any, key_hint: Any, hint: Any, place: str) -> dict[Any, Any]:
+    if value is None:  # a section all of whose lines are commented out
+        return {}
     if not isinstance(value, Mapping):
         raise RecipeError(f"at {place}: {_shown(value)} stands where a mapping from names to settings is expected")
     inner = _dataclass_in(hint)

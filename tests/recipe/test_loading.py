@@ -223,3 +223,10 @@ def test_mutated_recipes_load_or_are_refused_in_one_line(kind: str, tmp_path: Pa
 def test_stages_of_a_codec_are_checked_when_a_recipe_is_loaded(codec: str, complaint: str) -> None:
     with pytest.raises(RecipeError, match=f"at compress.encode.codec: .*{complaint}"):
         load("smoke", [f"+compress.encode.codec={codec}"])
+
+
+def test_a_section_whose_lines_are_all_comments_is_empty(tmp_path: Path) -> None:
+    text = (RECIPES / "smoke.yaml").read_text().partition("compress:")[0]
+    (tmp_path / "mine.yaml").write_text(f"{text}compress:\n  # svd: {{}}\nexport:\n")
+    recipe = load(str(tmp_path / "mine.yaml"))
+    assert (recipe.compress, recipe.export) == ({}, {})
