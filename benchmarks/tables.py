@@ -15,6 +15,7 @@ from benchmarks import (
     character_speed,
     codecs,
     compression,
+    conditional,
     contractions,
     deep_compression,
     flow,
@@ -39,7 +40,7 @@ from benchmarks.faults import _tables as faults
 SUBJECTS = (
     *(seeds, tasks, flow, style, unlabelled, stages, codecs, caffe, runtime, gpu, faults),
     *(compression, contractions, peers, int8, kernels, blocks),
-    *(predict_parameters, deep_compression, ranks, students, methods, character_speed),
+    *(predict_parameters, deep_compression, ranks, students, conditional, methods, character_speed),
 )
 """Each has its ``FILE`` of measurements, the ``IDENTITY`` that tells them apart, and ``tables(rows)``."""
 PAGES = Path("docs")

@@ -11,6 +11,7 @@ from benchmarks import (
     _results,
     caffe,
     codecs,
+    conditional,
     runtime,
     stages,
     tables,
@@ -109,6 +110,18 @@ def test_stages_are_compared_with_what_was_trained() -> None:
         *("400 (2.5 times fewer)", "0.100 (3.00 times as fast)"),
     ]
     assert teacher[:4] == ["teacher", "1", "99.00 %", "8,000"]
+
+
+def test_gates_are_judged_beside_the_same_network_without() -> None:
+    times = {f"batch{size}": {"all": 2.0, "kept": 9.0 + size} for size in conditional.BATCHES}
+    rows = [
+        {"longer": 5, "seed": seed, "without": 80.0, "gated": 79.0 + seed, "saved": 20.0, "milliseconds": times}
+        for seed in range(2)
+    ]
+    (table,) = conditional.tables([row | {"measured": "today"} for row in rows]).values()
+    *_, last = [cells(line) for line in table.splitlines() if line.startswith("| ")]
+    assert last[:6] == ["30", "2", "80.00 ± 0.00", "79.50 ± 0.71", "-0.50 ± 0.71", "20.00 ± 0.00"]
+    assert last[6:] == ["2.00 / 10.00", "2.00 / 41.00"]
 
 
 def test_students_without_labels_stand_beside_their_teacher_and_bare_pixels() -> None:
