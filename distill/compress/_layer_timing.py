@@ -1,6 +1,7 @@
 """How long plain layers take in the runtime that will run them: asked of ONNX Runtime, once for every geometry."""
 
 import itertools
+import math
 import os
 import time
 from functools import cache
@@ -34,13 +35,17 @@ def seconds(module: nn.Module, shape: tuple[int, ...]) -> tuple[float, ...] | No
     Args:
         module: a convolution, a linear layer, or several in a row; only its geometry counts. One that runs as
             something else says so, see `HasGeometry`.
-        shape: of its input, without the batch.
+        shape: of its input, without the batch; where a linear layer reads tokens or maps with channels last, features
+            are the last axis.
     """
     if isinstance(module, HasGeometry):
         geometry = module.geometry(shape)
     else:
         geometry = tuple(_geometry(layer) for layer in module.modules() if not list(layer.children()))
-    return _timed(geometry, shape) if all(geometry) else None
+    if not all(geometry):
+        return None
+    rows = math.prod(shape[:-1]) if geometry[0][0] == "Gemm" else 1
+    return _timed(geometry, shape[-1:] if geometry[0][0] == "Gemm" else shape, rows)
 
 
 def _geometry(layer: nn.Module) -> tuple[Any, ...]:
@@ -53,10 +58,11 @@ def _geometry(layer: nn.Module) -> tuple[Any, ...]:
 
 
 @cache
-def _timed(geometry: Geometry, shape: tuple[int, ...]) -> tuple[float, ...]:
+def _timed(geometry: Geometry, shape: tuple[int, ...], rows: int) -> tuple[float, ...]:
+    """Of one image, which is so many rows of a matrix product."""
     file = _file(geometry, shape)
     runtimes = [onnx_file.session(file, threads=threads) for threads in THREADS]
-    images = {batch: np.random.default_rng(0).random((batch, *shape), np.float32) for batch in BATCHES}
+    images = {batch: np.random.default_rng(0).random((batch * rows, *shape), np.float32) for batch in BATCHES}
     return tuple(
         _fastest(runtime, images[batch]) / COPIES / batch for runtime, batch in itertools.product(runtimes, BATCHES)
     )

@@ -216,7 +216,10 @@ def _output_moments(layer: Layer, slope: Tensor | None, output: Tensor) -> Tenso
 
 @contextmanager
 def _watching(layers: Mapping[str, nn.Module], look: Callable[[str], Callable[..., Any]]) -> Iterator[None]:
-    handles = [layer.register_forward_hook(look(path)) for path, layer in layers.items()]
+    def positional(see: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda layer, given, named, output: see(layer, (*given, *named.values()), output)
+
+    handles = [layer.register_forward_hook(positional(look(path)), with_kwargs=True) for path, layer in layers.items()]
     try:
         yield
     finally:

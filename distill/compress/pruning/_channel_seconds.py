@@ -57,10 +57,12 @@ def _input_shapes(sizes: Sizes) -> dict[str, torch.Size]:
     with ExitStack() as hooks, torch.no_grad():
         for path in sizes.paths:
             module = sizes.model.get_submodule(path)
-            hooks.enter_context(module.register_forward_pre_hook(partial(_note, shapes, path)))
+            hooks.enter_context(module.register_forward_pre_hook(partial(_note, shapes, path), with_kwargs=True))
         sizes.model(sizes.image)
     return shapes
 
 
-def _note(shapes: dict[str, torch.Size], path: str, _: nn.Module, inputs: tuple[Tensor]) -> None:
-    shapes[path] = inputs[0].shape[1:]
+def _note(
+    shapes: dict[str, torch.Size], path: str, _: nn.Module, inputs: tuple[Tensor, ...], named: Mapping[str, Tensor]
+) -> None:
+    shapes[path] = next(iter([*inputs, *named.values()])).shape[1:]

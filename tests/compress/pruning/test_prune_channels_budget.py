@@ -1,7 +1,12 @@
 """How many channels go: budgets, ratios, and the fewest that stay."""
 
+from collections.abc import Callable
+
 import pytest
-from torch import nn
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.convnext import CNBlockConfig
 
 from distill.artifact import Artifact
 from distill.compress import _layer_timing
@@ -77,3 +82,36 @@ def test_speed_is_measured_in_the_runtime() -> None:
     first = [share for path, share in shares.items() if path.startswith("layer1")]
     last = [share for path, share in shares.items() if path.startswith("layer3")]
     assert min(first) < min(last)
+
+
+def transformer() -> nn.Module:
+    return torchvision.models.VisionTransformer(16, 8, 1, 2, 32, 128, num_classes=10)
+
+
+def channels_last() -> nn.Module:
+    blocks = [CNBlockConfig(16, 32, 1), CNBlockConfig(32, None, 1)]
+    return torchvision.models.ConvNeXt(blocks, num_classes=10)
+
+
+class Named(nn.Module):
+    """Calls its layers by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Conv2d(3, 32, 3, padding=1), nn.Linear(32, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(input=self.first(input=images).relu().mean((2, 3)))
+
+
+def test_layers_that_are_called_by_keyword_are_no_crash() -> None:
+    with pytest.raises(RecipeError, match="cannot meet max_macs"):
+        prune(Artifact(Named().eval()), max_macs=0.7, aim="speed")
+
+
+@pytest.mark.parametrize("network", [transformer, channels_last])
+def test_speed_is_measured_on_tokens_and_on_maps_with_channels_last(network: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    artifact = Artifact(network().eval())
+    done = prune(artifact, batches(32 if network is channels_last else 16), max_macs=0.85, aim="speed")
+    assert sum(widths(done.model).values()) < sum(widths(artifact.model).values())
