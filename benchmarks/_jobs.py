@@ -1,5 +1,6 @@
 """Parts of a benchmark side by side, and how their results are written."""
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -7,6 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from distill.console import console, quiet_libraries
 
 
 def at_once(work: Mapping[str, list[str]], folder: Path, jobs: int, module: str) -> None:
@@ -20,6 +23,17 @@ def at_once(work: Mapping[str, list[str]], folder: Path, jobs: int, module: str)
 
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(run, work))
+
+
+def parsed(parser: argparse.ArgumentParser, results: Path) -> argparse.Namespace:
+    """The options, with those of every benchmark that goes through seeds; libraries are quiet from then on."""
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=Path("runs"))
+    parser.add_argument("--results", type=Path, default=results)
+    options = parser.parse_args()
+    quiet_libraries()
+    console.quiet = True
+    return options
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:

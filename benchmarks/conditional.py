@@ -21,10 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import _results
-from benchmarks._jobs import spread
+from benchmarks._jobs import parsed, spread
 from benchmarks._results import RESULTS, Row, kept
 from benchmarks.students import accuracy, lengthened, prepared, settings
-from distill.console import console, quiet_libraries
 from distill.measure import latency
 from distill.models.surgery import deployable
 from distill.pipeline.experiment import Experiment
@@ -107,12 +106,7 @@ def main() -> None:
     """Measure what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--longer", type=int, default=5, metavar="TIMES", help="as many epochs as the recipe has")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=Path("runs"))
-    parser.add_argument("--results", type=Path, default=FILE)
-    options = parser.parse_args()
-    quiet_libraries()
-    console.quiet = True
+    options = parsed(parser, FILE)
     torch.set_num_threads(1)
     teacher = prepared(options.output)
     for seed in range(options.seeds):

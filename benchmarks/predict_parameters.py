@@ -15,11 +15,10 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks import _results
-from benchmarks._jobs import say
+from benchmarks._jobs import parsed, say
 from benchmarks._over_seeds import grouped, middle, shown
 from benchmarks._results import RESULTS, Row, kept
 from benchmarks.compression import test
-from distill.console import console, quiet_libraries
 from distill.errors import RecipeError
 from distill.pipeline.experiment import Experiment
 from distill.pipeline.run import compress, train_student
@@ -79,12 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--parts", nargs="+", type=float, default=[0.5, 0.25])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=Path("runs"))
-    parser.add_argument("--results", type=Path, default=FILE)
-    options = parser.parse_args()
-    quiet_libraries()
-    console.quiet = True
+    options = parsed(parser, FILE)
     for network, part, hook, seed in product(options.networks, options.parts, HOOKS, range(options.seeds)):
         named = {"network": network, "part": part, "hook": hook, "seed": seed}
         row = kept(options.results, named, partial(attempted, **named, output=options.output))

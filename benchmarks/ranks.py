@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, product
-from pathlib import Path
 
 from torch import nn
 
 from benchmarks import _results
+from benchmarks._jobs import parsed
 from benchmarks._over_seeds import grouped, mean, shown
 from benchmarks._results import RESULTS, Row, kept
 from distill.artifact import Artifact
@@ -28,7 +28,6 @@ from distill.compress import hook
 from distill.compress.low_rank import _matrices, cp, tensor_train, tucker
 from distill.compress.low_rank._allocation import Allocation, Goal, LayersOptions
 from distill.compress.low_rank._factorise import Factorisation
-from distill.console import console, quiet_libraries
 from distill.errors import RecipeError
 from distill.measure.evaluation import score, to_accelerator
 from distill.models.cost import macs
@@ -136,12 +135,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--hooks", nargs="+", default=["svd", "tensor_train"], choices=BUILD)
     parser.add_argument("--limit", type=int, default=10_000, help="images to train on and to validate with")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=Path("runs"))
-    parser.add_argument("--results", type=Path, default=FILE)
-    options = parser.parse_args()
-    quiet_libraries()
-    console.quiet = True
+    options = parsed(parser, FILE)
     every = [(DENSE, 1.0, CHOICES[0]), *product(options.hooks, PARTS, CHOICES)]
     for network, seed in product(options.networks, range(options.seeds)):
         settings = [f"seed={seed}", f"output={options.output}", f"data.limit={options.limit}"]
