@@ -65,7 +65,7 @@ def measure(recipe: str, overrides: Sequence[str], seed: int, output: Path) -> l
             {
                 **{"recipe": recipe, "overrides": " ".join(overrides), "seed": seed, "stage": name},
                 "test": score(to_accelerator(deployable(artifact.model)), test, task),
-                **{"monitor": task.monitor, "unit": task.units.get(task.monitor, "")},
+                "units": dict(task.units),
                 "bytes": made[name].step.bytes,
                 **costs_of(artifact, samples[0].inputs),
                 **times[name],
@@ -131,10 +131,11 @@ def race(
 
 
 def tables(rows: Sequence[Row]) -> dict[str, str]:
-    """The table of each recipe by its name on pages."""
-    plain = [row for row in rows if not row["overrides"]]
-    names = dict.fromkeys(row["recipe"] for row in plain)
-    return {f"stages {name}": recipe_table([row for row in plain if row["recipe"] == name]) for name in names}
+    """The table of each recipe, and of each set of overrides, by its name on pages."""
+    return {
+        f"stages {recipe} {overrides}".rstrip(): recipe_table(some)
+        for (recipe, overrides), some in grouped(rows, "recipe", "overrides").items()
+    }
 
 
 def recipe_table(rows: Sequence[Row]) -> str:
@@ -162,7 +163,8 @@ def _cost(rows: Sequence[Row], trained: Sequence[Row], key: str) -> str:
 
 def _shown(rows: Sequence[Row], metric: str) -> str:
     values = [row["test"][metric] for row in rows]
-    return f"{spread([100 * value for value in values])} %" if rows[0]["unit"] == "%" else spread(values, 3)
+    unit = rows[0]["units"].get(metric, "")
+    return f"{spread([100 * value for value in values])} %" if unit == "%" else f"{spread(values, 3)} {unit}".rstrip()
 
 
 def main() -> None:
