@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from distill.batch import Batch
 from distill.compress._layers import Layer, layer_at
+from distill.models.called import first_input
 
 
 class Moments(NamedTuple):
@@ -49,7 +50,9 @@ def moments(exact: nn.Module, coded: nn.Module, paths: Sequence[str], batches: S
     """What both networks give the layers at ``paths``, which have one weight; None if they never ask these."""
     seen: tuple[list[Tensor], list[Tensor]] = ([], [])
     handles = [
-        model.get_submodule(path).register_forward_pre_hook(lambda _, args, to=to: to.append(args[0]))
+        model.get_submodule(path).register_forward_pre_hook(
+            lambda _, *given, to=to: to.append(first_input(*given)), with_kwargs=True
+        )
         for model, to in zip((exact, coded), seen, strict=True)
         for path in paths
     ]

@@ -117,13 +117,14 @@ def works(model: nn.Module, images: Tensor) -> dict[str, Work]:
     """
     found: dict[str, Work] = {}
 
-    def look(path: str, geometry: Geometry, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        found[path] = Work.of(geometry, *inputs[0].shape[-2:])
+    def look(path: str, geometry: Geometry, _: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        images = (*given, *named.values())[0]
+        found[path] = Work.of(geometry, *images.shape[-2:])
 
     handles = []
     for path, layer in model.named_modules():
         if type(layer) is nn.Conv2d and (geometry := _geometry(layer)):
-            handles.append(layer.register_forward_pre_hook(partial(look, path, geometry)))
+            handles.append(layer.register_forward_pre_hook(partial(look, path, geometry), with_kwargs=True))
     try:
         with torch.no_grad():
             model(images[:1])

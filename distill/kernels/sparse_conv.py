@@ -88,19 +88,19 @@ class SparseConv2d(nn.Module):
         """What the kernel needs beside its output: one padded image."""
         return FLOAT * self._padded_size(height, width)
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         g = self.geometry
-        if not _native.runs(inputs, self.values) or inputs.dim() != 4 or not g.takes(*inputs.shape[1:]):
-            return F.conv2d(inputs, self.dense_weight(), self.bias, g.stride, g.padding, g.dilation, g.groups)
-        images, _, height, width = inputs.shape
-        output = inputs.new_empty(images, g.out_channels, *g.output_size(height, width))
-        padded = inputs.new_empty(self._padded_size(height, width))
+        if not _native.runs(input, self.values) or input.dim() != 4 or not g.takes(*input.shape[1:]):
+            return F.conv2d(input, self.dense_weight(), self.bias, g.stride, g.padding, g.dilation, g.groups)
+        images, _, height, width = input.shape
+        output = input.new_empty(images, g.out_channels, *g.output_size(height, width))
+        padded = input.new_empty(self._padded_size(height, width))
         phase_height, phase_width = self._phase(height, width)
         shape = g.shape(
             images, height, width, phase_height=phase_height, phase_width=phase_width, threads=torch.get_num_threads()
         )
         offsets = self._stretched(height, width)
-        tensors = (inputs.contiguous(), padded, self.values, offsets, self.starts, self.bias, output)
+        tensors = (input.contiguous(), padded, self.values, offsets, self.starts, self.bias, output)
         _native.call("sparse_conv", shape, *tensors)
         return output
 

@@ -51,12 +51,17 @@ class QuantizationParams(NamedTuple):
 
 @dataclass(frozen=True)
 class QuantizeInput:
-    """A forward pre-hook: the layer reads its input quantized."""
+    """A forward pre-hook with keywords: the layer reads its input quantized."""
 
     grid: QuantizationParams
 
-    def __call__(self, layer: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (self.grid(arguments[0]), *arguments[1:])
+    def __call__(
+        self, layer: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+        if arguments:
+            return (self.grid(arguments[0]), *arguments[1:]), named
+        first, *others = named.items()
+        return (), {first[0]: self.grid(first[1]), **dict(others)}
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from distill.models.called import first_input
 from distill.models.channels.narrow import Narrowable
 from distill.models.channels.propagation import Propagation, varying
 from distill.models.cost import evaluating
@@ -54,13 +55,15 @@ def channel_axes(model: nn.Module, image: Tensor, paths: Collection[str]) -> dic
         if isinstance(output, Tensor) and len(axis := varying(run.ids_of(output))) == 1:
             axes[path] = axis.pop()
 
-    def normalised(inputs: Any, output: Tensor) -> None:
-        run.ids[output] = run.ids_of(inputs[0])
+    def normalised(inputs: Tensor, output: Tensor) -> None:
+        run.ids[output] = run.ids_of(inputs)
 
     modules = dict(model.named_modules())
     layers = {path: module for path, module in modules.items() if isinstance(module, Narrowable)}
     hooks = [
-        module.register_forward_hook(lambda _, inputs, output: normalised(inputs, output))
+        module.register_forward_hook(
+            lambda _, arguments, named, output: normalised(first_input(arguments, named), output), with_kwargs=True
+        )
         for module in modules.values()
         if isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.GroupNorm)
     ]

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from distill.models.called import first_input
+
 
 class Op(NamedTuple):
     """One call of a torch function on values, which are numbered; the image is 0."""
@@ -90,8 +92,8 @@ class _Recorder(TorchFunctionMode):
 
     @contextmanager
     def on_modules(self, model: nn.Module) -> Iterator[None]:
-        def begin(path: str, arguments: tuple[Any, ...]) -> None:
-            self.running.append((path, self.values.get(id(arguments[0])) if arguments else None))
+        def begin(path: str, *given: Any) -> None:
+            self.running.append((path, self.values.get(id(first_input(*given)))))
 
         def end(result: Any) -> None:
             path, first = self.running.pop()
@@ -100,7 +102,9 @@ class _Recorder(TorchFunctionMode):
 
         handles = []
         for path, module in model.named_modules():
-            handles.append(module.register_forward_pre_hook(lambda _, arguments, path=path: begin(path, arguments)))
+            handles.append(
+                module.register_forward_pre_hook(lambda _, *given, path=path: begin(path, *given), with_kwargs=True)
+            )
             handles.append(module.register_forward_hook(lambda _, arguments, result: end(result)))
         try:
             yield

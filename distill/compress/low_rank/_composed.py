@@ -26,10 +26,10 @@ class Composed(nn.Module, ABC):
     def plain_layers(self) -> Iterator[PlainLayer]:
         """The layers, in order."""
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         for weight, bias, geometry in self.plain_layers():
-            inputs = F.linear(inputs, weight, bias) if geometry is None else F.conv2d(inputs, weight, bias, **geometry)
-        return inputs
+            input = F.linear(input, weight, bias) if geometry is None else F.conv2d(input, weight, bias, **geometry)
+        return input
 
     @torch.no_grad()
     def deploy(self) -> nn.Module:

@@ -55,14 +55,14 @@ class TTMatrix(nn.Module):
         self.bias = layer.bias
         self.stride = layer.stride if isinstance(layer, nn.Conv2d) else None
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         if self.stride is None:
-            outputs = self._contracted(inputs, 1).reshape(*inputs.shape[:-1], self._channels)
+            outputs = self._contracted(input, 1).reshape(*input.shape[:-1], self._channels)
             return outputs if self.bias is None else outputs + self.bias
         if set(self.stride) != {1}:
-            inputs = inputs[:, :, :: self.stride[0], :: self.stride[1]]
-        height, width = inputs.shape[2:]
-        outputs = self._contracted(inputs, height * width).reshape(-1, self._channels, height, width)
+            input = input[:, :, :: self.stride[0], :: self.stride[1]]
+        height, width = input.shape[2:]
+        outputs = self._contracted(input, height * width).reshape(-1, self._channels, height, width)
         return outputs if self.bias is None else outputs + self.bias[:, None, None]
 
     def geometry(self, shape: tuple[int, ...]) -> tuple[tuple[Any, ...], ...]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.compress import _layer_timing
+from distill.models.called import first_input
 from distill.models.channels.groups import Widths
 from distill.models.channels.narrow import resized
 from distill.models.channels.propagation import Channels
@@ -63,6 +64,6 @@ def _input_shapes(sizes: Sizes) -> dict[str, torch.Size]:
 
 
 def _note(
-    shapes: dict[str, torch.Size], path: str, _: nn.Module, inputs: tuple[Tensor, ...], named: Mapping[str, Tensor]
+    shapes: dict[str, torch.Size], path: str, _: nn.Module, arguments: tuple[Tensor, ...], named: Mapping[str, Tensor]
 ) -> None:
-    shapes[path] = next(iter([*inputs, *named.values()])).shape[1:]
+    shapes[path] = first_input(arguments, named).shape[1:]

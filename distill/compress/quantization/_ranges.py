@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from distill.compress._places import Place, Spot
 from distill.errors import TrainingError
+from distill.models.called import first_input
 from distill.models.fake_quantize import LEVELS, QuantizationParams
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
@@ -125,5 +126,5 @@ def histograms(
 def _watching(model: nn.Module, spot: Spot, see: Callable[[Tensor], None]) -> RemovableHandle:
     module = model.get_submodule(spot.path)
     if spot.end == "input":
-        return module.register_forward_pre_hook(lambda _, values: see(values[0]))
+        return module.register_forward_pre_hook(lambda _, *given: see(first_input(*given)), with_kwargs=True)
     return module.register_forward_hook(lambda _, values, value: see(value))

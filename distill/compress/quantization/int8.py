@@ -94,7 +94,7 @@ def apply(model: nn.Module, layers: Spec) -> nn.Module:
         if "bits" in spec:
             mark(module, spec["bits"])
         if "input" in spec:
-            module.register_forward_pre_hook(QuantizeInput(QuantizationParams(*spec["input"])))
+            module.register_forward_pre_hook(QuantizeInput(QuantizationParams(*spec["input"])), with_kwargs=True)
         if "output" in spec:
             module.register_forward_hook(QuantizeOutput(QuantizationParams(*spec["output"])))
     return model

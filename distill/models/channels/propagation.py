@@ -175,10 +175,10 @@ class Propagation(TorchDispatchMode):
                 self.ids[tensor] = ids
         return result
 
-    def enter(self, path: str, layer: nn.Module, inputs: Tensor) -> Tensor:
+    def enter(self, path: str, layer: nn.Module, input: Tensor) -> Tensor:
         """What runs instead of the layer: continues in `passed`, where operations are not traced."""
         self.entered = path, layer
-        return torch.ops.aten.alias(inputs)
+        return torch.ops.aten.alias(input)
 
     def passed(self, path: str, layer: nn.Module, inputs: Tensor) -> Tensor:
         """The result of a layer, in zeros, and its ids."""
