@@ -61,7 +61,6 @@ class Style(Task):
     units = {"psnr": "dB"}
     output_name = "picture"
     agreement_name = "agreement of pixels"
-    integer_tolerance = 0.25  # of single pixels, which instance norms after a rounded sum move
     any_size = True
     side_by_side = True
 

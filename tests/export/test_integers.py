@@ -63,6 +63,13 @@ class Disagreeing(Classification):
         return 0.5
 
 
+class Agreeing(Classification):
+    """Whatever is output."""
+
+    def agreement(self, output: torch.Tensor, reference: torch.Tensor) -> float:
+        return 1.0
+
+
 def test_outputs_within_the_tolerance_that_decide_otherwise_are_named_as_such(artifact: Artifact) -> None:
     model, task = artifact.model, Disagreeing(TEN_CLASSES)
     words = (model, lambda inputs: model(inputs) * 1.02, samples(), task, Path("student.onnx"), "export.onnx.tolerance")
@@ -75,6 +82,32 @@ def test_outputs_within_the_tolerance_that_decide_otherwise_are_named_as_such(ar
     difference, agreement = compared(*words, 0.1)
     assert difference == pytest.approx(0.02, rel=1e-2)
     assert agreement == 0.5
+
+
+@pytest.mark.parametrize(("outliers", "refused"), [(1, False), (2, True), (None, True)])
+def test_one_value_in_a_thousand_may_differ_by_more(artifact: Artifact, outliers: int | None, refused: bool) -> None:
+    model, task = artifact.model, Agreeing(TEN_CLASSES)
+    images = samples()[0].inputs[:1].repeat(99, 1, 1, 1)  # (1 + 99) x 10 values
+
+    def predict(inputs: torch.Tensor) -> torch.Tensor:
+        output = model(inputs).clone()
+        output[:outliers, 0] += 3 * output.abs().max() * (len(inputs) > 1)
+        return output
+
+    words = (
+        model,
+        predict,
+        [Batch(images, torch.zeros(99), torch.arange(99))],
+        task,
+        Path("student.onnx"),
+        "export.onnx.tolerance",
+        None,
+    )
+    if refused:
+        with pytest.raises(ExportError, match="by 3 of the largest output, but tolerance is 0.1"):
+            compared(*words)
+    else:
+        assert compared(*words) == (pytest.approx(3), 1.0)
 
 
 def test_onnx_runtime_runs_integer_kernels(made: Exported, tmp_path: Path) -> None:
