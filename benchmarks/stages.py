@@ -48,8 +48,8 @@ SECONDS = 0.1
 
 
 def measure(recipe: str, overrides: Sequence[str], seed: int, output: Path) -> list[Row]:
-    """One row for the teacher, one for the student alone where the recipe has them, and one for each network that it
-    makes of its student."""
+    """One row for the teacher, which all seeds share, one for the student alone where the recipe has them, and one for
+    each network that it makes of its student."""
     shared = teacher_of(recipe, overrides, output) if seed else []
     with Experiment.open(opened(recipe, [*overrides, *shared], seed, output)) as experiment:
         made = networks(experiment)
@@ -72,6 +72,7 @@ def measure(recipe: str, overrides: Sequence[str], seed: int, output: Path) -> l
                 "measured": measured_here(),
             }
             for name, artifact in artifacts.items()
+            if not (seed and name.startswith("teacher"))
         ]
 
 
