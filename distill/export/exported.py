@@ -16,7 +16,7 @@ from distill.tasks import Task
 
 TOLERANCE = 1e-3
 INTEGER_TOLERANCE, INTEGER_AGREEMENT = 0.1, 0.95
-INTEGER_OUTLIERS = 1e-3
+INTEGER_OUTLIERS = 1e-2
 """The part of all values that may differ more: runtimes round sums differently, and now and then one step of a code
 decides much, such as which of two places correlates best, or what an instance norm divides by."""
 Pairs = Sequence[tuple[Tensor, Tensor]]
@@ -78,7 +78,7 @@ def compared(
         path: the file, for messages.
         setting: where a recipe sets the tolerance, for messages.
         tolerance: largest difference allowed; None: 0.001, or for layers on integers, which round, 0.1 of all but one
-            value in a thousand, and an agreement of 95 %.
+            value in a hundred, and an agreement of 95 %.
 
     Raises:
         ExportError: the file computes something else, or the network's own output is NaN or Inf.

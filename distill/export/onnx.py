@@ -48,7 +48,7 @@ def onnx(
         task: how outputs are compared, and what the output is called.
         opset: version of the ONNX operators; None: the exporter's choice.
         tolerance: largest difference allowed on the samples, relative to the largest output; None: 0.001, or after
-            `int8` 0.1 of all but one value in a thousand, and an agreement of 95 %.
+            `int8` 0.1 of all but one value in a hundred, and an agreement of 95 %.
         nms: of a detector, a second output "detections", (objects, 7): position in the batch, class, score, left, top,
             right and bottom in pixels of the inputs, by the task's threshold and non-maximum suppression.
 

@@ -45,7 +45,7 @@ def openvino(
         task: how outputs are compared, and what the output is called.
         half: keep what float weights there are in 16 bits: half the bytes, computed with in 32.
         tolerance: largest difference allowed on the samples, relative to the largest output; None: 0.001, or after
-            `int8` 0.1 of all but one value in a thousand, and an agreement of 95 %.
+            `int8` 0.1 of all but one value in a hundred, and an agreement of 95 %.
 
     Raises:
         ExportError: OpenVINO is not installed, the network has no ONNX form, through which it goes, or the files

@@ -36,7 +36,7 @@ def runtime(
         samples: real images, on which the file is checked against PyTorch in NumPy.
         task: how outputs are compared.
         tolerance: largest difference allowed on the samples, relative to the largest output; None: 0.001, or after
-            `int8` 0.1 of all but one value in a thousand, and an agreement of 95 %.
+            `int8` 0.1 of all but one value in a hundred, and an agreement of 95 %.
 
     Raises:
         ExportError: the network has an operator that the runtime has not, or its file computes something else.

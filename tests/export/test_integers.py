@@ -84,8 +84,8 @@ def test_outputs_within_the_tolerance_that_decide_otherwise_are_named_as_such(ar
     assert agreement == 0.5
 
 
-@pytest.mark.parametrize(("outliers", "refused"), [(1, False), (2, True), (None, True)])
-def test_one_value_in_a_thousand_may_differ_by_more(artifact: Artifact, outliers: int | None, refused: bool) -> None:
+@pytest.mark.parametrize(("outliers", "refused"), [(10, False), (11, True), (None, True)])
+def test_one_value_in_a_hundred_may_differ_by_more(artifact: Artifact, outliers: int | None, refused: bool) -> None:
     model, task = artifact.model, Agreeing(TEN_CLASSES)
     images = samples()[0].inputs[:1].repeat(99, 1, 1, 1)  # (1 + 99) x 10 values
 
