@@ -31,13 +31,18 @@ def evaluate(
 
     Returns:
         network -> metric -> value; empty where there are no batches.
+
+    Raises:
+        RecipeError: the labels are of another kind than the task's.
     """
     metrics = {name: task.metrics() for name in networks}
     compared = [name for name in networks if reference in networks and name != reference]
     fidelity = {name: found for name in compared if (found := task.fidelity())}
     empty = True
     for batch in batches:
-        empty = False
+        if empty:
+            task.check_labels(batch)
+            empty = False
         outputs = {name: predict(batch.inputs).cpu() for name, predict in networks.items()}
         for name, output in outputs.items():
             task.update(metrics[name], output, batch)

@@ -70,6 +70,7 @@ class DryRun:
     ) -> None:
         self.recipe, self.data, self.task, self.line = recipe, data, task, line
         self.example = data.calibration(8)[0]
+        task.check_labels(self.example)
         self.batches = batches or [self._share()] * 2
         self.known: dict[str, nn.Module] = {}
         """Networks by the names that stages call their teachers by."""

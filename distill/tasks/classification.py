@@ -44,6 +44,7 @@ class Classification(Task):
     output_name = "logits"
     agreement_name = "top-1 agreement"
     mixes = "labels"
+    label_kind = "classes"
     batch_sizes = (1, 32)
 
     def __init__(self, info: DataInfo, *, label_smoothing: BelowOne = 0.0, top_k: Count | None = None) -> None:

@@ -64,6 +64,7 @@ class Detection(Task):
     units = {"map": "%", "ap50": "%", "ap75": "%"}
     output_name = "anchors"
     agreement_name = "agreement of detections"
+    label_kind = "boxes"
 
     def __init__(
         self,

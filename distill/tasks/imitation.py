@@ -47,6 +47,7 @@ class Imitation(Task):
     batch_sizes = (1, 32)
     side_by_side = True
     mixes = "images"
+    label_kind = "none"
     baseline = False
 
     def __init__(

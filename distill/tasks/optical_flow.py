@@ -51,6 +51,7 @@ class OpticalFlow(Task):
     units = {"epe": "px", "fl_all": "%"}
     output_name = "flow"
     agreement_name = "vectors within 1 px"
+    label_kind = "flow"
     class_scores = False
     any_size = True
 

@@ -42,6 +42,7 @@ class Segmentation(Task):
     units = {"mean_iou": "%", "pixel_accuracy": "%"}
     output_name = "logits"
     agreement_name = "agreement of pixels"
+    label_kind = "masks"
 
     def __init__(self, info: DataInfo) -> None:
         super().__init__(info)
@@ -58,8 +59,6 @@ class Segmentation(Task):
             raise RecipeError(f"outputs {found} for each image, but segmentation needs (classes, height, width)")
         if found[0] != needed:
             raise RecipeError(f"outputs {found[0]} classes for each pixel, but the data has {needed} classes")
-        if not isinstance(batch.labels, Tensor) or batch.labels.dim() != 3:
-            raise RecipeError("is for segmentation, but the data has no masks: for fashion_scenes set labels: masks")
 
     def loss(self, output: Logits, batch: Batch) -> Float[Tensor, ""]:
         """Mean over the pixels that have a class; 0 where none has."""

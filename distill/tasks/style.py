@@ -61,6 +61,7 @@ class Style(Task):
     units = {"psnr": "dB"}
     output_name = "picture"
     agreement_name = "agreement of pixels"
+    label_kind = "none"
     any_size = True
     side_by_side = True
 

@@ -77,17 +77,21 @@ def test_smaller_outputs_are_enlarged_to_the_labels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("output", "labels", "message"),
+    ("output", "message"),
     [
-        (torch.zeros(2, 4), torch.zeros(2, 6, 8).long(), "needs .classes, height, width."),
-        (torch.zeros(2, 3, 6, 8), torch.zeros(2, 6, 8).long(), "outputs 3 classes .* has 4"),
-        (torch.zeros(2, 4, 6, 8), torch.zeros(2).long(), "no masks"),
-        (torch.zeros(2, 4, 6, 8), [{}, {}], "no masks"),
+        (torch.zeros(2, 4), "needs .classes, height, width."),
+        (torch.zeros(2, 3, 6, 8), "outputs 3 classes .* has 4"),
     ],
 )
-def test_an_output_that_does_not_fit_is_refused(output: Tensor, labels: Tensor, message: str) -> None:
+def test_an_output_that_does_not_fit_is_refused(output: Tensor, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        TASK.check(output, Batch(torch.zeros(2, 3, 6, 8), labels, torch.arange(2)))
+        TASK.check(output, batch(torch.zeros(2, 6, 8).long()))
+
+
+@pytest.mark.parametrize("labels", [torch.zeros(2).long(), [{}, {}], None])
+def test_labels_that_are_no_masks_are_refused(labels: object) -> None:
+    with pytest.raises(RecipeError, match="needs masks, but the labels of this data are"):
+        TASK.check_labels(Batch(torch.zeros(2, 3, 6, 8), labels, torch.arange(2)))
 
 
 def test_data_without_classes_is_refused() -> None:
