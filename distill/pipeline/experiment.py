@@ -23,7 +23,7 @@ from distill.models.surgery import deployable
 from distill.pipeline.build import build_distiller, data_and_task, initial_artifact, outside_modules
 from distill.pipeline.dry_run import DryRun
 from distill.pipeline.step_store import Finished, Make, Steps
-from distill.pipeline.steps import Foundation, Line, new_network
+from distill.pipeline.steps import Foundation, Line, content_of, new_network
 from distill.pipeline.tracking import Tracker
 from distill.recipe.plain import key, plain, resolved
 from distill.recipe.schema import Network, Recipe, Stage
@@ -182,13 +182,16 @@ def prepared(recipe: Recipe) -> tuple[DataModule, Task, Line]:
     if top_k and top_k >= classes:
         raise RecipeError(f"cache.top_k={top_k} keeps the largest logits, but there are only {classes} classes")
     content = data.fingerprint()
-    foundation = Foundation(__version__, recipe.seed, plain(recipe.data), content, _meaning(recipe))
+    foundation = Foundation(__version__, recipe.seed, plain(recipe.data), content, _meaning(recipe, task))
     return data, task, Line(recipe if task.baseline else replace(recipe, baseline=False), foundation)
 
 
-def _meaning(recipe: Recipe) -> dict[str, Any]:
-    """What losses and metrics of the task depend on: its section, and the teacher of a task that asks for it."""
+def _meaning(recipe: Recipe, task: Task) -> dict[str, Any]:
+    """What losses and metrics of the task depend on: its section, the files that it reads, and the teacher of a task
+    that asks for it."""
     section: dict[str, Any] = plain(recipe.task)
+    if files := task.files():
+        section = section | {"files": [content_of(file) for file in files]}
     if recipe.teacher and "teacher" in injected(tasks.find(recipe.task.name)):
         section = section | {"teacher": plain(new_network(recipe.teacher))}
     return section

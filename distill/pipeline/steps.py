@@ -25,7 +25,7 @@ class Foundation:
     fingerprint: str
     """Of the data set's content."""
     task: Mapping[str, Any]
-    """Its section, and what it compares with beside the data."""
+    """Its section, what it compares with beside the data, and hashes of the files that it reads."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Training:
     schedule: Schedule
     trainer: Mapping[str, Any]
     teachers: Mapping[str, str]
-    """Keys of the steps that the teachers come from, by the teachers' names."""
+    """Keys of the steps that the teachers come from, by the teachers' names; of a peer, the hash of its checkpoint."""
     cache: list[Any] | None
     """The settings of the cache before the teacher that change its outputs."""
 
@@ -180,6 +180,8 @@ class Line:
     def _training(self, stage: Stage, teachers: Mapping[str, StepSpec]) -> Training:
         recipe = self.recipe
         keys = {name: step.key for name, step in teachers.items()}
+        if stage.peer and stage.peer.weights:
+            keys["peer"] = content_of(stage.peer.weights)
         cache = recipe.cache.effects if recipe.cache and teachers else None
         return Training(stage, recipe.optimizer, recipe.schedule, recipe.trainer, keys, cache)
 
@@ -200,6 +202,10 @@ def _names(teachers: Mapping[str, StepSpec]) -> dict[str, str] | None:
 
 def new_network(entry: Network) -> NewNetwork:
     """What the first weights of a network depend on."""
-    path = entry.weights and Path(entry.weights)
-    content = hashlib.sha256(path.read_bytes()).hexdigest() if path and path.is_file() else entry.weights
-    return NewNetwork(entry, content)
+    return NewNetwork(entry, entry.weights and content_of(entry.weights))
+
+
+def content_of(file: str | Path) -> str:
+    """Hash of a file's content; the name itself where there is no such file, as for torchvision's weights."""
+    path = Path(file)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else str(file)

@@ -99,6 +99,11 @@ class Style(Task):
             maps = self.maps(normalised(pixels[None].numpy(), self.info.mean, self.info.std))
             return {path: gram(maps[path]) for path in self.maps.layers.style}
 
+    def files(self) -> list[Path]:
+        """The picture in whose style to paint, and the weights of the perceptual network."""
+        weights = Path(self.perceptual.weights or "")
+        return [self.picture, *([weights] if weights.is_file() else [])]
+
     def check(self, output: Any, batch: Batch) -> None:
         super().check(output, batch)
         if output.shape != batch.inputs.shape:
