@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from itertools import accumulate
 from pathlib import Path
@@ -117,15 +117,25 @@ def _check(plan: SweepFile) -> Recipe:
             recipe = load(plan.recipe, [*plan.overrides, *plan.words(sample)])
     except RecipeError as error:
         raise RecipeError(f"sweep '{plan.path}': {error}") from None
-    component = task.find(recipe.task.name)
-    meaning = call(component, recipe.task, injectable(SOME_DATA))
-    known = [f"val/{name}" for name in meaning.metrics()]
-    if plan.metric.startswith("val/") and plan.metric not in known:
-        raise RecipeError(f"sweep '{plan.path}' at metric.name: unknown metric {did_you_mean(plan.metric, known)}")
-    if plan.metric.partition("/")[2] == meaning.monitor and plan.maximize != (meaning.mode == "max"):
-        goal = "maximize" if meaning.mode == "max" else "minimize"
-        raise RecipeError(f"sweep '{plan.path}' at metric.goal: of {plan.metric} the task wants to {goal}; write that")
+    _check_metric(plan, recipe)
     return recipe
+
+
+def _check_metric(plan: SweepFile, recipe: Recipe) -> None:
+    """See that the task computes the metric, and that the goal is the direction in which it becomes better."""
+    split, _, name = plan.metric.partition("/")
+    if split != "val":
+        return
+    component = task.find(recipe.task.name)
+    some_data = replace(SOME_DATA, images=getattr(component, "input_images", 1))
+    meaning = call(component, recipe.task, injectable(some_data))
+    better = meaning.higher_is_better()
+    if name not in better:
+        known = [f"val/{one}" for one in better]
+        raise RecipeError(f"sweep '{plan.path}' at metric.name: unknown metric {did_you_mean(plan.metric, known)}")
+    if better[name] not in (None, plan.maximize):
+        goal = "maximize" if better[name] else "minimize"
+        raise RecipeError(f"sweep '{plan.path}' at metric.goal: of {plan.metric} the task wants to {goal}; write that")
 
 
 def _in_processes(work: SweepWorker, jobs: int) -> None:

@@ -19,7 +19,7 @@ from distill.errors import RecipeError
 from distill.registry.ranges import Count, Index, Positive, Probability
 from distill.tasks import Prediction, Task, task
 from distill.tasks._anchors import AnchorSettings, Centres, decode, distribution_focal, encode, expected
-from distill.tasks._average_precision import AveragePrecision, ByClass
+from distill.tasks._average_precision import NAMES, AveragePrecision, ByClass
 from distill.tasks._boxes_drawn import drawn
 from distill.tasks._detections import Detections, found_again, suppressed
 from distill.tasks._matching import BACKGROUND, matched
@@ -169,6 +169,9 @@ class Detection(Task):
     def metrics(self) -> MetricCollection:
         """Mean average precision over classes and overlaps of 0.5 to 0.95, and at 0.5 and 0.75, as COCO has them."""
         return MetricCollection({"coco": AveragePrecision()})
+
+    def higher_is_better(self) -> dict[str, bool | None]:
+        return dict.fromkeys(NAMES.values(), True)
 
     def update(self, metrics: MetricCollection | Metric, output: Tensor, batch: Batch) -> None:
         metrics.update([found._asdict() for found in self.detected(output)], batch.labels)

@@ -83,6 +83,9 @@ class Imitation(Task):
         that; and the mean divergence of the teacher's class probabilities from the network's, lower is better."""
         return MetricCollection({name: MeanMetric() for name in self.units}, compute_groups=False)
 
+    def higher_is_better(self) -> dict[str, bool | None]:
+        return {name: name != "kl" for name in self.units}
+
     def update(self, metrics: MetricCollection | Metric, output: Logits, batch: Batch) -> None:
         assert isinstance(metrics, MetricCollection)
         wanted = self._wanted(batch.inputs).to(output.device)

@@ -51,13 +51,14 @@ class OpticalFlow(Task):
     units = {"epe": "px", "fl_all": "%"}
     output_name = "flow"
     agreement_name = "vectors within 1 px"
+    input_images = 2
     label_kind = "flow"
     class_scores = False
     any_size = True
 
     def __init__(self, info: DataInfo) -> None:
         super().__init__(info)
-        if info.images != 2:
+        if info.images != self.input_images:
             raise RecipeError(
                 f"optical_flow needs pairs of images, but the data has {info.images} to a sample: "
                 "use flying_cutouts, flying_chairs, sintel or kitti_flow"

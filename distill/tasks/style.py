@@ -191,6 +191,8 @@ class Style(Task):
 class _Mean(MeanMetric):
     """Of one of several values."""
 
+    higher_is_better = False  # type: ignore[assignment]
+
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
