@@ -8,8 +8,6 @@ rings go round, where the code begins anew.
 Under DDP each process compares its local batch with what the first process remembers.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
@@ -85,10 +83,8 @@ class ClassEmbeddings(nn.Module):
         self,
         student: Float[Tensor, "batch channels_s height_s width_s"],
         teacher: Float[Tensor, "batch channels_t height_t width_t"],
-        labels: Any,
+        labels: Int64[Tensor, "batch rows columns"],
     ) -> Float[Tensor, ""]:
-        if not isinstance(labels, Tensor) or labels.dim() != 3:
-            raise ValueError("it reads masks (batch, height, width), but labels are none")
         student, teacher = pool_to_smaller(student, teacher)
         with torch.autocast(student.device.type, enabled=False):
             embedded = F.normalize(self.project(student.float()), dim=1)

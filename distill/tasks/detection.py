@@ -65,6 +65,7 @@ class Detection(Task):
     output_name = "anchors"
     agreement_name = "agreement of detections"
     label_kind = "boxes"
+    class_scores = (":classes", ":bins")
 
     def __init__(
         self,

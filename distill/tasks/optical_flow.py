@@ -53,7 +53,7 @@ class OpticalFlow(Task):
     agreement_name = "vectors within 1 px"
     input_images = 2
     label_kind = "flow"
-    class_scores = False
+    class_scores = ()
     any_size = True
 
     def __init__(self, info: DataInfo) -> None:

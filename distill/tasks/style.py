@@ -62,6 +62,7 @@ class Style(Task):
     output_name = "picture"
     agreement_name = "agreement of pixels"
     label_kind = "none"
+    class_scores = ()
     any_size = True
     side_by_side = True
 

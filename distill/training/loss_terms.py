@@ -181,19 +181,6 @@ def bind(
     return terms
 
 
-def refuse_class_scores(losses_of_stage: Mapping[str, Loss], task: str) -> None:
-    """Refuse losses that compare scores of classes, for a task whose outputs hold none.
-
-    Raises:
-        RecipeError: names the loss.
-    """
-    for key, spec in losses_of_stage.items():
-        component = losses.find(spec.name)
-        annotation = get_type_hints(getattr(component, "forward", component)).get("student")
-        if "classes" in str(getattr(annotation, "dim_str", "")).split():
-            raise RecipeError(f"loss '{key}' compares scores of classes, but outputs of {task} hold none")
-
-
 def with_taps(spec: Loss, student: nn.Module, teacher: nn.Module | None) -> Loss:
     """The entry with its tap paths written out; a loss that reads no teacher has no teacher's taps."""
     asks = needs_teacher(spec.name)

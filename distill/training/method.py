@@ -13,7 +13,8 @@ from distill.models.auxiliary import auxiliary_weights
 from distill.models.taps import Features, Taps
 from distill.recipe.schema import Loss, Stage
 from distill.tasks import Task
-from distill.training.loss_terms import refuse_class_scores, unique
+from distill.training.loss_checks import refuse_unfit
+from distill.training.loss_terms import unique
 from distill.training.output_parts import PartTaps
 from distill.training.stochastic_depth import StochasticDepth
 from distill.training.teacher import Teacher
@@ -50,8 +51,7 @@ class Method(nn.Module, ABC):
     def __init__(self, student: nn.Module, losses: Mapping[str, Loss], setting: Setting) -> None:
         super().__init__()
         self.task, self.task_weight = setting.task, setting.stage.task_weight
-        if not self.task.class_scores:
-            refuse_class_scores(losses, type(self.task).__name__)
+        refuse_unfit(losses, self.task, setting.example)
         self.student = PartTaps(student.eval(), unique(loss.student for loss in losses.values()), self.task.parts)
         depth = setting.stage.depth()
         self.depth = StochasticDepth(student, setting.example.inputs, depth.survival, depth.scaling) if depth else None

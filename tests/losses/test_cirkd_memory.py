@@ -124,12 +124,6 @@ def test_no_weights_are_refused() -> None:
         loss(pixel_weight=0, region_weight=0)
 
 
-@pytest.mark.parametrize("labels", [torch.tensor([0, 1]), [{"boxes": torch.zeros(1, 4)}], None])
-def test_labels_that_are_no_masks_are_refused(labels: object) -> None:
-    with pytest.raises(ValueError, match="reads masks"):
-        loss()(*maps(), labels)
-
-
 def test_memory_goes_round_and_keeps_the_latest() -> None:
     memory = ClassMemory(2, 3, 4)
     rows = F.normalize(torch.randn(9, 4), dim=1)

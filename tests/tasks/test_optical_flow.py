@@ -12,10 +12,8 @@ from distill.data._flow_files import read_flo
 from distill.data.info import DataInfo
 from distill.errors import RecipeError
 from distill.losses.epe import end_point_error
-from distill.recipe.schema import Loss
 from distill.tasks._flow_colours import flow_colours, wheel
 from distill.tasks.optical_flow import OpticalFlow, reduced
-from distill.training.loss_terms import refuse_class_scores
 
 PAIRS = DataInfo(3, (8, 12), (0.5,) * 3, (0.5,) * 3, images=2)
 TASK = OpticalFlow(PAIRS)
@@ -106,19 +104,6 @@ def test_outputs_that_are_no_flow_are_refused(shape, message):
 def test_data_without_pairs_is_refused():
     with pytest.raises(RecipeError, match="needs pairs of images, but the data has 1 to a sample: use flying_cutouts"):
         OpticalFlow(DataInfo(3, (8, 8), (0.5,), (0.5,)))
-
-
-@pytest.mark.parametrize("name", ["kd", "dkd", "dist", "lskd", "mlld", "wttm", "tfkd"])
-def test_losses_of_class_scores_are_refused_by_name(name):
-    with pytest.raises(
-        RecipeError, match=f"loss '{name}' compares scores of classes, but outputs of OpticalFlow hold none"
-    ):
-        refuse_class_scores({name: Loss(name)}, "OpticalFlow")
-
-
-@pytest.mark.parametrize("name", ["fitnet", "at", "pkd", "cwd", "epe"])
-def test_losses_of_maps_and_flow_are_not(name):
-    refuse_class_scores({name: Loss(name)}, "OpticalFlow")
 
 
 def test_a_teachers_flow_of_another_level():
