@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from distill.losses import loss
-from distill.losses._divergence import as_rows, kl, softened
+from distill.losses._divergence import as_rows, kl, labels_of_rows, softened
 from distill.registry.ranges import NonNegative, Temperature
 
 
@@ -16,7 +16,7 @@ from distill.registry.ranges import NonNegative, Temperature
 def decoupled(
     student: Float[Tensor, "batch classes *positions"],
     teacher: Float[Tensor, "batch classes *positions"],
-    labels: Int[Tensor, "batch *positions"],
+    labels: Int[Tensor, "batch *pixels"],
     *,
     alpha: NonNegative = 1.0,
     beta: NonNegative = 8.0,
@@ -24,17 +24,17 @@ def decoupled(
 ) -> Float[Tensor, ""]:
     """Knowledge about the labelled class (weight ``alpha``) apart from that about all others (weight ``beta``).
 
-    Of dense outputs, with a label for each position, the mean over positions.
+    Of dense outputs, with a label for each position, the mean over positions that have a class.
 
     Raises:
         ValueError: with two classes there are no "others" to compare.
     """
     if student.shape[1] < 3:
         raise ValueError(f"dkd compares the classes beside the label, but there are only {student.shape[1]}; use kd")
-    labels = labels.flatten()
+    labels, known = labels_of_rows(labels, student)
     student, teacher = (softened(as_rows(logits), temperature) for logits in (student, teacher))
-    target = kl(label_against_rest(student, labels), label_against_rest(teacher, labels))
-    others = kl(without_label(student, labels), without_label(teacher, labels))
+    target = kl(label_against_rest(student, labels), label_against_rest(teacher, labels), known=known)
+    others = kl(without_label(student, labels), without_label(teacher, labels), known=known)
     return temperature**2 * (alpha * target + beta * others)
 
 

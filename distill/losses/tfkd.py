@@ -14,19 +14,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from distill.losses import loss
-from distill.losses._divergence import as_rows, kl, softened
+from distill.losses._divergence import as_rows, kl, labels_of_rows, softened
 from distill.registry.ranges import Probability, Temperature
 
 
 @loss("tfkd")
 def teacher_free(
     student: Float[Tensor, "batch classes *positions"],
-    labels: Int[Tensor, "batch *positions"],
+    labels: Int[Tensor, "batch *pixels"],
     *,
     confidence: Probability = 0.99,
     temperature: Temperature = 20.0,
 ) -> Float[Tensor, ""]:
     """Divergence of the student's softened class probabilities from those of a teacher that is always right.
+
+    Of dense outputs, with a label for each position, the mean over positions that have a class.
 
     Args:
         student: logits.
@@ -37,7 +39,8 @@ def teacher_free(
     Raises:
         ValueError: the virtual teacher prefers a wrong class, or leaves nothing to the others.
     """
-    student, labels = as_rows(student), labels.flatten()
+    labels, known = labels_of_rows(labels, student)
+    student = as_rows(student)
     classes = student.shape[1]
     if not 1 / classes < confidence < 1:
         raise ValueError(
@@ -45,4 +48,4 @@ def teacher_free(
         )
     wrong = torch.full_like(softened(student), math.log((1 - confidence) / (classes - 1)))
     teacher = wrong.scatter(1, labels[:, None], math.log(confidence))
-    return kl(student, teacher, temperature)
+    return kl(student, teacher, temperature, known)

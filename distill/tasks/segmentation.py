@@ -10,15 +10,13 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassJaccardIndex
 
-from distill.batch import Batch
+from distill.batch import IGNORED, Batch
 from distill.data.info import DataInfo
 from distill.errors import RecipeError
 from distill.tasks import Prediction, Task, task
 from distill.tasks._captions import NEUTRAL, captioned
 from distill.tasks._masks import colour_of, mask_from_runs, mask_runs, overlaid
 
-IGNORED = 255
-"""In labels: pixels without a class, which neither loss nor metrics count."""
 NAMED = 3
 """Classes that are named under a picture, those of the largest area first."""
 Logits = Float[Tensor, "batch classes _ _"]
