@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,7 @@ class DryRun:
         batches: what every training is tried on; None: one of a few images.
 
     Raises:
+        DataError: a split has nothing that metrics count.
         ExportError: an export whose runtime is not installed, or whose settings are for another task.
         RecipeError: names the place in the recipe, and what does not fit there: a network and the data, a tap that does
             not exist, feature maps that a loss cannot compare, a training step that fails, a hook that cannot follow
@@ -71,6 +73,9 @@ class DryRun:
         self.recipe, self.data, self.task, self.line = recipe, data, task, line
         self.example = data.calibration(8)[0]
         task.check_labels(self.example)
+        task.check_countable(chain([self.example], data.train_dataloader()), "the training split")
+        task.check_countable(data.val_dataloader(), "the validation split")
+        task.check_countable(data.test_dataloader(), "the test split")
         self.batches = batches or [self._share()] * 2
         self.known: dict[str, nn.Module] = {}
         """Networks by the names that stages call their teachers by."""

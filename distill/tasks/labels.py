@@ -1,9 +1,11 @@
-"""Of which kind the labels of a batch are."""
+"""Of which kind the labels of a batch are, and whether they say anything."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import Tensor
+
+from distill.batch import IGNORED
 
 LabelKind = Literal["classes", "masks", "boxes", "flow"]
 SOURCES: dict[LabelKind, str] = {
@@ -13,6 +15,12 @@ SOURCES: dict[LabelKind, str] = {
     "flow": "flying_cutouts, flying_chairs, sintel or kitti_flow",
 }
 """Data sets that have labels of a kind."""
+COUNTED: dict[str, str] = {
+    "masks": "pixel with a class",
+    "boxes": "object that is no crowd",
+    "flow": "pixel with known flow",
+}
+"""What metrics count of a kind that may have nothing to count."""
 
 
 def kind_of(labels: Any) -> LabelKind | None:
@@ -32,3 +40,15 @@ def kind_of(labels: Any) -> LabelKind | None:
 def described(labels: Any) -> str:
     """What a batch's labels are, for messages."""
     return kind_of(labels) or ("none" if labels is None else "of a kind of their own")
+
+
+def countable(labels: Any) -> bool:
+    """Whether there is anything in a batch's labels that metrics count; of labels of another form there is."""
+    match kind_of(labels):
+        case "masks":
+            return bool((labels != IGNORED).any())
+        case "boxes":
+            return any(bool((label["iscrowd"] == 0).any()) for label in labels)
+        case "flow":
+            return bool(labels["valid"].any())
+    return True

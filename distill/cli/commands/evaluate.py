@@ -20,6 +20,7 @@ def run(options: Namespace) -> None:
     from distill.models.surgery import deployable
 
     artifact = open_made_by_recipe(options.artifact, options.allow)
-    batches = data_of(artifact, options.overrides).test_dataloader()
-    for name, value in score(to_accelerator(deployable(artifact.model)), batches, task_of(artifact)).items():
+    batches, task = data_of(artifact, options.overrides).test_dataloader(), task_of(artifact)
+    task.check_countable(batches, "the test split")
+    for name, value in score(to_accelerator(deployable(artifact.model)), batches, task).items():
         console.print(f"test/{name} {value:.4f}")
