@@ -36,9 +36,9 @@ class Column(NamedTuple):
 
 
 def columns(report: Report) -> list[Column]:
-    """Every column; what was not measured is a dash in it."""
+    """Every column in which something was measured; what was not is a dash in it."""
     tested = any(f"test/{report.monitor}" in step.metrics for step in report.steps)
-    return [
+    every = [
         Column("", "step", lambda step: title(step.step, report), 0),
         *_cost_columns(report),
         Column("", "on disk", lambda step: count(step.bytes, "B"), 1),
@@ -49,6 +49,7 @@ def columns(report: Report) -> list[Column]:
             for number, size in enumerate(report.batch_sizes)
         ),
     ]
+    return [column for column in every if any(column.cell(step) != DASH for step in report.steps)]
 
 
 def headers(report: Report) -> list[tuple[str, str]]:

@@ -164,8 +164,18 @@ def test_nothing_is_claimed_without_anything_to_compare():
 
 def test_what_was_not_measured_is_a_dash():
     content = bare({"test/accuracy": 0.5}, {})
-    assert [row.count(DASH) for row in rows(page(content))] == [3, 4]
-    assert printed(content).count(DASH) == 7
+    assert [row.count(DASH) for row in rows(page(content))] == [0, 1]
+    assert printed(content).count(DASH) == 1
+
+
+def test_what_no_step_has_measured_is_no_column():
+    """As `fidelity`, which is known on the test split alone."""
+    content = bare({"val/total": 0.5, "test/total": 0.6, "test/ssim": 0.9}, {"val/total": 0.4, "test/total": 0.5})
+    names = [" ".join(header).strip() for header in headers(replace(content, monitor="total", units={"ssim": "%"}))]
+    assert {"total val", "total test", "ssim test, %"} < {*names}
+    assert not {name for name in names if name.startswith(("ssim val", "ONNX Runtime"))}
+    html = page(replace(content, monitor="total"))
+    assert ("ssim<br>test" in html, "ssim<br>val" in html, "ONNX Runtime<br>" in html) == (True, False, False)
 
 
 def test_a_metric_that_is_no_fraction_keeps_its_unit():
