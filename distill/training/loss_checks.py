@@ -27,7 +27,7 @@ def refuse_unfit(losses_of_stage: Mapping[str, Loss], task: Task, example: Batch
     for key, spec in losses_of_stage.items():
         component = losses.find(spec.name)
         call = getattr(component, "forward", component)
-        if "classes" in _axes(get_type_hints(call).get("student")):
+        if "classes" in axes_of(get_type_hints(call).get("student")):
             _check_taps(key, spec, task)
         if "labels" in injected(call):
             _check_labels(key, call, task, example.labels)
@@ -54,7 +54,7 @@ def _check_labels(key: str, call: Callable[..., Any], task: Task, labels: Any) -
         raise RecipeError(f"loss '{key}' reads labels, but {type(task).__name__} has none: remove it")
     wanted = get_type_hints(call).get("labels")
     if not _fits(labels, wanted):
-        kind = "boxes" if get_origin(wanted) is list else "masks" if len(_axes(wanted)) == 3 else "classes"
+        kind = "boxes" if get_origin(wanted) is list else "masks" if len(axes_of(wanted)) == 3 else "classes"
         raise RecipeError(f"loss '{key}' reads {kind}, but the labels of this data are {described(labels)}: remove it")
 
 
@@ -62,9 +62,16 @@ def _fits(labels: Any, annotation: Any) -> bool:
     """Whether labels are of the shape, or the list, that a loss says it reads; other annotations say nothing."""
     if get_origin(annotation) is list:
         return isinstance(labels, list)
-    return not _axes(annotation) or isinstance(labels, annotation)
+    return not axes_of(annotation) or isinstance(labels, annotation)
 
 
-def _axes(annotation: Any) -> list[str]:
+def compares_one_shape(call: Callable[..., Any]) -> bool:
+    """Whether a loss says, by names of axes, that it reads the same shape of the student and of the teacher."""
+    hints = get_type_hints(call)
+    student, teacher = (axes_of(hints.get(role)) for role in ("student", "teacher"))
+    return bool(student) and student == teacher and not {"_", "..."} & {*student}
+
+
+def axes_of(annotation: Any) -> list[str]:
     """Names of the axes of a shape as jaxtyping writes it; empty for other annotations."""
     return str(getattr(annotation, "dim_str", "")).split()

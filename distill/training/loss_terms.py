@@ -17,6 +17,7 @@ from distill.models.taps import Features, stages
 from distill.recipe.schema import Loss
 from distill.registry import injected, needs_teacher, options, required
 from distill.training.ensemble import member
+from distill.training.loss_checks import axes_of, compares_one_shape
 from distill.training.processes import share
 
 ABSENT = {
@@ -61,6 +62,8 @@ class Term(nn.Module):
         self.sees_all, self.reads_maps = annotation == list[Tensor], _reads_maps(annotation)
         self.needs_teacher = needs_teacher(spec.name)
         self.extras = [need for need in injected(call) if need not in ("student", "teacher")]
+        if compares_one_shape(call):
+            self._check_shapes(student, teacher)
         taps = spec.teacher or [""] * len(spec.student)
         self.calls = [
             self._build(component, {**injectable, **_shapes(s, t), "teacher_paths": spec.teacher}, tap)
@@ -124,6 +127,14 @@ class Term(nn.Module):
                 f"but the recipe gives {len(s)} of the student and {len(t)} of the teacher"
             )
         return list(zip(s, t, strict=True))
+
+    def _check_shapes(self, student: Features, teacher: Features) -> None:
+        pairs = zip(self._inputs(student, teacher), self.spec.student, self.spec.teacher, strict=True)
+        for (s, t), ours, other in pairs:
+            if s.shape != t.shape:
+                shapes = f"'{ours}' of the student is {_sizes(s)} and '{other}' of the teacher {_sizes(t)}"
+                remedy = "tap others, or let both networks read images of one size"
+                raise RecipeError(f"it compares tensors of one shape, but {shapes}: {remedy}")
 
     def _arranged(self, role: str, path: str, features: Tensor) -> Tensor:
         """Channels first; tokens as the recipe says."""
@@ -219,7 +230,7 @@ def _check_parameters(name: str, component: Callable[..., Any]) -> None:
 
 def _reads_maps(annotation: Any) -> bool:
     """Whether a shape as jaxtyping writes it is that of a map: four axes, none of them variadic."""
-    axes = str(getattr(annotation, "dim_str", "")).split()
+    axes = axes_of(annotation)
     return len(axes) == 4 and not any(axis.startswith(("*", "...")) for axis in axes)
 
 

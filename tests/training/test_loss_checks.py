@@ -1,5 +1,6 @@
 """Losses that a task's outputs or labels do not fit are refused by name in the dry run."""
 
+import re
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ import distill
 from distill.batch import Batch
 from distill.data import DataInfo
 from distill.errors import RecipeError
+from distill.losses import loss as losses
 from distill.pipeline.plan import plan
 from distill.recipe.schema import Loss
+from distill.registry import schema
 from distill.tasks import Task
 from distill.tasks.classification import Classification
 from distill.tasks.detection import Detection
@@ -20,6 +23,7 @@ from distill.tasks.optical_flow import OpticalFlow
 from distill.tasks.segmentation import Segmentation
 from distill.tasks.style import Style
 from distill.training.loss_checks import refuse_unfit
+from distill.training.loss_terms import bind
 
 INFO = DataInfo(3, (32, 32), (0.5,) * 3, (0.25,) * 3, ("cup", "hat", "bag"))
 TASKS: dict[str, Task] = {
@@ -138,3 +142,46 @@ def test_a_recipe_is_refused_before_training(recipe: str, losses: str, message: 
 def test_a_detectors_class_scores_are_distilled() -> None:
     taps = "student: [':classes'], teacher: [':classes']"
     plan(distill.load_recipe("detection/smoke", [f"stages.distill.losses={{kd: {{{taps}}}, wttm: {{{taps}}}}}"]))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "message"),
+    [
+        (
+            "segmentation/smoke",
+            ["teacher.image_size=64"],
+            "'' of the student is (8, 11, 32, 32) and '' of the teacher (8, 11, 64",
+        ),
+        (
+            "segmentation/smoke",
+            ["teacher.image_size=16", "{dist: {}}"],
+            "(8, 11, 16, 16): tap others, or let both",
+        ),
+        ("segmentation/smoke", ["teacher.image_size=64", "{dkd: {}}"], "(8, 11, 64, 64)"),
+        ("segmentation/smoke", ["teacher.image_size=64", "{difference: {}}"], "(8, 11, 64, 64)"),
+        ("segmentation/smoke", ["{kd: {student: [up.1], teacher: [up.1]}}"], "'up.1' of the teacher (8, 8, 32, 32)"),
+        ("smoke", ["{difference: {student: [stage3], teacher: [layer2]}}"], "'layer2' of the teacher (8, 32,"),
+    ],
+)
+def test_shapes_that_differ_are_named(recipe: str, overrides: list[str], message: str) -> None:
+    words = [f"stages.distill.losses={word}" if word[0] == "{" else word for word in overrides]
+    with pytest.raises(RecipeError, match=f"compares tensors of one shape, .*{re.escape(message)}"):
+        plan(distill.load_recipe(recipe, words))
+
+
+def test_one_shape_is_not_another_by_repetition() -> None:
+    """PyTorch would repeat the teacher's one position at every position of the student."""
+    spec = schema(losses.find("kd"), Loss)(name="kd", student=["s"], teacher=["t"])
+    features = {"s": torch.randn(2, 3, 4, 4)}, {"t": torch.randn(2, 3, 1, 1)}
+    with pytest.raises(RecipeError, match=re.escape("is (2, 3, 4, 4) and 't' of the teacher (2, 3, 1, 1)")):
+        bind(
+            {"kd": spec},
+            *features,
+            Batch(torch.zeros(2, 3, 8, 8), None, torch.arange(2)),
+            {},
+        )
+
+
+def test_a_larger_teacher_is_compared_where_sizes_may_differ() -> None:
+    words = ["teacher.image_size=64", "stages.distill.losses={cwd: {student: [up.1], teacher: [up.1]}}"]
+    plan(distill.load_recipe("segmentation/smoke", words))
