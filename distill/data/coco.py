@@ -156,7 +156,7 @@ def _is_text(name: str) -> bool:
 
 def _box(path: Path, number: int, entry: Mapping[str, Any], label: int) -> Box:
     box = entry.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(_is_float(value) for value in box):
+    if not isinstance(box, list) or len(box) != 4 or not all(_is(value, int) or _is(value, float) for value in box):
         raise DataError(f"{shown(path)}: annotation {number} has no 'bbox' of left, top, width and height")
     crowd = entry.get("iscrowd", 0)
     if type(crowd) not in (int, bool) or crowd not in (0, 1):
@@ -165,9 +165,9 @@ def _box(path: Path, number: int, entry: Mapping[str, Any], label: int) -> Box:
     return Box(left, top, left + width, top + height, label, bool(crowd))
 
 
-def _is_float(value: object) -> bool:
-    """Whether a value is a number that a float can hold: JSON's integers have no limit."""
-    return type(value) is float or (type(value) is int and value.bit_length() <= 64)
+def _is(value: object, kind: type) -> bool:
+    """Whether a value is of this type; integers, which JSON has without limit, of 64 bits."""
+    return type(value) is kind and (not isinstance(value, int) or value.bit_length() < 64)
 
 
 def _by_id(path: Path, content: Mapping[str, Any], section: str, needed: Mapping[str, type]) -> dict[int, Any]:
@@ -178,7 +178,7 @@ def _by_id(path: Path, content: Mapping[str, Any], section: str, needed: Mapping
     found: dict[int, Any] = {}
     for position, entry in enumerate(entries):
         for key, kind in {"id": int, **needed}.items():
-            if not isinstance(entry, dict) or type(entry.get(key)) is not kind or not str(entry[key]).strip():
+            if not isinstance(entry, dict) or not _is(entry.get(key), kind) or not str(entry[key]).strip():
                 raise DataError(f"{shown(path)}: entry {position} of '{section}' has no '{key}' ({kind.__name__})")
         if entry["id"] in found:
             raise DataError(f"{shown(path)}: two entries of '{section}' have the id {entry['id']}")

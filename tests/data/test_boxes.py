@@ -142,6 +142,7 @@ def crowds_alone(content):
         ),
         (set_in("images", 0, file_name=3), "entry 0 of 'images' has no 'file_name'"),
         (set_in("images", 0, width="80"), "entry 0 of 'images' has no 'width'"),
+        (set_in("images", 0, width=10**400), "entry 0 of 'images' has no 'width'"),
         (lambda content: content.pop("images"), "has no list 'images'"),
         (lambda content: content.update(annotations=[]), "its pictures hold no objects; a detector needs some"),
         (crowds_alone, "its pictures hold no objects but crowds and difficult ones"),
@@ -242,6 +243,8 @@ def test_impossible_voc_files_are_named(tmp_path, old, new, message):
 def test_missing_voc_files_are_named(tmp_path):
     with pytest.raises(DataError, match="ImageSets/Main/other.txt cannot be read"):
         voc(write_voc(tmp_path), train_list="other")
+    with pytest.raises(DataError, match="cannot be read .embedded null byte.; name the list with data.train_list"):
+        voc(tmp_path, train_list="a\0")
     with pytest.raises(RecipeError, match="a name is there twice"):
         voc(tmp_path, classes=["disc", "disc"])
     (tmp_path / "Annotations/000001.xml").unlink()
