@@ -4,7 +4,6 @@ On disk it is one safetensors file without code: loading builds the network from
 structural changes in order, and fills in the tensors.
 """
 
-import copy
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -24,6 +23,7 @@ from distill.container.packed import pack
 from distill.container.raw import Raw
 from distill.errors import ArtifactError
 from distill.files import atomic
+from distill.models.copied import copied
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Artifact:
 
     def copy_model(self) -> nn.Module:
         """A copy of the model, in eval mode and in the memory layout that a loaded one has."""
-        return copy.deepcopy(self.model).to(memory_format=torch.contiguous_format).eval()
+        return copied(self.model).to(memory_format=torch.contiguous_format).eval()
 
     def with_model(self, model: nn.Module, plan: Plan | None = None) -> "Artifact":
         """The same artifact after surgery; forms that no longer decode to a parameter of the model are dropped.

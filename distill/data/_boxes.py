@@ -1,6 +1,6 @@
 """Boxes around objects, as readers give them and as training augments them with their picture."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -60,6 +60,14 @@ def checked(box: Box, height: int, width: int, invalid: Invalid, path: Path, ent
     corners = ", ".join(f"{value:g}" for value in box[:4])
     what = "is empty" if inside else f"leaves its image of {width}x{height}"
     raise DataError(f"{shown(path)}: {entry}: box ({corners}) {what}; correct it or set data.invalid=skip")
+
+
+def check_objects(boxes: Iterable[Sequence[Box]], path: Path) -> None:
+    """Raises: DataError: there is nothing to find in the pictures that a file lists."""
+    found = [box for each in boxes for box in each]
+    if all(box.ignored for box in found):
+        others = " but crowds and difficult ones" if found else ""
+        raise DataError(f"{shown(path)}: its pictures hold no objects{others}; a detector needs some to find")
 
 
 def detection_info(image_size: int, class_names: tuple[str, ...]) -> DataInfo:

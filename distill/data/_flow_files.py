@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from distill.data._flow import UNKNOWN, Flow
 from distill.data._samples import Sample
 from distill.data._scan import check_once
-from distill.data.decoding import check_header, open_picture, shown
+from distill.data.decoding import check_size, header_size, open_picture, shown
 from distill.data.info import DataInfo
 from distill.data.pictures import file_identity
 from distill.data.preprocessing import LARGEST, Preprocessing
@@ -52,7 +52,7 @@ class FlowPairs:
         pair = self.pairs[position]
         pictures, vectors = (open_picture(pair.first), open_picture(pair.second)), self.read_flow(pair.flow)
         for path, picture in zip(pair, pictures, strict=False):
-            _same_size(path, picture.size, pair.flow, vectors)
+            check_size(path, (picture.height, picture.width), vectors.shape[1:], f"{shown(pair.flow)} is of")
         return Sample(pictures, torch.from_numpy(vectors).as_subclass(Flow))
 
     def identity(self, position: int) -> bytes:
@@ -63,14 +63,12 @@ class FlowPairs:
         pair = self.pairs[position]
         vectors = self.read_flow(pair.flow)
         for path in (pair.first, pair.second):
-            check_header(path)
-            with Image.open(path) as file:
-                _same_size(path, file.size, pair.flow, vectors)
+            check_size(path, header_size(path), vectors.shape[1:], f"{shown(pair.flow)} is of")
 
     def checked(self) -> "FlowPairs":
         """Itself, after every file has been checked once."""
         files = [path for pair in self.pairs for path in pair]
-        check_once("flow", range(len(self)), self.check, files)
+        check_once("flow, known somewhere", range(len(self)), self.check, files)
         return self
 
 
@@ -78,7 +76,7 @@ def read_flo(path: Path) -> Vectors:
     """The flow in a .flo file, NaN where it is unknown.
 
     Raises:
-        DataError: the file is missing, damaged or holds NaN.
+        DataError: the file is missing, damaged, holds NaN or Inf, or nothing that is known.
     """
     content = _bytes(path)
     header = np.frombuffer(content, "<i4", 3) if len(content) >= 12 else np.zeros(3, "<i4")
@@ -88,10 +86,11 @@ def read_flo(path: Path) -> Vectors:
     if not (0 < width <= LARGEST and 0 < height <= LARGEST) or len(content) != 12 + 8 * width * height:
         raise DataError(f"{shown(path)} is damaged: {len(content)} bytes for flow of {width}x{height} pixels")
     vectors = np.frombuffer(content, "<f4", offset=12).reshape(height, width, 2).transpose(2, 0, 1).astype(np.float32)
-    if len(wrong := np.argwhere(np.isnan(vectors).any(0))):
-        raise DataError(f"{shown(path)} holds NaN, first at pixel ({wrong[0][1]}, {wrong[0][0]})")
+    # Middlebury's own reader takes both for unknown, but files mark that with 1e10: these are of failed computations.
+    if len(wrong := np.argwhere(~np.isfinite(vectors).all(0))):
+        raise DataError(f"{shown(path)} holds NaN or Inf, first at pixel ({wrong[0][1]}, {wrong[0][0]})")
     vectors[:, (np.abs(vectors) > TOO_LARGE).any(0)] = UNKNOWN
-    return vectors
+    return _known(vectors, path)
 
 
 def read_kitti(path: Path) -> Vectors:
@@ -100,11 +99,11 @@ def read_kitti(path: Path) -> Vectors:
     Menze and Geiger, Object Scene Flow for Autonomous Vehicles, CVPR 2015, and the readme of its development kit.
 
     Raises:
-        DataError: the file is missing, damaged or of another kind.
+        DataError: the file is missing, damaged, of another kind, or holds nothing that is known.
     """
     high, low = _bytes_of_16(path, "RGB;16B"), _bytes_of_16(path, "RGB;16L")
     right, down, known = np.moveaxis(high.astype(np.float32) * 256 + low, -1, 0)
-    return np.where(known > 0, (np.stack([right, down]) - 2**15) / 64, np.float32(UNKNOWN))
+    return _known(np.where(known > 0, (np.stack([right, down]) - 2**15) / 64, np.float32(UNKNOWN)), path)
 
 
 def _bytes_of_16(path: Path, layout: str) -> UInt8[np.ndarray, "height width 3"]:
@@ -142,8 +141,12 @@ def _bytes(path: Path) -> bytes:
         raise DataError(f"{shown(path)}: {error.strerror}") from None
 
 
-def _same_size(path: Path, size: tuple[int, int], flow: Path, vectors: Vectors) -> None:
-    height, width = vectors.shape[1:]
-    if size != (width, height):
-        picture = f"{size[0]}x{size[1]}"
-        raise DataError(f"{shown(flow)} is of {width}x{height} pixels, but {shown(path)} of {picture}")
+def _known(vectors: Vectors, path: Path) -> Vectors:
+    """The vectors themselves.
+
+    Raises:
+        DataError: they are unknown everywhere.
+    """
+    if np.isnan(vectors).all():
+        raise DataError(f"{shown(path)}: the flow of all its pixels is unknown; remove the pair")
+    return vectors

@@ -13,12 +13,14 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from distill.data._scan import pictures_below
-from distill.data.decoding import open_picture
+from distill.data.decoding import open_picture, shown
 from distill.errors import DataError
 
 Collection = Literal["scikit-learn", "debian"]
 MOST = 200
 """Photographs of a folder that are used."""
+SMALLEST = 16
+"""Pixels that a side of a photograph needs."""
 SIDE = 480
 """Pixels of the shorter side, which larger photographs are reduced to."""
 
@@ -57,13 +59,15 @@ def collected(source: Path | Collection, share: Path = Path("/usr/share")) -> li
         share: where packages are installed.
 
     Raises:
-        DataError: there are none, a package is not installed, or a picture is damaged.
+        DataError: there are none, a package is not installed, or a picture is damaged or too small.
     """
     if source == "scikit-learn":
         return list(_samples())
     if source == "debian":
         return [*map(_opened, _installed(share)), *_samples()]
     folder = Path(source).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"{source} (data.root) is no folder")
     if found := pictures_below(folder)[:MOST]:
         return [_opened(path) for path in found]
     raise DataError(f"{source} (data.root) holds no pictures")
@@ -85,7 +89,13 @@ def _samples() -> Iterator[Image.Image]:
 
 
 def _opened(path: Path) -> Image.Image:
-    return _reduced(open_picture(path, side=SIDE).convert("RGB"))
+    photo = open_picture(path, side=SIDE).convert("RGB")
+    if min(photo.size) < SMALLEST:
+        size = f"{photo.width}x{photo.height}"
+        raise DataError(
+            f"{shown(path)} is of {size} pixels: too small for a photograph of at least {SMALLEST}; remove it"
+        )
+    return _reduced(photo)
 
 
 def _reduced(photo: Image.Image) -> Image.Image:

@@ -42,7 +42,7 @@ class Reader(Protocol):
         """Raises: DataError: a file is damaged; the message names it."""
 
     def identity(self, position: int) -> bytes:
-        """Changes when the content of a sample does: names and sizes of its files, its label."""
+        """Changes when the content of a sample does: what is in its files, its label."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
@@ -39,6 +40,21 @@ def subfolders(folder: Path) -> list[Path]:
         if path.name != shown(path.name):
             raise DataError(f"{shown(path)}: the name of this folder is not UTF-8; rename it")
     return found
+
+
+def files_called(folder: Path, pattern: str) -> dict[str, Path]:
+    """The files in a folder whose names match a glob in lower case, by and in the order of their names in lower case;
+    none where there is no folder.
+
+    Raises:
+        DataError: two names differ by upper and lower case alone.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob("*")):
+        name = path.name.lower()
+        if fnmatchcase(name, pattern) and found.setdefault(name, path) != path:
+            raise DataError(f"{shown(path)} and {shown(found[name])} are one name; remove one of them")
+    return dict(sorted(found.items()))
 
 
 def check_headers(paths: Sequence[Path]) -> None:

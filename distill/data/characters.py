@@ -94,7 +94,7 @@ def _faces(root: Path | None, name: Set, size: int, missing: float) -> dict[Face
     """The fonts to draw with, and what they draw.
 
     Raises:
-        DataError: there are none; the message says how to get some. Or one of ``root`` lacks characters.
+        DataError: there are none; the message says how to get some. Or one of ``root`` is damaged or lacks characters.
     """
     characters = characters_of(name)
     if root is None and name == "latin":
@@ -104,7 +104,12 @@ def _faces(root: Path | None, name: Set, size: int, missing: float) -> dict[Face
     for face in faces_below(folder, strict=root is not None):
         if root is None and not any(has_glyph(face, one) for one in characters[:: len(characters) // 7]):
             continue  # a font of another script
-        pictures = glyphs(face, characters, size)
+        try:
+            pictures = glyphs(face, characters, size)
+        except DataError:
+            if root is None:
+                continue
+            raise
         lacking = [c for c, there in zip(characters, _inked(pictures), strict=True) if not there]
         if len(lacking) <= missing * len(characters):
             faces[face] = pictures

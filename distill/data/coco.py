@@ -7,19 +7,23 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from errno import ENAMETOOLONG
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from distill.data import data
-from distill.data._boxes import Box, Invalid, box_augmentation, boxes_label, checked, detection_info
+from distill.data._boxes import Box, Invalid, box_augmentation, boxes_label, check_objects, checked, detection_info
 from distill.data._sample_data import Part, SampleData
 from distill.data._samples import Sample
 from distill.data._scan import check_once
-from distill.data.decoding import header_size, open_picture, shown
+from distill.data.decoding import check_size, header_size, open_picture, shown
 from distill.data.pictures import file_identity
 from distill.errors import DataError
 from distill.registry.ranges import BelowOne, Count, Index
+
+BOXED = "its boxes are for"
+"""What a message says before the size that a picture should be of."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class BoxedPictures:
 
     def read(self, position: int) -> Sample:
         picture = open_picture(self.files[position])
-        self._check_size(position, (picture.height, picture.width))
+        check_size(self.files[position], (picture.height, picture.width), self.sizes[position], BOXED)
         return Sample((picture,), boxes_label(self.boxes[position], *self.sizes[position]))
 
     def identity(self, position: int) -> bytes:
@@ -50,12 +54,7 @@ class BoxedPictures:
         check_once(f"sizes {sizes}", range(len(self)), self._check_header, self.files)
 
     def _check_header(self, position: int) -> None:
-        self._check_size(position, header_size(self.files[position]))
-
-    def _check_size(self, position: int, found: tuple[int, int]) -> None:
-        if found != self.sizes[position]:
-            size, needed = (f"{width}x{height}" for height, width in (found, self.sizes[position]))
-            raise DataError(f"{shown(self.files[position])} is of {size} pixels, but its boxes are for {needed}")
+        check_size(self.files[position], header_size(self.files[position]), self.sizes[position], BOXED)
 
 
 @data("coco")
@@ -126,6 +125,8 @@ def _read(root: Path, path: Path, invalid: Invalid) -> tuple[BoxedPictures, tupl
     if not images or not categories:
         raise DataError(f"{shown(path)} lists {len(images)} images and {len(categories)} categories")
     names = [entry["name"] for entry in categories.values()]
+    if wrong := [number for number, name in zip(categories, names, strict=True) if not _is_text(name)]:
+        raise DataError(f"{shown(path)}: the name of category {wrong[0]} is not UTF-8")
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise DataError(f"{shown(path)}: two categories have the name '{twice}'")
     labels = {number: label for label, number in enumerate(categories)}
@@ -138,24 +139,35 @@ def _read(root: Path, path: Path, invalid: Invalid) -> tuple[BoxedPictures, tupl
         box = _box(path, number, entry, labels[entry["category_id"]])
         if kept := checked(box, image["height"], image["width"], invalid, path, f"annotation {number}"):
             boxes[entry["image_id"]].append(kept)
-    if not boxes:
-        raise DataError(f"{shown(path)} holds no boxes")
-    folder = _folder(root, path, next(iter(images.values()))["file_name"])
+    check_objects(boxes.values(), path)
     reader = BoxedPictures(
         root,
-        [folder / image["file_name"] for image in images.values()],
+        _files(root, path, {number: image["file_name"] for number, image in images.items()}),
         [(image["height"], image["width"]) for image in images.values()],
         [tuple(boxes[number]) for number in images],
     )
     return reader, tuple(names)
 
 
+def _is_text(name: str) -> bool:
+    """Whether a string can be written: JSON may hold half of a character, such as U+D800."""
+    return name.encode(errors="replace").decode() == name
+
+
 def _box(path: Path, number: int, entry: Mapping[str, Any], label: int) -> Box:
     box = entry.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(type(value) in (int, float) for value in box):
+    if not isinstance(box, list) or len(box) != 4 or not all(_is(value, int) or _is(value, float) for value in box):
         raise DataError(f"{shown(path)}: annotation {number} has no 'bbox' of left, top, width and height")
+    crowd = entry.get("iscrowd", 0)
+    if type(crowd) not in (int, bool) or crowd not in (0, 1):
+        raise DataError(f"{shown(path)}: annotation {number} has 'iscrowd' {json.dumps(crowd):.40}; 0 or 1 is needed")
     left, top, width, height = box
-    return Box(left, top, left + width, top + height, label, bool(entry.get("iscrowd")))
+    return Box(left, top, left + width, top + height, label, bool(crowd))
+
+
+def _is(value: object, kind: type) -> bool:
+    """Whether a value is of this type; integers, which JSON has without limit, of 64 bits."""
+    return type(value) is kind and (not isinstance(value, int) or value.bit_length() < 64)
 
 
 def _by_id(path: Path, content: Mapping[str, Any], section: str, needed: Mapping[str, type]) -> dict[int, Any]:
@@ -166,7 +178,7 @@ def _by_id(path: Path, content: Mapping[str, Any], section: str, needed: Mapping
     found: dict[int, Any] = {}
     for position, entry in enumerate(entries):
         for key, kind in {"id": int, **needed}.items():
-            if not isinstance(entry, dict) or type(entry.get(key)) is not kind or not str(entry[key]).strip():
+            if not isinstance(entry, dict) or not _is(entry.get(key), kind) or not str(entry[key]).strip():
                 raise DataError(f"{shown(path)}: entry {position} of '{section}' has no '{key}' ({kind.__name__})")
         if entry["id"] in found:
             raise DataError(f"{shown(path)}: two entries of '{section}' have the id {entry['id']}")
@@ -174,10 +186,31 @@ def _by_id(path: Path, content: Mapping[str, Any], section: str, needed: Mapping
     return dict(sorted(found.items()))
 
 
-def _folder(root: Path, path: Path, name: str) -> Path:
-    """Where pictures are, found by the first one of them."""
+def _files(root: Path, path: Path, names: Mapping[int, str]) -> list[Path]:
+    """The picture of each image, by the ids of images, in the folder where the first one of them is."""
+    found: dict[Path, int] = {}
+    for number, name in names.items():
+        if not _is_possible(root / name):
+            raise DataError(f"{shown(path)}: no file can be called as 'file_name' of image {number} says")
+        if (first := found.setdefault(Path(name), number)) != number:
+            raise DataError(
+                f"{shown(path)}: images {first} and {number} have one 'file_name', '{shown(name)}'; keep one"
+            )
     places = [root, path.parent, root / "images", root / path.stem.rpartition("_")[2]]
     for place in places:
-        if (place / name).is_file():
-            return place
-    raise DataError(f"{shown(path)}: its picture '{name}' is in none of {', '.join(map(shown, places))}")
+        if (place / next(iter(found))).is_file():
+            return [place / name for name in found]
+    raise DataError(
+        f"{shown(path)}: its picture '{shown(next(iter(found)))}' is in none of {', '.join(map(shown, places))}"
+    )
+
+
+def _is_possible(path: Path) -> bool:
+    """Whether a file may have this name, be there one or not."""
+    try:
+        path.lstat()
+    except OSError as error:
+        return error.errno != ENAMETOOLONG
+    except ValueError:  # NUL, or what is no text
+        return False
+    return True

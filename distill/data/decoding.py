@@ -77,11 +77,31 @@ def header_size(path: str | Path) -> tuple[int, int]:
     """
     try:
         with Image.open(path) as file:
-            # Pillow reads a whole PNG in search of an orientation that stands behind the pixels.
-            sideways = (file.format != "PNG" or "exif" in file.info) and _orientation(file) in SIDEWAYS
-            return file.size if sideways else (file.height, file.width)
+            return file.size if _is_sideways(file) else (file.height, file.width)
     except Exception as error:
         raise DataError(f"{shown(path)} is no readable picture ({_reason(error)}); replace or remove it") from None
+
+
+def check_size(path: Path, found: tuple[int, ...], needed: tuple[int, ...], whose: str) -> None:
+    """Whether a picture is of the size that its labels are for.
+
+    Args:
+        path: of the picture.
+        found: (height, width) of the picture, upright.
+        needed: (height, width) of its labels.
+        whose: what comes before the size of the labels in the message.
+
+    Raises:
+        DataError: it is of another size; the message says so where that comes of its Exif orientation.
+    """
+    if found == needed:
+        return
+    size, other = (f"{width}x{height}" for height, width in (found, needed))
+    advice = ""
+    with Image.open(path) as file:
+        if found == needed[::-1] and _is_sideways(file):
+            advice = ", its size without its Exif orientation: remove that from the file, or turn the labels"
+    raise DataError(f"{shown(path)} is of {size} pixels, but {whose} {other}{advice}")
 
 
 def shown(path: str | bytes | Path) -> str:
@@ -94,6 +114,11 @@ def _orientation(file: Image.Image) -> int | None:
         return file.getexif().get(ORIENTATION)
     except Exception:  # damaged Exif data says nothing about the pixels
         return None
+
+
+def _is_sideways(file: Image.Image) -> bool:
+    # Pillow reads a whole PNG in search of an orientation that stands behind the pixels.
+    return (file.format != "PNG" or "exif" in file.info) and _orientation(file) in SIDEWAYS
 
 
 def _opaque(file: ImageFile) -> Image.Image:

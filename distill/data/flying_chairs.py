@@ -8,6 +8,7 @@ from pathlib import Path
 from distill.data import data
 from distill.data._flow_files import FlowPairs, Pair, flow_augmentation, flow_info, read_flo
 from distill.data._sample_data import Part, SampleData
+from distill.data._scan import files_called
 from distill.data.decoding import shown
 from distill.errors import DataError
 from distill.registry.ranges import BelowOne, Count, Index
@@ -56,11 +57,12 @@ class FlyingChairs(SampleData):
 
 def _parts(root: Path) -> dict[Part, list[Pair]]:
     folder, listing = root / "data", root / LIST
-    flows = sorted(folder.glob("*_flow.flo"))
-    if not flows:
+    files = files_called(folder, "*_*.*")
+    names = [name.removesuffix("_flow.flo") for name in files if name.endswith("_flow.flo")]
+    if not names:
         raise DataError(f"{shown(folder)} holds no *_flow.flo (data.root)")
-    names = [path.name.removesuffix("_flow.flo") for path in flows]
-    pairs = [Pair(*(folder / f"{name}_{end}" for end in ("img1.ppm", "img2.ppm", "flow.flo"))) for name in names]
+    called = [[f"{name}_{end}" for end in ("img1.ppm", "img2.ppm", "flow.flo")] for name in names]
+    pairs = [Pair(*(files.get(name, folder / name) for name in pair)) for pair in called]
     if not listing.is_file():
         return {"train": pairs}
     marks = listing.read_text(encoding="utf-8", errors="replace").split()

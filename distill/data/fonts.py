@@ -81,16 +81,27 @@ def glyphs(face: Face, characters: str, size: int) -> Glyphs:
 
 def has_glyph(face: Face, character: str) -> bool:
     """Whether a face draws something for a character, and not what it draws for one that it lacks."""
-    picture = drawn(face, character, 32)
-    return character.isspace() or (picture.getextrema() != (255, 255) and picture != drawn(face, ABSENT, 32))
+    try:
+        picture, absent = drawn(face, character, 32), drawn(face, ABSENT, 32)
+    except DataError:
+        return False
+    return character.isspace() or (picture.getextrema() != (255, 255) and picture != absent)
 
 
 def drawn(face: Face, character: str, size: int) -> Image.Image:
-    """Black on white, grey, ``size`` pixels square, its ink in the middle."""
-    font = font_of(face, round(GLYPH * size))
+    """Black on white, grey, ``size`` pixels square, its ink in the middle.
+
+    Raises:
+        DataError: the font's file is damaged: FreeType reads a glyph when it is drawn.
+    """
     picture = Image.new("L", (size, size), 255)
-    left, top, right, bottom = font.getbbox(character)
-    ImageDraw.Draw(picture).text(((size - left - right) / 2, (size - top - bottom) / 2), character, 0, font)
+    try:
+        font = font_of(face, round(GLYPH * size))
+        left, top, right, bottom = font.getbbox(character)
+        ImageDraw.Draw(picture).text(((size - left - right) / 2, (size - top - bottom) / 2), character, 0, font)
+    except Exception as error:  # Pillow and FreeType fail in many ways
+        code = f"U+{ord(character):04X}"
+        raise DataError(f"{face} cannot draw {code} ({error}): it is damaged; replace or remove it") from None
     return picture
 
 

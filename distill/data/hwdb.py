@@ -4,10 +4,12 @@ Liu, Yin, Wang, Wang: CASIA Online and Offline Chinese Handwriting Databases, IC
 research on request.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -20,9 +22,9 @@ from distill.data import data
 from distill.data._distort import affine
 from distill.data._sample_data import SampleData
 from distill.data._samples import Sample
+from distill.data._scan import files_called
 from distill.data.decoding import shown
 from distill.data.info import DataInfo
-from distill.data.pictures import file_identity
 from distill.data.preprocessing import Preprocessing
 from distill.errors import DataError
 from distill.registry.ranges import BelowOne, Count, Index
@@ -40,6 +42,8 @@ class Record(NamedTuple):
     offset: int
     height: int
     width: int
+    checksum: int
+    """Of code and pixels: the size of a file says nothing of them."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Characters:
 
     def identity(self, position: int) -> bytes:
         record = self.records[position]
-        return file_identity(self.root, self.files[record.file]) + repr(record).encode()
+        return os.fsencode(os.path.relpath(self.files[record.file], self.root)) + repr(record).encode()
 
 
 @data("hwdb")
@@ -107,13 +111,15 @@ class HWDB(SampleData):
 
 def _read(root: Path, part: str, names: tuple[str, ...] | None) -> tuple[Characters, tuple[str, ...]]:
     folders = [root / name for name in FOLDERS[part] if (root / name).is_dir()]
-    files = sorted(path for folder in folders[:1] for path in folder.glob("*.gnt"))
+    files = [path for folder in folders[:1] for path in files_called(folder, "*.gnt").values()]
     if not files:
         raise DataError(
             f"{shown(root)} (data.root) holds no .gnt files in '{FOLDERS[part][0]}' or '{FOLDERS[part][1]}'"
         )
     found = [(character, record) for file in range(len(files)) for character, record in _records(files, file)]
     names = names or tuple(sorted({character for character, _ in found}))
+    if len(names) == 1:
+        raise DataError(f"{shown(folders[0])} holds one character, '{names[0]}': classification needs at least two")
     labels = {name: label for label, name in enumerate(names)}
     for character, record in found:
         if character not in labels:
@@ -143,11 +149,16 @@ def _records(files: Sequence[Path], file: int) -> Iterator[tuple[str, Record]]:
             raise DataError(f"{place}: it ends within a header{REMEDY}")
         size, code, width, height = np.frombuffer(head, HEADER)[0].item()
         pixels = width * height
-        if not pixels or size != HEADER.itemsize + pixels or offset + size > len(content):
+        end = offset + size
+        if not pixels or size != HEADER.itemsize + pixels or end > len(content):
             raise DataError(f"{place}: a record of {size} bytes for {width}x{height} pixels{REMEDY}")
-        try:
-            character = code.rstrip(b"\0").decode("gbk")
-        except UnicodeDecodeError:
-            raise DataError(f"{place}: {code!r} is no code of GBK{REMEDY}") from None
-        yield character, Record(file, offset + HEADER.itemsize, height, width)
-        offset += size
+        checksum = crc32(content[offset:end].data)
+        yield _character(code, place), Record(file, offset + HEADER.itemsize, height, width, checksum)
+        offset = end
+
+
+def _character(code: bytes, place: str) -> str:
+    character = code.decode("gbk", "replace")  # NumPy has cut NULs off at the end
+    if len(character) != 1 or character == "\ufffd" or character.isspace() or not character.isprintable():
+        raise DataError(f"{place}: {code!r} is no character of GBK{REMEDY}")
+    return character

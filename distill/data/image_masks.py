@@ -13,7 +13,7 @@ from distill.data import data
 from distill.data._sample_data import SampleData, crop_and_flip, photographs
 from distill.data._samples import Sample
 from distill.data._scan import check_once, pictures_below
-from distill.data.decoding import open_picture, shown
+from distill.data.decoding import check_size, open_picture, shown
 from distill.data.pictures import file_identity, split_folders
 from distill.errors import DataError, RecipeError
 from distill.registry.ranges import BelowOne, Count, Fraction, Index
@@ -36,8 +36,10 @@ class MaskedPictures:
 
     def read(self, position: int) -> Sample:
         """The label is a tv_tensors.Mask (height, width) of uint8."""
-        picture, mask = self.pairs[position]
-        return _fitting(picture, open_picture(picture), mask, read_mask(mask, self.num_classes))
+        path, mask_path = self.pairs[position]
+        picture, mask = open_picture(path), read_mask(mask_path, self.num_classes)
+        check_size(path, (picture.height, picture.width), mask.shape, f"{shown(mask_path)} is of")
+        return Sample((picture,), mask)
 
     def identity(self, position: int) -> bytes:
         return b"\t".join(file_identity(self.root, path) for path in self.pairs[position])
@@ -45,7 +47,7 @@ class MaskedPictures:
     def check(self) -> None:
         """Raises: DataError: a picture or a mask is damaged, or they do not fit each other."""
         files = [path for pair in self.pairs for path in pair]
-        check_once(f"masks of {self.num_classes} classes", range(len(self)), self.read, files)
+        check_once(f"masks of some of {self.num_classes} classes", range(len(self)), self.read, files)
 
 
 @data("image_masks")
@@ -99,7 +101,7 @@ def read_mask(path: Path, num_classes: int) -> tv_tensors.Mask:
     """The class of each pixel, uint8 (height, width); 255 where there is none.
 
     Raises:
-        DataError: the file is damaged, in colours, or holds a number that is no class.
+        DataError: the file is damaged, in colours, holds a number that is no class, or no class at all.
     """
     try:
         with Image.open(path) as file:
@@ -108,19 +110,12 @@ def read_mask(path: Path, num_classes: int) -> tv_tensors.Mask:
         raise DataError(f"{shown(path)} is no readable mask ({error}); replace or remove it") from None
     if values.ndim != 2 or values.dtype.kind == "f":
         raise DataError(f"{shown(path)} is of mode {mode}: a mask holds one number a pixel, grey or by a palette")
-    if wrong := [
-        number for number in np.unique(values).tolist() if number != IGNORED and not 0 <= number < num_classes
-    ]:
+    found = sorted({*np.unique(values).tolist()} - {IGNORED})
+    if wrong := [number for number in found if not 0 <= number < num_classes]:
         raise DataError(f"{shown(path)}: class {wrong[0]} of {num_classes}; pixels without a class are {IGNORED}")
+    if not found:
+        raise DataError(f"{shown(path)}: no pixel has a class, all are {IGNORED}; remove it and its picture")
     return tv_tensors.Mask(torch.from_numpy(values.astype(np.uint8)))
-
-
-def _fitting(picture_path: Path, picture: Image.Image, mask_path: Path, mask: tv_tensors.Mask) -> Sample:
-    height, width = mask.shape
-    if picture.size != (width, height):
-        size = f"{picture.width}x{picture.height}"
-        raise DataError(f"{shown(mask_path)} is of {width}x{height} pixels, but {shown(picture_path)} of {size}")
-    return Sample((picture,), mask)
 
 
 def _pairs(folder: Path) -> list[tuple[Path, Path]]:
@@ -128,11 +123,19 @@ def _pairs(folder: Path) -> list[tuple[Path, Path]]:
     images, masks = folder / "images", folder / "masks"
     if not images.is_dir() or not masks.is_dir():
         raise DataError(f"{folder} should hold 'images' and 'masks', each with files of the same names")
-    by_name = {path.relative_to(masks).with_suffix(""): path for path in pictures_below(masks)}
-    pictures = pictures_below(images)
-    for path in pictures:
-        if path.relative_to(images).with_suffix("") not in by_name:
+    pictures, by_name = _by_name(images), _by_name(masks)
+    for name, path in pictures.items():
+        if name not in by_name:
             raise DataError(f"{shown(path)} has no mask of its name in {masks}")
     if not pictures:
         raise DataError(f"{images} holds no pictures")
-    return [(path, by_name[path.relative_to(images).with_suffix("")]) for path in pictures]
+    return [(path, by_name[name]) for name, path in pictures.items()]
+
+
+def _by_name(folder: Path) -> dict[Path, Path]:
+    """The pictures below a folder, by their names without endings."""
+    found: dict[Path, Path] = {}
+    for path in pictures_below(folder):
+        if (first := found.setdefault(path.relative_to(folder).with_suffix(""), path)) != path:
+            raise DataError(f"{shown(first)} and {shown(path)} have one name; remove or rename one of them")
+    return found

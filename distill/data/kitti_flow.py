@@ -9,6 +9,7 @@ from pathlib import Path
 from distill.data import data
 from distill.data._flow_files import FlowPairs, Pair, flow_augmentation, flow_info, read_kitti
 from distill.data._sample_data import SampleData
+from distill.data._scan import files_called
 from distill.data.decoding import shown
 from distill.errors import DataError
 from distill.registry.ranges import BelowOne, Count, Index
@@ -54,11 +55,16 @@ class KITTIFlow(SampleData):
 
 
 def _pairs(training: Path) -> list[Pair]:
-    flows = sorted((training / "flow_occ").glob("*_10.png"))
+    flows = files_called(training / "flow_occ", "*_10.png")
     if not flows:
         raise DataError(f"{shown(training / 'flow_occ')} holds no *_10.png (data.root)")
     found = [folder for folder in FOLDERS if (training / folder).is_dir()]
     if not found:
         raise DataError(f"{shown(training)} holds none of {', '.join(FOLDERS)}")
-    images = training / found[0]
-    return [Pair(images / path.name, images / path.name.replace("_10.png", "_11.png"), path) for path in flows]
+    folder = training / found[0]
+    images = files_called(folder, "*.png")
+    pairs = []
+    for name, flow in flows.items():
+        first, second = (images.get(one, folder / one) for one in (name, name.replace("_10.png", "_11.png")))
+        pairs.append(Pair(first, second, flow))
+    return pairs

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from distill.data._scan import pictures_below
-from distill.data.decoding import open_picture
+from distill.data.decoding import open_picture, shown
 from distill.data.info import DataInfo
 from distill.data.preparation import Preparation, scaled
 from distill.errors import DataError
@@ -60,11 +60,16 @@ def sample_array(pictures: Sequence[Picture], info: DataInfo) -> np.ndarray:
         float32, (1, channels of all pictures, height, width).
 
     Raises:
-        DataError: a file is no readable picture.
+        DataError: a file is no readable picture, or pictures that are read at once are of different sizes.
     """
     prepare = Preparation.of(info)
     opened = [picture if isinstance(picture, Image.Image) else open_picture(picture) for picture in pictures]
-    values = scaled(np.stack([prepare.pixels(picture) for picture in opened]), info.mean, info.std)
+    pixels = [prepare.pixels(picture) for picture in opened]
+    for picture, file, values in zip(opened, pictures, pixels, strict=True):
+        if values.shape != pixels[0].shape:
+            sizes = f"{_sized(pictures[0], opened[0])} and {_sized(file, picture)}"
+            raise DataError(f"the network reads {info.images} pictures of one size at once, but {sizes} pixels")
+    values = scaled(np.stack(pixels), info.mean, info.std)
     return values.reshape(1, -1, *values.shape[2:])
 
 
@@ -72,7 +77,8 @@ def batched_arrays(pictures: Sequence[Picture], info: DataInfo, batch_size: int 
     """All samples in the order of their pictures; a sample of another size begins another batch.
 
     Raises:
-        DataError: a file is no readable picture, or the last sample is not complete.
+        DataError: a file is no readable picture, pictures of one sample are of different sizes, or the last sample is
+            not complete.
     """
     if len(pictures) % info.images:
         raise DataError(f"the network reads {info.images} pictures at once, but there are {len(pictures)}")
@@ -85,6 +91,11 @@ def batched_arrays(pictures: Sequence[Picture], info: DataInfo, batch_size: int 
         waiting.append(inputs)
     if waiting:
         yield np.concatenate(waiting)
+
+
+def _sized(picture: Picture, opened: Image.Image) -> str:
+    name = "one" if isinstance(picture, Image.Image) else shown(picture)
+    return f"{name} is of {opened.width}x{opened.height}"
 
 
 def named(pictures: Sequence[Picture], info: DataInfo, predictions: Sequence[dict]) -> list[dict]:

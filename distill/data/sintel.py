@@ -9,6 +9,7 @@ from typing import Literal
 from distill.data import data
 from distill.data._flow_files import FlowPairs, Pair, flow_augmentation, flow_info, read_flo
 from distill.data._sample_data import SampleData
+from distill.data._scan import files_called
 from distill.data._split import shuffled
 from distill.data.decoding import shown
 from distill.errors import DataError, RecipeError
@@ -68,9 +69,9 @@ def _scenes(training: Path, rendering: str) -> list[list[Pair]]:
         raise DataError(f"{shown(training / 'flow')} holds no scenes (data.root)")
     scenes = []
     for folder in folders:
-        frames = sorted((training / rendering / folder.name).glob("frame_*.png"))
-        flows = sorted(folder.glob("frame_*.flo"))
-        if [path.stem for path in frames[:-1]] != [path.stem for path in flows]:
+        frames = list(files_called(training / rendering / folder.name, "frame_*.png").values())
+        flows = list(files_called(folder, "frame_*.flo").values())
+        if [path.stem.lower() for path in frames[:-1]] != [path.stem.lower() for path in flows]:
             raise DataError(f"{shown(folder)}: {len(flows)} flows for {len(frames)} frames, but one less is expected")
         scenes.append([Pair(*files) for files in zip(frames, frames[1:], flows, strict=False)])
     return scenes

@@ -3,11 +3,12 @@
 Everingham et al., The PASCAL Visual Object Classes (VOC) Challenge, IJCV 88(2), 2010.
 """
 
+from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
 from distill.data import data
-from distill.data._boxes import Box, Invalid, box_augmentation, checked, detection_info
+from distill.data._boxes import Box, Invalid, box_augmentation, check_objects, checked, detection_info
 from distill.data._sample_data import SampleData
 from distill.data.coco import BoxedPictures
 from distill.data.decoding import shown
@@ -72,6 +73,7 @@ def _read(root: Path, name: str, classes: tuple[str, ...], invalid: Invalid) -> 
     """The pictures of one list."""
     pictures = listed(root, "Main", name)
     entries = [_entry(root / "Annotations" / f"{picture}.xml", classes, invalid) for picture in pictures]
+    check_objects((boxes for _, boxes in entries), root / "ImageSets" / "Main" / f"{name}.txt")
     files = [root / "JPEGImages" / f"{picture}.jpg" for picture in pictures]
     return BoxedPictures(root, files, [size for size, _ in entries], [boxes for _, boxes in entries])
 
@@ -80,15 +82,24 @@ def listed(root: Path, kind: str, name: str) -> list[str]:
     """The names of pictures in one of VOC's lists.
 
     Raises:
-        DataError: there is no such list, or it is empty.
+        DataError: there is no such list, it is empty, or one of its lines is not a name or one that was there before.
     """
     listing = root / "ImageSets" / kind / f"{name}.txt"
     try:
-        pictures = listing.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = listing.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
         raise DataError(f"{shown(listing)} cannot be read ({error}); name the list with data.train_list") from None
+    pictures = [line.strip() for line in lines if line.strip()]
     if not pictures:
         raise DataError(f"{shown(listing)} names no pictures")
+    if wrong := [line for line in pictures if len(line.split()) > 1 or "\0" in line]:
+        raise DataError(
+            f"{shown(listing)}: {wrong[0][:40]!r} is not the name of one picture; the lists of single classes hold "
+            f"flags: take one of all classes, such as 'train'"
+        )
+    if len(set(pictures)) < len(pictures):
+        twice, _ = Counter(pictures).most_common(1)[0]
+        raise DataError(f"{shown(listing)} names '{twice}' more than once; remove the others")
     return pictures
 
 
@@ -117,4 +128,7 @@ def _box(thing: ElementTree.Element, classes: tuple[str, ...]) -> Box:
     )
     name = thing.findtext("name", "")
     label = classes.index(name) if name in classes else -1
-    return Box(left - 1, top - 1, right, bottom, label, thing.findtext("difficult") == "1")
+    difficult = thing.findtext("difficult", "0").strip()
+    if difficult not in ("0", "1"):
+        raise ValueError(f"'difficult' of an object '{name}' is '{difficult:.40}', not 0 or 1")
+    return Box(left - 1, top - 1, right, bottom, label, difficult == "1")

@@ -4,7 +4,6 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from distill.errors import ExportError
 from distill.export.onnx_integers import prefer_codes
 from distill.models import fake_quantize
+from distill.models.copied import copied
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -52,7 +52,7 @@ def serialize(
             f"{type(model).__name__} holds {weights / 2**30:.1f} GiB of weights, but one ONNX file holds at most 2: "
             "compress it further, or export a smaller network"
         )
-    copy = deepcopy(model).cpu().eval()
+    copy = copied(model).cpu().eval()
     fake_quantize.write_codes(copy)
     graph = _graph(copy, example[:1].cpu(), output, opset, any_size)
     written = next(entry.version for entry in graph.opset_import if not entry.domain)

@@ -53,7 +53,9 @@ def openvino(
     """
     runtime = installed()
     model = to_export(artifact, samples, "OpenVINO")
-    network = _core().read_model(onnx_file.serialize(model, samples[0].inputs, output=task.output_name))
+    images = samples[0].inputs
+    content = onnx_file.serialize(model, images, output=task.output_name, any_size=task.any_size)
+    network = _core().read_model(content)
     for key, value in metadata(artifact).items():
         network.set_rt_info(value, [METADATA, key])
     path, weights = folder / "student.xml", folder / "student.bin"
@@ -63,12 +65,12 @@ def openvino(
         replacing(weights, ExportError) as weights_part,
     ):
         runtime.save_model(network, Path(draft) / path.name, compress_to_fp16=half)
-        content = [(Path(draft) / file.name).read_bytes() for file in (path, weights)]
-        path_part.write_bytes(content[0])
-        weights_part.write_bytes(content[1])
-        predict = runner(*content, threads=torch.get_num_threads())
+        written = [(Path(draft) / file.name).read_bytes() for file in (path, weights)]
+        path_part.write_bytes(written[0])
+        weights_part.write_bytes(written[1])
+        predict = runner(*written, threads=torch.get_num_threads())
         difference, agreement = compared(model, predict, samples, task, path, "export.openvino.tolerance", tolerance)
-    return Exported(path, predict, difference, agreement, partial(runner, *content, threads=1), parts=(weights,))
+    return Exported(path, predict, difference, agreement, partial(runner, *written, threads=1), parts=(weights,))
 
 
 def runner(network: bytes, weights: bytes, *, threads: int) -> Predict:
@@ -81,9 +83,12 @@ def runner(network: bytes, weights: bytes, *, threads: int) -> Predict:
         "INFERENCE_PRECISION_HINT": "f32",
     }
     compiled = core.compile_model(core.read_model(network, weights), "CPU", settings)
-    request = compiled.create_infer_request()
+    request, reads = compiled.create_infer_request(), compiled.input(0).partial_shape
 
     def run(inputs: Tensor) -> Tensor:
+        shape = reads.__class__(list(inputs.shape))
+        if not reads.compatible(shape):  # OpenVINO would return nothing, or end the process
+            raise ExportError(f"the network reads inputs of {reads}, not of {shape}: resize the images")
         results = request.infer({0: inputs.cpu().numpy()})
         return torch.from_numpy(np.array(results[0]))  # a copy: the next request writes into the same memory
 

@@ -1,8 +1,8 @@
 """Changes of a network's modules: one module in place of another, and the plain network that ships."""
 
-import copy
-
 from torch import nn
+
+from distill.models.copied import copied
 
 
 def exchange(model: nn.Module, path: str, new: nn.Module) -> None:
@@ -27,4 +27,4 @@ def deployable(model: nn.Module) -> nn.Module:
                     setattr(done[module], name, deployed(child))
         return done[module]
 
-    return deployed(copy.deepcopy(model)).eval()
+    return deployed(copied(model)).eval()

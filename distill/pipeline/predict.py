@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from distill.artifact import Artifact, open_artifact
 from distill.batch import Predict
@@ -15,7 +16,7 @@ from distill.data.decoding import open_picture
 from distill.data.image_inputs import batched_inputs
 from distill.data.info import DataInfo
 from distill.data.picture_arrays import BATCH_SIZE, Picture, expanded, named
-from distill.errors import ArtifactError
+from distill.errors import ArtifactError, DataError
 from distill.export import onnx_file
 from distill.measure.evaluation import to_accelerator
 from distill.models.surgery import deployable
@@ -71,12 +72,23 @@ class Predictor:
         """One prediction per sample, as the task says it.
 
         Raises:
-            DataError: a file is no readable picture.
+            DataError: a file is no readable picture, or one of a size that the network cannot compute on.
         """
         predictions: list[dict[str, Any]] = []
         for inputs in batched_inputs(pictures, self.info, 1 if self.task.any_size else BATCH_SIZE):
-            predictions += self.task.predict(self.network(inputs).cpu())
+            outputs = self._outputs(inputs, pictures[len(predictions) * self.info.images])
+            predictions += self.task.predict(outputs.cpu())
         return predictions
+
+    def _outputs(self, inputs: Tensor, first: Picture) -> Tensor:
+        try:
+            return self.network(inputs)
+        except Exception as error:  # runtimes' errors have no common base
+            if not self.task.any_size:
+                raise
+            name = "a picture" if isinstance(first, Image.Image) else first
+            size, reason = "x".join(map(str, inputs.shape[:1:-1])), str(error).strip().partition("\n")[0]
+            raise DataError(f"{name}: the network cannot read {size} pixels ({reason}): resize it") from error
 
     def draw(self, pictures: Sequence[Picture], prediction: Mapping[str, Any]) -> Image.Image:
         """The pictures of one sample with its prediction."""

@@ -42,7 +42,7 @@ def input_transform(spec: TeacherNetwork, data: DataInfo, channels: int | None) 
     known: dict[str, Any] = {"mean": data.mean, "std": data.std, "size": data.image_size}
     known |= trained_on(spec.name, spec.weights) if spec.weights else {}
     mean, std = spec.mean or known["mean"], spec.std or known["std"]
-    channels = channels or len(mean)
+    channels = channels or len(mean) * (data.images if len(mean) <= data.channels else 1)
     mean, std, data_mean, data_std = (
         _each(values, channels, data.images) for values in (mean, std, data.mean, data.std)
     )

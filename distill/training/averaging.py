@@ -1,9 +1,9 @@
 """A running average of a network's weights."""
 
-import copy
-
 import torch
 from torch import Tensor, nn
+
+from distill.models.copied import copied
 
 
 def average(model: nn.Module, decay: float) -> "Average":
@@ -27,7 +27,7 @@ class Average(nn.Module):
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         super().__init__()
-        self.module, self.decay = copy.deepcopy(model), decay
+        self.module, self.decay = copied(model), decay
         self.register_buffer("n_averaged", torch.tensor(0))
         self.updates: int | None = None
 

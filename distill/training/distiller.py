@@ -1,6 +1,5 @@
 """One stage of teacher-student training; without losses it is plain supervised training."""
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from typing import Any, cast
@@ -14,6 +13,7 @@ from distill.artifact import Plan
 from distill.batch import Batch
 from distill.errors import RecipeError, TrainingError
 from distill.measure.evaluation import numbers
+from distill.models.copied import copied
 from distill.models.taps import Taps
 from distill.recipe.schema import Optimizer, Schedule, Stage
 from distill.tasks import Task
@@ -180,7 +180,7 @@ class Distiller(pl.LightningModule):
         student, plans = depth.folded() if depth else self.average.module if self.average else self.student.model, []
         for term in self.terms:
             for deploy, path in term.deployments():
-                student, plan = deploy(copy.deepcopy(student), path)
+                student, plan = deploy(copied(student), path)
                 plans.append(plan)
         return student, plans
 

@@ -6,7 +6,6 @@ probability (equation 5), which is folded into the last weights of each branch: 
 With inverted scaling, that of torchvision's ``stochastic_depth``, branches are divided by it in training instead.
 """
 
-import copy
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.errors import RecipeError
+from distill.models.copied import copied
 from distill.models.residual import Residual, residual_blocks, without
 from distill.recipe.schema.stage import Scaling
 
@@ -66,7 +66,7 @@ class StochasticDepth:
 
     def folded(self, survival: Tensor | None = None) -> nn.Module:
         """A copy of the model to evaluate: with the paper's scaling, branches times their blocks' probabilities."""
-        model = copy.deepcopy(self.model)
+        model = copied(self.model)
         if survival is None:
             survival = self.survival if self.scaling == "paper" else torch.ones(len(self.blocks))
         for block, share in zip(self.blocks, survival, strict=True):

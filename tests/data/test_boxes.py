@@ -110,6 +110,11 @@ def set_in(section, position, **values):
     return lambda content: content[section][position].update(values)
 
 
+def crowds_alone(content):
+    for entry in content["annotations"]:
+        entry["iscrowd"] = 1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -137,8 +142,24 @@ def set_in(section, position, **values):
         ),
         (set_in("images", 0, file_name=3), "entry 0 of 'images' has no 'file_name'"),
         (set_in("images", 0, width="80"), "entry 0 of 'images' has no 'width'"),
+        (set_in("images", 0, width=10**400), "entry 0 of 'images' has no 'width'"),
         (lambda content: content.pop("images"), "has no list 'images'"),
-        (lambda content: content.update(annotations=[]), "holds no boxes"),
+        (lambda content: content.update(annotations=[]), "its pictures hold no objects; a detector needs some"),
+        (crowds_alone, "its pictures hold no objects but crowds and difficult ones"),
+        (set_in("annotations", 3, iscrowd="0"), "annotation 3 has 'iscrowd' \"0\"; 0 or 1 is needed"),
+        (set_in("annotations", 3, iscrowd=2), "annotation 3 has 'iscrowd' 2;"),
+        (set_in("annotations", 3, iscrowd=1.0), r"annotation 3 has 'iscrowd' 1\.0;"),
+        (set_in("annotations", 3, iscrowd=None), "annotation 3 has 'iscrowd' null;"),
+        (set_in("annotations", 3, iscrowd=[]), r"annotation 3 has 'iscrowd' \[\];"),
+        (set_in("annotations", 3, bbox=[9, 10, 10**400, 10]), "annotation 3 has no 'bbox'"),
+        (set_in("annotations", 3, bbox=[9.0, 10, 10**400, 10]), "annotation 3 has no 'bbox'"),
+        (set_in("categories", 0, name="\ud800"), "the name of category 90 is not UTF-8"),
+        (set_in("images", 3, file_name="a\0.png"), "no file can be called as 'file_name' of image 116 says"),
+        (set_in("images", 3, file_name="\ud800.png"), "no file can be called as 'file_name' of image 116 says"),
+        (set_in("images", 3, file_name="x" * 5000), "no file can be called as 'file_name' of image 116 says"),
+        (set_in("images", 19, file_name="x" * 5000), "no file can be called as 'file_name' of image 100 says"),
+        (set_in("images", 3, file_name="7.png"), "images 107 and 116 have one 'file_name', '7.png'; keep one"),
+        (set_in("images", 3, file_name="./7.png"), "images 107 and 116 have one 'file_name'"),
         (lambda content: content.update(images=[]), "lists 0 images"),
         (lambda content: content["images"].append([]), "entry 20 of 'images' has no 'id'"),
         (set_in("images", 0, file_name="missing.png"), "missing.png.*: No such file|'missing.png' is in none of"),
@@ -146,8 +167,14 @@ def set_in(section, position, **values):
     ],
 )
 def test_impossible_annotations_are_named_before_training(tmp_path, change, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=f"{tmp_path}.*{message}"):
         coco(write_coco(tmp_path, change=change))
+
+
+@pytest.mark.parametrize(("written", "crowd"), [(0, 0), (1, 1), (False, 0), (True, 1)])
+def test_crowds_are_marked_by_numbers_or_truth_values(tmp_path, written, crowd):
+    root = write_coco(tmp_path, change=set_in("annotations", 0, iscrowd=written))
+    assert coco(root).train.reader.read(0).label["iscrowd"].tolist() == [crowd, 0]
 
 
 def test_boxes_that_leave_their_image_can_be_skipped_and_rounding_is_clipped(tmp_path):
@@ -176,7 +203,10 @@ def test_a_picture_on_its_side_has_the_size_that_people_see(tmp_path):
     Image.new("RGB", (60, 80)).save(root / "pictures/3.png", exif=tags)
     assert coco(root).train.reader.read(3).pictures[0].size == (80, 60)
     Image.new("RGB", (80, 60)).save(root / "pictures/3.png", exif=tags)
-    with pytest.raises(DataError, match=r"3\.png is of 60x80 pixels, but its boxes are for 80x60"):
+    with pytest.raises(DataError, match=r"3\.png is of 60x80 .* are for 80x60, its size without its Exif orientation"):
+        coco(root)
+    Image.new("RGB", (60, 80)).save(root / "pictures/3.png")
+    with pytest.raises(DataError, match=r"3\.png is of 60x80 pixels, but its boxes are for 80x60\Z"):
         coco(root)
 
 
@@ -199,6 +229,8 @@ def test_what_is_no_coco_file_is_named(tmp_path, content):
         ("<width>80</width>", "", "is not of VOC's form"),
         ("<xmin>", "<xmin>x", "is not of VOC's form"),
         ("</annotation>", "", "is not of VOC's form"),
+        ("<difficult>1", "<difficult>true", "'difficult' of an object 'square' is 'true', not 0 or 1"),
+        ("<difficult>1", "<difficult>2", "'difficult' of an object 'square' is '2', not 0 or 1"),
     ],
 )
 def test_impossible_voc_files_are_named(tmp_path, old, new, message):
@@ -211,8 +243,37 @@ def test_impossible_voc_files_are_named(tmp_path, old, new, message):
 def test_missing_voc_files_are_named(tmp_path):
     with pytest.raises(DataError, match="ImageSets/Main/other.txt cannot be read"):
         voc(write_voc(tmp_path), train_list="other")
+    with pytest.raises(DataError, match="cannot be read .embedded null byte.; name the list with data.train_list"):
+        voc(tmp_path, train_list="a\0")
     with pytest.raises(RecipeError, match="a name is there twice"):
         voc(tmp_path, classes=["disc", "disc"])
     (tmp_path / "Annotations/000001.xml").unlink()
     with pytest.raises(DataError, match=r"Annotations/000001.xml: No such file"):
         voc(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        (
+            "000000  1\n000001 -1\n",
+            r"'000000  1' is not the name of one picture; the lists of single classes hold flags",
+        ),
+        ("000000\n000001\0\n", r"'000001\\x00' is not the name of one picture"),
+        ("000000\n000001\n000000\n", "names '000000' more than once"),
+        ("\n", "names no pictures"),
+        ("000004\n000009\n", "its pictures hold no objects; a detector needs some to find"),
+        ("000004\n000001\n", "its pictures hold no objects but crowds and difficult ones"),
+    ],
+)
+def test_impossible_lists_of_voc_are_named(tmp_path, listed, message):
+    path = write_voc(tmp_path) / "ImageSets/Main/val.txt"
+    path.write_text(listed)
+    with pytest.raises(DataError, match=f"{path}:? {message}"):
+        voc(tmp_path)
+
+
+def test_names_in_lists_of_voc_may_end_in_spaces(tmp_path):
+    path = write_voc(tmp_path) / "ImageSets/Main/val.txt"
+    path.write_bytes(b" 000016 \r\n\r\n000017\t\n")
+    assert [file.stem for file in voc(tmp_path).test.reader.files] == ["000016", "000017"]

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -187,6 +188,41 @@ def test_a_font_without_a_glyph_is_named(tmp_path):
     path.write_bytes(b"no font")
     with pytest.raises(DataError, match=f"{path} is no readable font"):
         make(root=root)
+
+
+def damaged(path, seed):
+    """400 bytes of a font's glyphs are random; its tables and names are whole."""
+    content, random = bytearray(path.read_bytes()), Random(seed)
+    for _ in range(400):
+        content[random.randrange(len(content) // 4, len(content))] = random.randrange(256)
+    path.unlink()
+    path.write_bytes(content)
+
+
+@needs_fonts
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_font_with_a_damaged_glyph_is_named_or_left_out_of_the_system_s(tmp_path, monkeypatch, seed):
+    root = copied(tmp_path / "fonts", DEJAVU[:2])
+    alone = copied(tmp_path / "good", DEJAVU[:1])
+    monkeypatch.setattr(
+        "distill.data.characters.characters_of", lambda _: "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrst"
+    )
+    path = root / DEJAVU[1].name
+    damaged(path, seed)
+    with pytest.raises(DataError, match=rf"{path} cannot draw U\+00.. \(.*\): it is damaged; replace or remove it"):
+        make(root=root)
+    fingerprints = set()
+    for folder in (root, alone):
+        monkeypatch.setattr("distill.data.characters.SYSTEM_FONTS", folder)
+        fingerprints.add(make(set="gb2312_500").fingerprint())
+    assert len(fingerprints) == 1
+
+
+@needs_fonts
+def test_a_damaged_font_has_no_glyph(tmp_path):
+    path = copied(tmp_path / "fonts", DEJAVU[1:2]) / DEJAVU[1].name
+    damaged(path, 1)
+    assert not all(has_glyph(Face(path), character) for character in characters_of("latin"))
 
 
 @needs_fonts

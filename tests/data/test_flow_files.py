@@ -1,6 +1,7 @@
 """Files of optical flow: as torchvision reads them, and named where they are damaged."""
 
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,8 +104,6 @@ def test_pictures_smaller_than_the_crop_are_padded_with_unknown_flow(tmp_path):
 def damaged():
     head = struct.pack("<fii", 202021.25, 64, 48)
     body = moves.flow(0).transpose(1, 2, 0).astype("<f4")
-    body_with_nan = body.copy()
-    body_with_nan[2, 5, 1] = np.nan
     yield b"", "is no .flo file"
     yield b"PIEH", "is no .flo file"
     yield struct.pack("<fii", 1.0, 64, 48) + body.tobytes(), "is no .flo file: it does not begin with 'PIEH'"
@@ -114,15 +113,19 @@ def damaged():
     )
     yield struct.pack("<fii", 202021.25, -64, -48) + body.tobytes(), "is damaged: .* for flow of -64x-48 pixels"
     yield struct.pack("<fii", 202021.25, 2**31 - 1, 2**31 - 1), "is damaged: 12 bytes for flow of 2147483647x2147483647"
-    yield head + body_with_nan.tobytes(), r"holds NaN, first at pixel \(5, 2\)"
-    yield struct.pack("<fii", 202021.25, 48, 64) + body.tobytes(), r"is of 48x64 pixels, but .*_img1\.ppm of 64x48"
+    for value in (np.nan, np.inf, -np.inf):
+        damage = body.copy()
+        damage[2, 5, 1] = value
+        yield head + damage.tobytes(), r"holds NaN or Inf, first at pixel \(5, 2\)"
+    yield head + np.full_like(body, 1e10).tobytes(), "the flow of all its pixels is unknown; remove the pair"
+    yield struct.pack("<fii", 202021.25, 48, 64) + body.tobytes(), "is of 48x64"
 
 
 @pytest.mark.parametrize(("content", "message"), list(damaged()))
 def test_damaged_flow_is_named_before_training(tmp_path, content, message):
     path = moves.write_chairs(tmp_path) / "data/00003_flow.flo"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=f"{path} ({message})"):
+    with pytest.raises(DataError, match=f"{path}:? {message}"):
         data.find("flying_chairs")(0, root=tmp_path, **SIZE)
 
 
@@ -155,3 +158,57 @@ def test_what_is_missing_is_named(tmp_path):
     (root / "training/clean/scene_1/frame_0003.png").unlink()
     with pytest.raises(DataError, match=r"scene_1: 2 flows for 2 frames, but one less is expected"):
         data.find("sintel")(0, root=root)
+
+
+def test_kitti_s_flow_that_is_known_nowhere_is_named(tmp_path):
+    path = moves.write_kitti_flow(tmp_path) / "training/flow_occ/000003_10.png"
+    moves.write_kitti(path, moves.flow(3), np.zeros((moves.HEIGHT, moves.WIDTH), bool))
+    with pytest.raises(DataError, match=f"{path}: the flow of all its pixels is unknown; remove the pair"):
+        data.find("kitti_flow")(0, root=tmp_path, **SIZE)
+
+
+def test_a_picture_on_its_side_is_named_before_training(tmp_path):
+    """Upright, the picture of a frame is not of the size of its flow."""
+    path = moves.write_sintel(tmp_path) / "training/clean/scene_3/frame_0002.png"
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    Image.open(path).save(path, exif=tags)
+    with pytest.raises(
+        DataError, match=f"{path} is of 48x64 pixels, .* is of 64x48, its size without its Exif orientation"
+    ):
+        data.find("sintel")(0, root=tmp_path, **SIZE)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "files"),
+    [
+        ("flying_chairs", moves.write_chairs, ["data/00003_flow.flo", "data/00005_img1.ppm", "data/00007_img2.ppm"]),
+        (
+            "kitti_flow",
+            moves.write_kitti_flow,
+            ["flow_occ/000003_10.png", "image_2/000005_10.png", "image_2/000005_11.png"],
+        ),
+        ("sintel", moves.write_sintel, ["flow/scene_0/frame_0002.flo", "clean/scene_1/frame_0002.png"]),
+    ],
+)
+def test_endings_in_upper_case_are_those_of_the_same_pairs(tmp_path, name, write, files):
+    root = write(tmp_path)
+
+    def read():
+        module = data.find(name)(0, root=root, **SIZE)
+        samples = [
+            part.reader.read(position) for part in (module.train, module.test) for position in part.chosen.tolist()
+        ]
+        return [
+            (*(picture.tobytes() for picture in sample.pictures), sample.label.numpy().tobytes()) for sample in samples
+        ]
+
+    before = read()
+    folder = root if name == "flying_chairs" else root / "training"
+    for file in files:
+        (folder / file).rename((folder / file).with_suffix(Path(file).suffix.upper()))
+    assert read() == before
+    lower = folder / files[0]
+    lower.write_bytes(b"a second one")
+    with pytest.raises(DataError, match=f"{lower} and {lower.with_suffix(lower.suffix.upper())} are one name; remove"):
+        read()

@@ -115,6 +115,25 @@ def test_photographs_of_the_test_set_are_not_those_of_the_training_set(tmp_path)
         train_and_test(tmp_path / "empty")
 
 
+@pytest.mark.parametrize("name", ["flying_cutouts", "fashion_scenes", "photo_crops"])
+def test_folders_without_photographs_that_can_be_cut_are_named(tmp_path, name):
+    root, make = tmp_path / "photos", data.find(name)
+    with pytest.raises(DataError, match=rf"{root} \(data.root\) is no folder"):
+        make(0, root=root)
+    root.mkdir()
+    for size in ((1, 1), (15, 400), (400, 15)):
+        Image.new("RGB", size).save(root / "a.png")
+        with pytest.raises(
+            DataError, match=rf"a.png is of {size[0]}x{size[1]} pixels: too small .* at least 16; remove"
+        ):
+            make(0, root=root)
+    Image.new("RGB", (16, 16), "teal").save(root / "a.png")
+    articles = {"articles": "digits"} if name == "fashion_scenes" else {}
+    module = make(0, root=root, image_size=32, **SMALL, **articles)
+    for batch in (*module.train_dataloader(), *module.test_dataloader()):
+        assert batch.inputs.isfinite().all()
+
+
 def test_photographs_of_packages_are_reduced_and_a_missing_package_is_named(tmp_path):
     for package in PACKAGES:
         file = tmp_path / PACKAGES[package][0].replace("*", "x")

@@ -1,5 +1,6 @@
 """CASIA's .gnt files: read as written, and named when damaged."""
 
+import re
 import struct
 
 import numpy as np
@@ -38,6 +39,14 @@ def test_casia_s_own_folders_and_several_files(tmp_path):
     assert [len(source) for source in (module.train, module.val, module.test)] == [60, 20, 20]
 
 
+def test_codes_of_one_byte_and_endings_in_upper_case_are_read(tmp_path):
+    tiny.gnt(tmp_path)
+    (tmp_path / "train/002.GNT").write_bytes(struct.pack("<I2sHH", 22, b"A\0", 4, 3) + bytes(12))
+    module = make(tmp_path, val=0.0)
+    assert module.info.class_names == ("A", *sorted(tiny.CHARACTERS))
+    assert len(module.train) == 41
+
+
 def damaged():
     head = struct.pack("<I2sHH", 10 + 12, "一".encode("gbk"), 4, 3)
     yield head[:7], "it ends within a header"
@@ -47,7 +56,9 @@ def damaged():
         "a record of 4294967295 bytes for 65535x65535 pixels",
     )
     yield struct.pack("<I2sHH", 10, b"\xd2\xbb", 0, 3), "a record of 10 bytes for 0x3 pixels"
-    yield struct.pack("<I2sHH", 22, b"\xff\xff", 4, 3) + bytes(12), r"b'\\xff\\xff' is no code of GBK"
+    for code in (b"\xff\xff", b"\0\0", b"AB", b"\0A", b"\x07\0", b" \0", b"\xa1\xa1"):
+        message = re.escape(f"{code.rstrip(bytes(1))!r} is no character of GBK")
+        yield struct.pack("<I2sHH", 22, code, 4, 3) + bytes(12), message
 
 
 @pytest.mark.parametrize(("content", "message"), list(damaged()))
@@ -70,4 +81,12 @@ def test_what_is_missing_or_unknown_is_named(tmp_path):
         make(tmp_path)
     path.write_bytes(b"")
     with pytest.raises(DataError, match=f"{path} cannot be read"):
+        make(tmp_path)
+
+
+def test_a_single_character_is_refused(tmp_path):
+    tiny.gnt(tmp_path, train=1)
+    with pytest.raises(
+        DataError, match=f"{tmp_path}/train holds one character, '啊': classification needs at least two"
+    ):
         make(tmp_path)

@@ -78,12 +78,36 @@ def test_the_test_set_is_held_out_first(tmp_path):
     assert set(make(tmp_path, test=0.2).test.chosen.tolist()) == positions[2]
 
 
+def turned(mask):
+    """The picture and its mask lie on one side, which an Exif tag says of the picture alone."""
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    for path, settings in ((mask.parents[1] / "images/7.png", {"exif": tags}), (mask, {})):
+        Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path, **settings)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda mask: mask.write_bytes(mask.read_bytes()[:60]), "is no readable mask"),
-        (lambda mask: Image.new("L", (9, 9)).save(mask), r"is of 9x9 pixels, but .*/images/7.png of 48x40"),
+        (
+            lambda mask: Image.new("L", (9, 9)).save(mask),
+            r"images/7.png is of 48x40 pixels, but .*/masks/7.png is of 9x9\Z",
+        ),
         (lambda mask: Image.new("L", (48, 40), 3).save(mask), "class 3 of 3; pixels without a class are 255"),
+        (
+            lambda mask: Image.new("L", (48, 40), 255).save(mask),
+            r"masks/7.png: no pixel has a class, all are 255; remove",
+        ),
+        (turned, "images/7.png is of 48x40 .*/masks/7.png is of 40x48, its size without its Exif orientation"),
+        (
+            lambda mask: shutil.copy(mask, mask.with_suffix(".BMP")),
+            r"masks/7.BMP and .*/masks/7.png have one name; remove",
+        ),
+        (
+            lambda mask: shutil.copy(mask, mask.parents[1] / "images/7.tif"),
+            r"images/7.png and .*/images/7.tif have one name",
+        ),
         (lambda mask: Image.new("RGB", (48, 40)).save(mask), "is of mode RGB: a mask holds one number a pixel"),
         (lambda mask: mask.unlink(), r"images/7.png has no mask of its name"),
     ],

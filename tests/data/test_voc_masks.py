@@ -37,7 +37,7 @@ def test_a_mask_of_another_size_or_class_is_named(tmp_path):
     root = voc_masks(tmp_path)
     mask = root / "SegmentationClass" / "000003.png"
     Image.new("L", (20, 20)).save(mask)
-    with pytest.raises(DataError, match=r"000003\.png is of 20x20 pixels, but .*000003\.jpg of 80x60"):
+    with pytest.raises(DataError, match=r"000003\.jpg is of 80x60 pixels, but .*000003\.png is of 20x20"):
         make(root)
     Image.new("L", (80, 60), 7).save(mask)
     with pytest.raises(DataError, match=r"000003\.png: class 7 of 3"):

@@ -153,6 +153,20 @@ def test_a_network_may_read_several_pictures_at_once() -> None:
         list(batched_inputs([white] * 3, flow))
 
 
+@pytest.mark.parametrize("preprocessing", [{"mode": "RGB"}, {"resize": 8}])
+def test_pictures_that_are_read_at_once_have_one_size(tmp_path: Path, preprocessing: dict) -> None:
+    flow = DataInfo(3, (8, 8), (0.5,) * 3, (0.5,) * 3, images=2, preprocessing=preprocessing)
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    for file, size in zip(files, [(8, 10), (12, 10)], strict=True):
+        Image.new("RGB", size).save(file)
+    with pytest.raises(DataError, match=rf"but {files[0]} is of 8x10 and {files[1]} is of 12x10 pixels\Z"):
+        list(batched_inputs(files, flow))
+    with pytest.raises(DataError, match=rf"but {files[0]} is of 8x10 and one is of 12x10 pixels\Z"):
+        list(batched_inputs([files[0], Image.open(files[1])], flow))
+    squares = DataInfo(3, (8, 8), (0.5,) * 3, (0.5,) * 3, images=2, preprocessing={"resize": [8, 8]})
+    assert next(batched_inputs(files, squares)).shape == (1, 6, 8, 8)
+
+
 def test_noise_is_the_same_each_time() -> None:
     (first,), (second,) = unlabelled_batches(INFO, None, 5), unlabelled_batches(INFO, None, 5)
     assert first.inputs.shape == (5, 3, 32, 32)

@@ -148,6 +148,7 @@ def test_a_teacher_of_pairs_reads_both_images_as_one() -> None:
     assert own is not None
     assert (own["mean"], own["data_mean"]) == ([0.1, 0.2, 0.3] * 2, [0.5, 0.4, 0.3] * 2)
     assert own["size"] is None
+    assert input_transform(TeacherNetwork("raft_small", epochs=1), PAIRS, None) is None  # does not tell its channels
     assert trained_on("raft_small", "C_T_V2") == {}  # torchvision does not say
     with pytest.raises(RecipeError, match="image_size would change the flow between two images"):
         input_transform(TeacherNetwork("flow_correlation", epochs=1, image_size=64), PAIRS, 6)

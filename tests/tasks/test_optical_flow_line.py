@@ -16,6 +16,7 @@ from distill.data.flying_cutouts import FlyingCutouts
 from distill.errors import RecipeError
 from distill.pipeline.plan import plan
 from distill.pipeline.run import Result, run
+from tests.data.moves import write_flo
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +78,20 @@ def test_losses_of_class_scores_are_refused_before_training(tmp_path: Path) -> N
         RecipeError, match="at stages.distill: loss 'kd' compares scores of classes, but outputs of Opt"
     ):
         plan(recipe)
+
+
+def test_the_recipe_at_the_size_of_the_paper_can_be_built(tmp_path: Path) -> None:
+    """On files of FlyingChairs' form, with a teacher of fresh weights in place of torchvision's download."""
+    noise = np.random.default_rng(0)
+    folder = tmp_path / "chairs" / "data"
+    folder.mkdir(parents=True)
+    for number in range(1, 41):
+        for image in (1, 2):
+            Image.fromarray(noise.integers(0, 256, (128, 136, 3), np.uint8)).save(
+                folder / f"{number:05}_img{image}.ppm"
+            )
+        write_flo(folder / f"{number:05}_flow.flo", noise.normal(size=(2, 128, 136)))
+    small = ["data.height=128", "data.width=128", "data.batch_size=2", "data.workers=0", "export="]
+    fresh = ["teacher.weights=null", "teacher.epochs=1", f"data.root={folder.parent}", f"output={tmp_path}"]
+    steps = plan(distill.load_recipe("flow/flying_chairs", [*small, *fresh, "tracking.mode=disabled"]))
+    assert {step.name: step.params for step in steps}["teacher"] == 990_162

@@ -12,15 +12,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 import distill
+from distill.artifact import Artifact
 from distill.batch import Batch
 from distill.data import DataInfo
-from distill.errors import DataError, RecipeError
+from distill.errors import DataError, ExportError, RecipeError
+from distill.export import exporter
 from distill.pipeline.run import run
 from distill.recipe.schema.perceptual import Layers, Perceptual
 from distill.recipe.typed import built
 from distill.registry import task as tasks
 from distill.tasks._perceptual import PerceptualMaps, gram
 from distill.tasks.style import Style, total_variation
+from students import student
 
 INFO = DataInfo(3, (32, 32), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), preprocessing={"mode": "RGB"})
 RANDOM: dict[str, Any] = {
@@ -218,6 +221,22 @@ def test_the_whole_line_and_pictures_of_any_size(tmp_path: Path) -> None:
     assert [picture.size for picture in drawn] == [(70, 50)] * 2
     artifact, exported = (torch.from_numpy(np.asarray(picture).copy()).float() for picture in drawn)
     assert F.l1_loss(artifact, exported) < 10
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    for file in files:
+        with pytest.raises(DataError, match=r"dot\.png: the network cannot read 1x1 pixels \(.+\): resize it"):
+            distill.predict(file, [tmp_path / "dot.png"])
+
+
+def test_openvino_repaints_pictures_of_any_size(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    network = student.find("light_style_net")(width=4).eval()
+    made = exporter.find("openvino")(Artifact(network), tmp_path, [batch()], style())
+    for size in ((32, 32), (48, 20), (33, 61)):
+        images = torch.randn(2, 3, *size)
+        torch.testing.assert_close(made.predict(images), network(images).detach(), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ExportError, match=r"reads inputs of \[\?,3,\?,\?\], not of \[1,4,32,32\]"):
+        made.predict(torch.randn(1, 4, 32, 32))
 
 
 def test_layers_of_a_network_are_given_as_sections() -> None:

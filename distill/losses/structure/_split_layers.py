@@ -1,6 +1,5 @@
 """Layers in groups without weights between them: built, filled from whole layers, and masked within these."""
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from distill.models.copied import copied
 from distill.models.surgery import exchange
 from distill.registry import surgery
 
@@ -57,7 +57,7 @@ def apply(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> nn.Modul
 @torch.no_grad()
 def masked(model: nn.Module, members: Mapping[str, tuple[list[int], list[int]]]) -> nn.Module:
     """A copy of the network in which no weight leads from one group to another."""
-    model = copy.deepcopy(model)
+    model = copied(model)
     for path, both in members.items():
         weight = model.get_submodule(path).weight
         assert isinstance(weight, Tensor)

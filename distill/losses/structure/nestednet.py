@@ -7,8 +7,6 @@ but a part of one; a level with coarse labels is compared with sums of that one'
 the whole network's; `nested_level` finds a level's own.
 """
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -27,6 +25,7 @@ from distill.models.channels.nested import (
     spare_blocks,
 )
 from distill.models.channels.sizes import sizes_of_copy
+from distill.models.copied import copied
 from distill.registry.ranges import NonNegative, Temperature
 
 Groups = list[list[int]]
@@ -96,7 +95,7 @@ class NestedNet(nn.Module):
         if self.nest == "connections":
             return [largest_masks(model, level) for level in self.levels]
         if not self.fixed and self.nest == "layers":
-            blocks = removable_blocks(copy.deepcopy(model).eval(), inputs[:1])
+            blocks = removable_blocks(copied(model).eval(), inputs[:1])
             self.fixed = [block_masks(model, spare_blocks(blocks, level)) for level in self.levels]
         elif not self.fixed:
             sizes = sizes_of_copy(model, inputs[:1])

@@ -6,7 +6,6 @@ without weights between the branches, for the next stage to train. Departs from 
 are of one size, or of two that differ by one, so that a split convolution is an ordinary one in groups.
 """
 
-import copy
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
@@ -22,6 +21,7 @@ from distill.models.channels.groups import positions
 from distill.models.channels.narrow import fill
 from distill.models.channels.propagation import CONSTANT
 from distill.models.channels.sizes import sizes_of_copy, traceable
+from distill.models.copied import copied
 from distill.registry.ranges import NonNegative
 
 
@@ -173,7 +173,7 @@ class SplitNet(nn.Module):
             if side not in self.fixed:
                 group = assigned_to(self.logits[side].softmax(dim=0))
                 moved |= zip(ids, (ids[n] for n in sorted(range(len(ids)), key=group.__getitem__)), strict=True)
-        tree = copy.deepcopy(student)
+        tree = copied(student)
         for path, ends in self.whole.ends.items():
             both = (positions([moved.get(i, i) for i in ids], ids) for ids in (ends.inputs, ends.outputs))
             fill(tree.get_submodule(path), student.get_submodule(path), *map(torch.tensor, both))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distill.models.copied import copied
 from distill.models.surgery import exchange
 
 Channelwise = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
@@ -100,7 +101,7 @@ def narrowed(model: nn.Module, layers: Mapping[str, Mapping[str, Any]], kept: Ke
         layers: the sizes of those that change, for `rebuilt`.
         kept: which channels of all layers are left.
     """
-    narrow = rebuilt(copy.deepcopy(model), layers)
+    narrow = rebuilt(copied(model), layers)
     for path, (inputs, outputs) in kept.items():
         fill(narrow.get_submodule(path), model.get_submodule(path), torch.tensor(inputs), torch.tensor(outputs))
     return narrow

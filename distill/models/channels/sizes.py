@@ -1,6 +1,5 @@
 """What a network costs at any widths, and how many channels to remove, and where, to meet a budget."""
 
-import copy
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
@@ -14,6 +13,7 @@ from distill.models import cost
 from distill.models.channels.groups import Widths
 from distill.models.channels.narrow import Narrowable, Transposed, costs_of, sizes_of
 from distill.models.channels.propagation import Channels, trace_channels
+from distill.models.copied import copied
 
 NEAR = 0.99
 """A budget that is used up to this part is left at that."""
@@ -96,7 +96,7 @@ class Sizes:
 
 def sizes_of_copy(model: nn.Module, image: Tensor) -> Sizes:
     """Of a copy of the model on the CPU, in evaluation mode."""
-    model = copy.deepcopy(model).cpu().eval()
+    model = copied(model).cpu().eval()
     return Sizes(model, image.detach().cpu().contiguous(), traceable(model)[0])
 
 
