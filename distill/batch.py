@@ -9,7 +9,7 @@ from torch import Tensor
 Index = Tensor | slice | int
 """Samples of a batch: positions, a mask, or a slice."""
 IGNORED = 255
-"""In masks: pixels without a class, which neither losses nor metrics count."""
+"""In masks: pixels without a class, as in PASCAL VOC, which neither losses nor metrics count."""
 
 
 class Batch(NamedTuple):  # a tuple, not a frozen dataclass: Lightning refuses to move those between devices

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
+from distill.batch import IGNORED
 from distill.data import data
 from distill.data._sample_data import SampleData, crop_and_flip, photographs
 from distill.data._samples import Sample
@@ -17,9 +18,6 @@ from distill.data.decoding import check_size, open_picture, shown
 from distill.data.pictures import file_identity, split_folders
 from distill.errors import DataError, RecipeError
 from distill.registry.ranges import BelowOne, Count, Fraction, Index
-
-IGNORED = 255
-"""In a mask: pixels without a class, as in PASCAL VOC."""
 
 
 @dataclass(frozen=True)

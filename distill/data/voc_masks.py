@@ -5,9 +5,10 @@ Everingham et al., The PASCAL Visual Object Classes (VOC) Challenge, IJCV 88(2),
 
 from pathlib import Path
 
+from distill.batch import IGNORED
 from distill.data import data
 from distill.data._sample_data import SampleData, crop_and_flip, photographs
-from distill.data.image_masks import IGNORED, MaskedPictures
+from distill.data.image_masks import MaskedPictures
 from distill.data.voc import CLASSES, listed
 from distill.errors import RecipeError
 from distill.registry.ranges import BelowOne, Count, Fraction, Index
