@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from benchmarks._jobs import spread
+from benchmarks._over_seeds import grouped
 from benchmarks._page import measured_here
 from benchmarks._results import RESULTS, Row, append, read, table
 from distill.console import console, quiet_libraries
@@ -214,12 +215,12 @@ def last_third(rows: Sequence[Row]) -> str:
 
 
 def tables(rows: Sequence[Row]) -> dict[str, str]:
-    """The table of each recipe, by its name on pages."""
-    plain = [row for row in rows if not row["overrides"]]
-    of_recipe = {
-        name: [row for row in plain if row["recipe"] == name] for name in {row["recipe"]: None for row in plain}
+    """The table of each recipe, and of each set of overrides, by its name on pages."""
+    return {
+        f"tasks {recipe} {overrides}".rstrip(): recipe_table(some)
+        for (recipe, overrides), some in grouped(rows, "recipe", "overrides").items()
+        if timed(some)
     }
-    return {f"tasks {name}": recipe_table(some) for name, some in of_recipe.items() if timed(some)}
 
 
 def timed(rows: Sequence[Row]) -> bool:
