@@ -93,23 +93,25 @@ def test_a_page_without_the_table_is_refused() -> None:
 
 
 def stage(name: str, accuracy: float, size: int, milliseconds: float, **about: Any) -> dict[str, Any]:
-    found = {"recipe": "toy", "overrides": "", "seed": 0, "stage": name, "test": {"accuracy": accuracy}, "unit": "%"}
+    found = {"recipe": "toy", "overrides": "", "seed": 0, "stage": name, "test": {"accuracy": accuracy, "epe": 2}}
     cost = {"bytes": size, "params": 100, "macs": 1000, "effective_params": 50, "effective_macs": 400}
     speed = {"milliseconds": {"batch1": milliseconds}, "times_as_fast": {"batch1": 0.3 / milliseconds}}
-    return {**found, **cost, **speed, "measured": "today", **about}
+    units = {"accuracy": "%", "epe": "px"}
+    return {**found, **cost, **speed, "units": units, "measured": "today", **about}
 
 
 def test_stages_are_compared_with_what_was_trained() -> None:
     rows = [stage("teacher", 0.99, 8000, 0.6), stage("trained", 0.98, 4000, 0.3), stage("int8", 0.975, 1000, 0.1)]
     rows += [stage("trained", 0.96, 4400, 0.3, seed=1), stage("int8", 0.955, 1100, 0.1, seed=1)]
-    (name, table), *others = stages.tables([*rows, stage("trained", 0.5, 9, 9, overrides="data.limit=10")]).items()
-    assert (name, others) == ("stages toy", [])
+    found = stages.tables([*rows, stage("trained", 0.5, 9, 9, overrides="data.limit=10")])
+    assert [*found] == ["stages toy", "stages toy data.limit=10"]
+    table = found["stages toy"]
     *_, teacher, _, last = [cells(line) for line in table.splitlines() if line.startswith("| ")]
     assert last == [
-        *("int8", "2", "96.50 ± 1.41 %", "1,050 (4.0 times smaller)", "1,000 (1.0 times fewer)"),
+        *("int8", "2", "96.50 ± 1.41 %", "2.000 ± 0.000 px", "1,050 (4.0 times smaller)", "1,000 (1.0 times fewer)"),
         *("400 (2.5 times fewer)", "0.100 (3.00 times as fast)"),
     ]
-    assert teacher[:4] == ["teacher", "1", "99.00 %", "8,000"]
+    assert teacher[:4] == ["teacher", "1", "99.00 %", "2.000 px"]
 
 
 def test_gates_are_judged_beside_the_same_network_without() -> None:
