@@ -36,7 +36,7 @@ def as_rows(logits: Float[Tensor, "batch classes *positions"]) -> Float[Tensor, 
 
 
 def labels_of_rows(
-    labels: Int[Tensor, "batch *_"], logits: Float[Tensor, "batch classes *_"]
+    labels: Int[Tensor, " batch *_"], logits: Float[Tensor, " batch classes *_"]
 ) -> tuple[Int[Tensor, " rows"], Bool[Tensor, " rows"] | None]:
     """A label for each of `as_rows`, and which rows count: None for all, or those of pixels that have a class.
 

@@ -56,7 +56,7 @@ class ActivationBoundaries(nn.Module):
         )
 
     def _wrong(
-        self, student: Float[Tensor, "batch *neurons"], teacher: Float[Tensor, "batch *neurons"]
+        self, student: Float[Tensor, " batch *neurons"], teacher: Float[Tensor, " batch *neurons"]
     ) -> Float[Tensor, ""]:
         """Squared distances to the right side of the margin: the sum over neurons, the mean over the batch."""
         towards_right = (teacher > 0).to(student.dtype) * 2 - 1

@@ -57,7 +57,7 @@ class SelfDistillation(nn.Module):
         self.adapters = nn.ModuleList(adapter(shape, deepest) for shape in shallow)
         self.classifiers = nn.ModuleList(nn.Linear(deepest[1], output[1]) for _ in shallow)
 
-    def forward(self, student: list[Tensor], labels: Int[Tensor, "batch"]) -> Float[Tensor, ""]:
+    def forward(self, student: list[Tensor], labels: Int[Tensor, " batch"]) -> Float[Tensor, ""]:
         *shallow, deepest, output = student
         hint, soft_targets = embedding(deepest.detach()), output.detach()
         total = output.new_zeros(())

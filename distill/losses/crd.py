@@ -75,7 +75,7 @@ class Contrast(nn.Module):
         self.register_buffer("log_z", torch.full((2, 1, 1), torch.nan))
 
     def forward(
-        self, student: Float[Tensor, "batch *_s"], teacher: Float[Tensor, "batch *_t"], sample: Int[Tensor, "batch"]
+        self, student: Float[Tensor, " batch *_s"], teacher: Float[Tensor, " batch *_t"], sample: Int[Tensor, " batch"]
     ) -> Float[Tensor, ""]:
         with torch.autocast(student.device.type, enabled=False):
             pair = self.embed_student(embedding(student)), self.embed_teacher(embedding(teacher))
@@ -100,7 +100,7 @@ class Bank(nn.Module):
     by_class: Tensor
     sizes: Tensor
 
-    def __init__(self, labels: Int[Tensor, "samples"], dimension: int, negatives: int, momentum: float) -> None:
+    def __init__(self, labels: Int[Tensor, " samples"], dimension: int, negatives: int, momentum: float) -> None:
         super().__init__()
         self.negatives, self.momentum = negatives, momentum
         self.register_buffer("rows", random_rows(len(labels), dimension))
@@ -109,12 +109,12 @@ class Bank(nn.Module):
         self.register_buffer("by_class", classes.argsort(stable=True), persistent=False)
         self.register_buffer("sizes", sizes, persistent=False)
 
-    def forward(self, embedded: Both, sample: Int[Tensor, "batch"]) -> Float[Tensor, "2 batch candidates"]:
+    def forward(self, embedded: Both, sample: Int[Tensor, " batch"]) -> Float[Tensor, " 2 batch candidates"]:
         """Scores against the other network's rows: the sample's own, then its negatives."""
         chosen = torch.cat([sample[:, None], self.draw(sample)], dim=1)
         return (embedded @ self.rows.flip(0).mT).gather(2, chosen.expand(2, -1, -1))
 
-    def draw(self, sample: Int[Tensor, "batch"]) -> Int[Tensor, "batch negatives"]:
+    def draw(self, sample: Int[Tensor, " batch"]) -> Int[Tensor, " batch negatives"]:
         """Rows drawn evenly, with replacement, from all samples of other classes than each one's own."""
         own = self.classes[sample][:, None]
         size, end = self.sizes[own], self.sizes.cumsum(0)[own]
@@ -123,7 +123,7 @@ class Bank(nn.Module):
         place = torch.randint(2**62, shape, device=sample.device) % (len(self.rows[0]) - size)
         return self.by_class[torch.where(place < end - size, place, place + size)]
 
-    def remember(self, embedded: Both, sample: Int[Tensor, "batch"]) -> None:
+    def remember(self, embedded: Both, sample: Int[Tensor, " batch"]) -> None:
         mixed = self.momentum * self.rows[:, sample] + (1 - self.momentum) * embedded
         self.rows[:, sample] = F.normalize(mixed, dim=2)
 
@@ -136,20 +136,20 @@ class Queue(nn.Module):
     labels: Tensor
     oldest: Tensor
 
-    def __init__(self, labels: Int[Tensor, "samples"], dimension: int, negatives: int) -> None:
+    def __init__(self, labels: Int[Tensor, " samples"], dimension: int, negatives: int) -> None:
         super().__init__()
         self.register_buffer("rows", random_rows(negatives, dimension))
         self.register_buffer("row_labels", torch.full((negatives,), -1))
         self.register_buffer("oldest", torch.tensor(0))
         self.register_buffer("labels", labels.unique(return_inverse=True)[1], persistent=False)
 
-    def forward(self, embedded: Both, sample: Int[Tensor, "batch"]) -> Float[Tensor, "2 batch candidates"]:
+    def forward(self, embedded: Both, sample: Int[Tensor, " batch"]) -> Float[Tensor, " 2 batch candidates"]:
         """Scores against the other network: the same image's embedding, then all rows; -inf where the class is."""
         positive = (embedded * embedded.flip(0).detach()).sum(dim=2, keepdim=True)
         same = self.row_labels == self.labels[sample][:, None]
         return torch.cat([positive, (embedded @ self.rows.flip(0).mT).masked_fill(same, -torch.inf)], dim=2)
 
-    def remember(self, embedded: Both, sample: Int[Tensor, "batch"]) -> None:
+    def remember(self, embedded: Both, sample: Int[Tensor, " batch"]) -> None:
         length = len(self.row_labels)
         embedded, sample = embedded[:, -length:], sample[-length:]
         place = (self.oldest + torch.arange(len(sample), device=sample.device)) % length

@@ -13,8 +13,8 @@ from distill.registry.ranges import Positive
 
 @loss("difference")
 def difference(
-    student: Float[Tensor, "batch *shape"],
-    teacher: Float[Tensor, "batch *shape"],
+    student: Float[Tensor, " batch *shape"],
+    teacher: Float[Tensor, " batch *shape"],
     *,
     power: Positive = 1.0,
     relative: bool = False,

@@ -47,6 +47,6 @@ def stronger_teacher(
     return temperature**2 * (beta * inter + gamma * intra)
 
 
-def correlation(student: Float[Tensor, "rows _"], teacher: Float[Tensor, "rows _"]) -> Float[Tensor, "rows"]:
+def correlation(student: Float[Tensor, " rows _"], teacher: Float[Tensor, " rows _"]) -> Float[Tensor, " rows"]:
     """Pearson's coefficient of each pair of rows; of a constant row, zero."""
     return F.cosine_similarity(student - student.mean(1, keepdim=True), teacher - teacher.mean(1, keepdim=True))

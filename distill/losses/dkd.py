@@ -16,7 +16,7 @@ from distill.registry.ranges import NonNegative, Temperature
 def decoupled(
     student: Float[Tensor, "batch classes *positions"],
     teacher: Float[Tensor, "batch classes *positions"],
-    labels: Int[Tensor, "batch *pixels"],
+    labels: Int[Tensor, " batch *pixels"],
     *,
     alpha: NonNegative = 1.0,
     beta: NonNegative = 8.0,
@@ -39,7 +39,7 @@ def decoupled(
 
 
 def label_against_rest(
-    logits: Float[Tensor, "batch classes"], labels: Int[Tensor, "batch"]
+    logits: Float[Tensor, " batch classes"], labels: Int[Tensor, " batch"]
 ) -> Float[Tensor, "batch 2"]:
     """Logits of two events, the label and any other class; no probability underflows on the way."""
     rest = logits.scatter(1, labels[:, None], -torch.inf).logsumexp(1, keepdim=True)
@@ -47,7 +47,7 @@ def label_against_rest(
 
 
 def without_label(
-    logits: Float[Tensor, "batch classes"], labels: Int[Tensor, "batch"]
+    logits: Float[Tensor, " batch classes"], labels: Int[Tensor, " batch"]
 ) -> Float[Tensor, "batch others"]:
     """The logits of all classes but the label, in their order."""
     # By indices, not by a mask: how many values a mask selects, a GPU has to be asked.

@@ -128,7 +128,9 @@ def masks(
     return objects, empty / empty.sum((2, 3), keepdim=True).clamp(min=1)
 
 
-def covered(start: Float[Tensor, "boxes"], end: Float[Tensor, "boxes"], length: int) -> Float[Tensor, "boxes length"]:
+def covered(
+    start: Float[Tensor, " boxes"], end: Float[Tensor, " boxes"], length: int
+) -> Float[Tensor, " boxes length"]:
     """Which cells of a row an interval touches, at least the one in which it begins."""
     cells, first = torch.arange(length, device=start.device), start.floor().clamp(min=0)
     last = torch.maximum(end.ceil(), first + 1)

@@ -20,6 +20,6 @@ class Hint(nn.Module):
         super().__init__()
         self.regressor = connector(student_shape[1], teacher_shape[1])  # with batch norm, as in RepDistiller's form
 
-    def forward(self, student: Float[Tensor, "batch *_s"], teacher: Float[Tensor, "batch *_t"]) -> Float[Tensor, ""]:
+    def forward(self, student: Float[Tensor, " batch *_s"], teacher: Float[Tensor, " batch *_t"]) -> Float[Tensor, ""]:
         student, teacher = pool_to_smaller(as_map(student), as_map(teacher))
         return F.mse_loss(self.regressor(student), teacher)

@@ -69,7 +69,7 @@ def partial_l2(
     return ((student - teacher).square() * counts).sum() / len(student)
 
 
-def mean_below_zero(norm: nn.BatchNorm2d) -> Float[Tensor, "channels"]:
+def mean_below_zero(norm: nn.BatchNorm2d) -> Float[Tensor, " channels"]:
     """The expected value of a batch norm's output where that is negative: its output is about normal."""
     mean, deviation = norm.bias.detach().double(), norm.weight.detach().double().abs()
     offset = mean / deviation

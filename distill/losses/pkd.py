@@ -27,7 +27,7 @@ class Pearson(nn.Module):
         super().__init__()
         self.adapter = adapter(student_shape[1], teacher_shape[1])
 
-    def forward(self, student: Float[Tensor, "batch *_s"], teacher: Float[Tensor, "batch *_t"]) -> Float[Tensor, ""]:
+    def forward(self, student: Float[Tensor, " batch *_s"], teacher: Float[Tensor, " batch *_t"]) -> Float[Tensor, ""]:
         student, teacher = pool_to_smaller(self.adapter(as_map(student)), as_map(teacher))
         return F.mse_loss(standardised(student), standardised(teacher)) / 2
 

@@ -66,7 +66,7 @@ class SemanticCalibration(nn.Module):
             energy = F.normalize(queries, dim=2) @ F.normalize(keys, dim=2).mT
             return energy.softmax(dim=2)
 
-    def _rows(self, features: Float[Tensor, "batch *_"]) -> Float[Tensor, "batch batch_size"]:
+    def _rows(self, features: Float[Tensor, " batch *_"]) -> Float[Tensor, " batch batch_size"]:
         """Inner products of each image with all others."""
         if len(features) > self.batch_size:
             raise ValueError(
@@ -78,8 +78,8 @@ class SemanticCalibration(nn.Module):
 
 
 def distance(
-    student: Float[Tensor, "batch *_s"], teacher: Float[Tensor, "batch *_t"], project: nn.Module
-) -> Float[Tensor, "batch"]:
+    student: Float[Tensor, " batch *_s"], teacher: Float[Tensor, " batch *_t"], project: nn.Module
+) -> Float[Tensor, " batch"]:
     """Mean squared difference of each image's maps, at the smaller one's size."""
     student, teacher = pool_to_smaller(as_map(student), as_map(teacher))
     return (project(student) - teacher).square().flatten(1).mean(dim=1)

@@ -14,7 +14,7 @@ from distill.losses._batch import refuse_a_batch_of_one
 
 @loss("sp")
 def similarity_preserving(
-    student: Float[Tensor, "batch *_s"], teacher: Float[Tensor, "batch *_t"]
+    student: Float[Tensor, " batch *_s"], teacher: Float[Tensor, " batch *_t"]
 ) -> Float[Tensor, ""]:
     """Images that look alike to the teacher should look alike to the student; feature sizes may differ.
 
@@ -25,7 +25,7 @@ def similarity_preserving(
     return (similarity(student) - similarity(teacher)).square().sum() / len(student) ** 2
 
 
-def similarity(features: Float[Tensor, "batch *_"]) -> Float[Tensor, "batch batch"]:
+def similarity(features: Float[Tensor, " batch *_"]) -> Float[Tensor, " batch batch"]:
     """Inner products between all images, each row a unit vector."""
     # Sums over thousands of features leave the range of half precision.
     with torch.autocast(features.device.type, enabled=False):

@@ -43,7 +43,7 @@ class ProjectedLogSum(nn.Module):
         self.student_norm, self.teacher_norm = (nn.BatchNorm1d(features, affine=False) for _ in range(2))
         self.power = power
 
-    def forward(self, student: Float[Tensor, "batch *_s"], teacher: Float[Tensor, "batch *_t"]) -> Float[Tensor, ""]:
+    def forward(self, student: Float[Tensor, " batch *_s"], teacher: Float[Tensor, " batch *_t"]) -> Float[Tensor, ""]:
         refuse_a_batch_of_one("srd", student)
         with torch.autocast(student.device.type, enabled=False):
             projected = self.student_norm(self.projector(embedding(student)))

@@ -48,7 +48,7 @@ class SoftmaxRegression(nn.Module):
         self.classifier = FrozenClassifier(teacher_model, teacher_shape, "srrl")
         self.connector = nn.Sequential(connector(student_shape[1], teacher_shape[1]), nn.ReLU())
 
-    def forward(self, student: Float[Tensor, "batch *_s"], teacher: Float[Tensor, "batch *_t"]) -> Float[Tensor, ""]:
+    def forward(self, student: Float[Tensor, " batch *_s"], teacher: Float[Tensor, " batch *_t"]) -> Float[Tensor, ""]:
         student, teacher = embedding(self.connector(as_map(student))), embedding(teacher)
         features = F.mse_loss(student, teacher)
         logits = F.mse_loss(self.classifier(student), self.classifier(teacher))

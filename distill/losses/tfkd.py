@@ -21,7 +21,7 @@ from distill.registry.ranges import Probability, Temperature
 @loss("tfkd")
 def teacher_free(
     student: Float[Tensor, "batch classes *positions"],
-    labels: Int[Tensor, "batch *pixels"],
+    labels: Int[Tensor, " batch *pixels"],
     *,
     confidence: Probability = 0.99,
     temperature: Temperature = 20.0,

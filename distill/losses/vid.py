@@ -52,7 +52,7 @@ class VariationalInformation(nn.Module):
         inverse_softplus = math.log(math.expm1(initial_variance - SMALLEST_VARIANCE))
         self.raw_variance = nn.Parameter(torch.full((channels,), inverse_softplus))
 
-    def forward(self, student: Float[Tensor, "batch *_s"], teacher: Float[Tensor, "batch *_t"]) -> Float[Tensor, ""]:
+    def forward(self, student: Float[Tensor, " batch *_s"], teacher: Float[Tensor, " batch *_t"]) -> Float[Tensor, ""]:
         student, teacher = pool_to_smaller(as_map(student), as_map(teacher))
         variance = (F.softplus(self.raw_variance) + SMALLEST_VARIANCE)[:, None, None]
         error = self.mean(student).float() - teacher.float()

@@ -33,7 +33,7 @@ class OrthogonalProjection(nn.Module):
             nn.Linear(embedding_size(student_shape), embedding_size(teacher_shape), bias=False)
         )
 
-    def forward(self, student: Float[Tensor, "batch *_s"], teacher: Float[Tensor, "batch *_t"]) -> Float[Tensor, ""]:
+    def forward(self, student: Float[Tensor, " batch *_s"], teacher: Float[Tensor, " batch *_t"]) -> Float[Tensor, ""]:
         with torch.autocast(student.device.type, enabled=False):  # half precision is not orthogonal
             projected, target = self.projection(embedding(student)), embedding(teacher)
             return F.smooth_l1_loss(projected, F.layer_norm(target, target.shape[1:]))

@@ -44,7 +44,7 @@ class WassersteinDistance(nn.Module):
         self.connector = connector(student_shape[1], teacher_shape[1])
         self.grid, self.mean_weight = grid, mean_weight
 
-    def forward(self, student: Float[Tensor, "batch *_s"], teacher: Float[Tensor, "batch *_t"]) -> Float[Tensor, ""]:
+    def forward(self, student: Float[Tensor, " batch *_s"], teacher: Float[Tensor, " batch *_t"]) -> Float[Tensor, ""]:
         mean_s, deviation_s = moments(self.connector(as_map(student)), self.grid)
         mean_t, deviation_t = moments(as_map(teacher), self.grid)
         means, deviations = (mean_s - mean_t).square(), (deviation_s - deviation_t).square()

@@ -7,7 +7,7 @@ from torch import Tensor
 Map = Float[Tensor, "batch _ _ _"]
 
 
-def as_map(features: Float[Tensor, "batch *_"]) -> Map:
+def as_map(features: Float[Tensor, " batch *_"]) -> Map:
     """(batch, features) as (batch, features, 1, 1); a map as it is.
 
     Raises:
@@ -33,7 +33,7 @@ def pooled(features: Map, height: int, width: int) -> Map:
     return features if features.shape[2:] == (height, width) else F.adaptive_avg_pool2d(features, (height, width))
 
 
-def embedding(features: Float[Tensor, "batch *_"]) -> Float[Tensor, "batch channels"]:
+def embedding(features: Float[Tensor, " batch *_"]) -> Float[Tensor, " batch channels"]:
     """One fp32 vector per image: a map's average over its pixels, as before a classifier; a vector as it is.
 
     Of tokens (batch, tokens, channels), the average over tokens.

@@ -80,7 +80,7 @@ class NestedNet(nn.Module):
     def forward(
         self,
         student: Float[Tensor, "batch classes"],
-        labels: Int[Tensor, "batch"],
+        labels: Int[Tensor, " batch"],
         inputs: Float[Tensor, "batch channels height width"],
     ) -> Float[Tensor, ""]:
         (model,) = self.network
@@ -108,7 +108,7 @@ class NestedNet(nn.Module):
         level: float,
         logits: Float[Tensor, "batch classes"],
         whole: Float[Tensor, "batch classes"],
-        labels: Int[Tensor, "batch"],
+        labels: Int[Tensor, " batch"],
     ) -> Float[Tensor, ""]:
         """What one level has to learn, from the labels and from the whole network's logits."""
         of_level, of_whole = (softened(one, self.temperature) for one in (logits, whole))
