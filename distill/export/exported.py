@@ -17,8 +17,8 @@ from distill.tasks import Task
 TOLERANCE = 1e-3
 INTEGER_TOLERANCE, INTEGER_AGREEMENT = 0.1, 0.95
 INTEGER_OUTLIERS = 1e-2
-"""The part of all values that may differ more: runtimes round sums differently, and now and then one step of a code
-decides much, such as which of two places correlates best, or what an instance norm divides by."""
+"""The part of all values that may differ more: integer kernels round biases to the unit of sums, in depthwise layers up
+to a step of the output, and now and then a step decides much, such as which of two places correlates best."""
 Pairs = Sequence[tuple[Tensor, Tensor]]
 """PyTorch's output and the file's, batch by batch."""
 
