@@ -30,7 +30,8 @@ def graph_of(model: nn.Module, example: Tensor, stored: Mapping[str, Tensor]) ->
     """The graph of a network in evaluation mode, for batches of any size.
 
     Layers are taken as they are trained, so that their weights are those of the file; where `torch.export` cannot
-    follow one, as `deployable` makes them. Tensors that the file lacks become constants of the graph.
+    follow one, or it computes what the runtime cannot, as `deployable` makes them. Tensors that the file lacks become
+    constants of the graph.
 
     Args:
         model: the network.
@@ -44,13 +45,19 @@ def graph_of(model: nn.Module, example: Tensor, stored: Mapping[str, Tensor]) ->
     try:
         program = _exported(model, pair)
     except Exception:  # torch.export raises errors of many kinds
-        program = _exported_or_refused(deployable(model), pair)
-    graph = _Writer(program, stored).graph()
-    if unknown := sorted({node.operator for node in graph.nodes} - OPERATORS.keys()):
+        program = None
+    graph = _Writer(program, stored).graph() if program else None
+    if graph is None or _unknown(graph):
+        graph = _Writer(_exported_or_refused(deployable(model), pair), stored).graph()
+    if unknown := _unknown(graph):
         raise ExportError(
             f"{type(model).__name__} computes {', '.join(unknown)}, for which the runtime has no operator"
         )
     return graph
+
+
+def _unknown(graph: Graph) -> list[str]:
+    return sorted({node.operator for node in graph.nodes} - OPERATORS.keys())
 
 
 def _exported(model: nn.Module, pair: Tensor) -> ExportedProgram:
@@ -119,6 +126,10 @@ class _Writer:
             name = "batch_norm"
         if name == "getitem" and isinstance(first, Call) and _operator(first).startswith("_native_batch_norm"):
             return self.names[first]
+        if not call.all_input_nodes and name not in OPERATORS:
+            target: Any = call.target
+            self.constants[call.name] = target(*call.args, **call.kwargs)  # such as `eye`
+            return call.name
         written = {key: value for key, one in arguments.items() if (value := self._value(one)) is not SKIPPED}
         self.nodes.append(Node(name, written))
         return f"%{len(self.nodes)}"

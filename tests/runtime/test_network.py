@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,12 @@ from distill import runtime
 from distill.artifact import Artifact, open_artifact
 from distill.artifact.artifact import state_of
 from distill.compress.encode import encode
+from distill.compress.low_rank.cp import cp
+from distill.compress.low_rank.predict_parameters import predict_parameters
+from distill.compress.low_rank.svd import svd
+from distill.compress.low_rank.tensor_train import tensor_train
+from distill.compress.low_rank.tt_matrix import tt_matrix
+from distill.compress.low_rank.tucker import tucker
 from distill.compress.quantization.int8 import int8
 from distill.compress.quantization.quantize import quantize
 from distill.compress.sharing.cluster import cluster
@@ -75,12 +82,25 @@ def test_lookups_compute_the_same(hook: Callable[[Artifact], Artifact], save: Ca
     close(network, artifact.model)
 
 
-def test_a_trained_form_is_traced_as_the_file_has_it(tmp_path: Path) -> None:
-    """Where torch.export cannot follow a layer, its plain form is taken, and what the file lacks is in the graph."""
+@pytest.mark.parametrize("hook", [cp, predict_parameters, svd, tensor_train, tt_matrix, tucker])
+def test_factorised_layers_are_those_of_pytorch(hook: Callable[..., Artifact], tmp_path: Path) -> None:
+    """Some keep cores, and compute their weights from them."""
+    artifact = hook(nets.artifact(), lambda model: 1.0, nets.calibration(), max_params=0.95)
+    path = tmp_path / "student.runtime.safetensors"
+    path.write_bytes(written(artifact, nets.images()))
+    close(runtime.load(path), artifact.model)
+
+
+@pytest.mark.parametrize(
+    "factor", [lambda inputs: 2 if inputs.sum().item() else 1, lambda inputs: 2 * torch.special.i0(inputs * 0)]
+)
+def test_a_trained_form_is_traced_as_the_file_has_it(factor: Callable[[Tensor], Any], tmp_path: Path) -> None:
+    """Where torch.export or the runtime cannot follow a layer, its plain form is taken, and what the file lacks is in
+    the graph."""
 
     class Doubling(nn.Module):
         def forward(self, inputs: Tensor) -> Tensor:
-            return inputs * (2 if inputs.sum().item() else 1)
+            return inputs * factor(inputs)
 
         def deploy(self) -> nn.Module:
             layer = nn.Conv2d(1, 1, 1, bias=False)

@@ -106,22 +106,21 @@ def decompose(weight: Tensor, shape: Shape) -> list[Tensor]:
 
 def contract(cores: list[Tensor], shape: Shape) -> list[Tensor]:
     """The layers of a train: matrices (rank, inputs) and (outputs, rank), and between them the kernel's core if any."""
-    count = len(shape.inputs)
-    first = cores[0].new_ones(1, 1)
-    for core in cores[:count]:
-        first = torch.einsum("ai,anb->bin", first, core).flatten(1)
-    second = cores[0].new_ones(1, 1)
-    for core in reversed(cores[-len(shape.outputs) :]):
-        second = torch.einsum("anb,ob->noa", core, second).flatten(0, 1)
-    return [first, *cores[count : len(cores) - len(shape.outputs)], second]
+    count, outputs = len(shape.inputs), len(cores) - len(shape.outputs)
+    first, second = cores[0].flatten(0, 1).T, cores[-1].flatten(1).T
+    for core in cores[1:count]:
+        first = (core.permute(2, 1, 0) @ first).transpose(1, 2).flatten(1)
+    for core in reversed(cores[outputs:-1]):
+        second = (second @ core.permute(1, 2, 0)).flatten(0, 1)
+    return [first, *cores[count:outputs], second]
 
 
 def dense(layers: list[Tensor]) -> Tensor:
     """The weight (inputs, kernel, outputs) that the layers of `contract` multiply to."""
     first, *between, second = layers
     if between:
-        return torch.einsum("ai,akb,ob->iko", first, between[0], second)
-    return torch.einsum("ai,oa->io", first, second)[:, None]
+        return (first.T @ between[0].transpose(0, 1) @ second.T).transpose(0, 1)
+    return (first.T @ second.T)[:, None]
 
 
 def _splits(size: int) -> list[tuple[int, ...]]:
