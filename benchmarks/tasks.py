@@ -1,7 +1,7 @@
 """What distillation is worth: a recipe's student with its teacher and without, at equal steps, at equal seconds, and
 trained for so long that neither improves much.
 
-    python -m benchmarks.tasks detection/fashion_scenes --seeds 3 --longer 3
+    python -m benchmarks.tasks detection/fashion_scenes --seeds 3 --longer 3 9
     python -m benchmarks.tasks detection/fashion_scenes data.limit=500 --results /tmp/try
 
 The teacher is trained once, with seed 0. Each training is one line of ``benchmarks/results/tasks.jsonl``, and what is
@@ -13,7 +13,7 @@ import argparse
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -158,12 +158,12 @@ class Comparison:
     distilled: Training
 
 
-def comparisons(epochs: int, longer: int, first: Callable[[Training], Row]) -> list[Comparison]:
+def comparisons(epochs: int, longer: Iterable[int], first: Callable[[Training], Row]) -> list[Comparison]:
     """The first seed's seconds say how long the student alone trains in the seconds of the distilled one.
 
     Args:
         epochs: of the recipe's student.
-        longer: how many times as long both are trained in one of the comparisons.
+        longer: how many times as long both are trained, in a comparison each.
         first: a training with the first seed.
     """
     alone, distilled = Training("alone", epochs), Training("distilled", epochs)
@@ -174,14 +174,15 @@ def comparisons(epochs: int, longer: int, first: Callable[[Training], Row]) -> l
         "equal seconds, filling the cache counted": row["cpu_seconds"] + row["filling_seconds"],
         "equal seconds, teacher live": live["cpu_seconds"] / live["epochs"] * epochs,
     }
-    long = Comparison(
-        f"{longer} times the steps", Training("alone", longer * epochs), Training("distilled", longer * epochs)
-    )
+    long = [
+        Comparison(f"{times} times the steps", Training("alone", times * epochs), Training("distilled", times * epochs))
+        for times in longer
+    ]
     equal = [
         Comparison(terms, Training("alone", max(1, round(budget / cost))), distilled)
         for terms, budget in seconds.items()
     ]
-    return [Comparison("equal steps", alone, distilled), *([long] if longer > 1 else []), *equal]
+    return [Comparison("equal steps", alone, distilled), *long, *equal]
 
 
 def shown(rows: Sequence[Row]) -> str:
@@ -235,22 +236,24 @@ def recipe_table(rows: Sequence[Row]) -> str:
     for row in sorted(rows, key=lambda row: row["seed"]):
         known.setdefault(Training(row["network"], row["epochs"], row["cached"]), []).append(row)
     teacher = next(row for row in rows if row["network"] == "teacher")
-    epochs = [training.epochs for training in known if training.network == "distilled" and training.cached]
+    lengths = sorted(training.epochs for training in known if training.network == "distilled" and training.cached)
+    epochs, longer = lengths[0], [length // lengths[0] for length in lengths[1:]]
     name = f"{teacher['monitor']}{', ' + teacher['unit'] if teacher['unit'] else ''}"
     lines = []
-    for one in comparisons(min(epochs), max(epochs) // min(epochs), lambda training: known[training][0]):
+    for one in comparisons(epochs, longer, lambda training: known[training][0]):
         pairs = [*zip(known.get(one.alone, []), known.get(one.distilled, []), strict=False)]
         if not pairs:
             continue
         alone, distilled = zip(*pairs, strict=True)
         seconds = [f"{statistics.median(row['cpu_seconds'] for row in some):.0f}" for some in (alone, distilled)]
         counts = [str(len(pairs)), str(one.alone.epochs), str(one.distilled.epochs), *seconds]
-        lines.append([one.terms, *counts, shown(alone), shown(distilled), gain(alone, distilled), last_third(alone)])
+        last = [last_third(alone), last_third(distilled)]
+        lines.append([one.terms, *counts, shown(alone), shown(distilled), gain(alone, distilled), *last])
     columns = ["seeds", "epochs alone", "distilled", "CPU s alone", "distilled", f"alone, {name}", f"distilled, {name}"]
     costs = f"{teacher['params']:,} parameters, {teacher['macs']:,} MACs"
     student = next(row for row in rows if row["network"] != "teacher")
     about = f"Teacher: {name} {shown([teacher])}, {costs}; student: {student['params']:,} and {student['macs']:,}."
-    return f"{about}\n\n{table(['comparison', *columns, 'gain', 'alone, last third'], lines)}"
+    return f"{about}\n\n{table(['comparison', *columns, 'gain', 'last third, alone', 'distilled'], lines)}"
 
 
 def main() -> None:
@@ -259,7 +262,9 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what differs from the recipe")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--longer", type=int, default=3, help="times the recipe's epochs in the long comparison")
+    parser.add_argument(
+        "--longer", type=int, nargs="*", default=[3], help="times the recipe's epochs, of each long comparison"
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/tasks"), help="for the teacher and work under way")
     parser.add_argument("--results", type=Path, default=FILE)
     options = parser.parse_intermixed_args()
