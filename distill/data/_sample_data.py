@@ -1,6 +1,9 @@
 """Data sets whose samples are read one at a time: what is held out, and what is augmented."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
@@ -12,6 +15,8 @@ from distill.data._split import shuffled, split
 from distill.data.info import DataInfo
 from distill.data.preprocessing import Preprocessing
 from distill.errors import RecipeError
+
+log = logging.getLogger(__name__)
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -78,6 +83,17 @@ class SampleData(ImageData):
             batch_size=batch_size,
             workers=workers,
         )
+
+
+def warn_of_shared(pictures: Mapping[Part, Sequence[Path]]) -> None:
+    """Say how many pictures are in two lists: what is trained on, a network remembers."""
+    for one, other in combinations(pictures, 2):
+        if both := set(pictures[one]) & set(pictures[other]):
+            log.warning(
+                "%d of the %d pictures of the '%s' split are in the '%s' split as well, '%s' among them: results there "
+                "say little of new pictures",
+                *(len(both), len(pictures[other]), other, one, min(both).name),
+            )
 
 
 def photographs(image_size: int, class_names: tuple[str, ...] = (), *, whole: bool = False) -> DataInfo:

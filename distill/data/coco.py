@@ -14,7 +14,7 @@ from typing import Any
 
 from distill.data import data
 from distill.data._boxes import Box, Invalid, box_augmentation, boxes_label, check_objects, checked, detection_info
-from distill.data._sample_data import Part, SampleData
+from distill.data._sample_data import Part, SampleData, warn_of_shared
 from distill.data._samples import Sample
 from distill.data._scan import check_once
 from distill.data.decoding import check_size, header_size, open_picture, shown
@@ -96,6 +96,7 @@ class COCO(SampleData):
                 raise DataError(f"{root / str(names[part])} and {root / annotations} have other categories")
         for reader, _ in read.values():
             reader.check()
+        warn_of_shared({part: reader.files for part, (reader, _) in read.items()})
         info = detection_info(image_size, class_names)
         super().__init__(
             seed,

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from distill.data import data
 from distill.data._boxes import Box, Invalid, box_augmentation, check_objects, checked, detection_info
-from distill.data._sample_data import SampleData
+from distill.data._sample_data import Part, SampleData, warn_of_shared
 from distill.data.coco import BoxedPictures
 from distill.data.decoding import shown
 from distill.errors import DataError, RecipeError
@@ -51,14 +51,15 @@ class VOC(SampleData):
         root, names = root.expanduser(), tuple(classes or CLASSES)
         if len(set(names)) < len(names):
             raise RecipeError(f"data.classes={classes}: a name is there twice")
-        lists = {"train": train_list, "val": val_list, "test": test_list}
+        lists: dict[Part, str | None] = {"train": train_list, "val": val_list, "test": test_list}
         parts = {part: _read(root, name, names, invalid) for part, name in lists.items() if name}
         for reader in parts.values():
             reader.check()
+        warn_of_shared({part: reader.files for part, reader in parts.items()})
         info = detection_info(image_size, names)
         super().__init__(
             seed,
-            dict(parts),  # type: ignore[arg-type]  # its keys are parts
+            dict(parts),
             info=info,
             augmentation=box_augmentation(info, crop, flip),
             val=val,

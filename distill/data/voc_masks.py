@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distill.batch import IGNORED
 from distill.data import data
-from distill.data._sample_data import SampleData, crop_and_flip, photographs
+from distill.data._sample_data import Part, SampleData, crop_and_flip, photographs, warn_of_shared
 from distill.data.image_masks import MaskedPictures
 from distill.data.voc import CLASSES, listed
 from distill.errors import RecipeError
@@ -45,14 +45,15 @@ class VOCMasks(SampleData):
         root, names = root.expanduser(), ("background", *(classes or CLASSES))
         if len(names) > IGNORED or len(set(names)) < len(names):
             raise RecipeError(f"data.classes={classes}: up to {IGNORED - 1} different names beside 'background'")
-        lists = {"train": train_list, "val": val_list, "test": test_list}
+        lists: dict[Part, str | None] = {"train": train_list, "val": val_list, "test": test_list}
         parts = {part: _masked(root, name, len(names)) for part, name in lists.items() if name}
         for reader in parts.values():
             reader.check()
+        warn_of_shared({part: [picture for picture, _ in reader.pairs] for part, reader in parts.items()})
         info = photographs(image_size, names, whole=True)
         super().__init__(
             seed,
-            dict(parts),  # type: ignore[arg-type]  # its keys are parts
+            dict(parts),
             info=info,
             augmentation=crop_and_flip(info, smallest_crop if crop else None, flip),
             val=val,

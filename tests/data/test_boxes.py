@@ -277,3 +277,17 @@ def test_names_in_lists_of_voc_may_end_in_spaces(tmp_path):
     path = write_voc(tmp_path) / "ImageSets/Main/val.txt"
     path.write_bytes(b" 000016 \r\n\r\n000017\t\n")
     assert [file.stem for file in voc(tmp_path).test.reader.files] == ["000016", "000017"]
+
+
+def test_pictures_in_two_lists_are_said(tmp_path, caplog):
+    root = write_voc(tmp_path / "voc")
+    voc(root)
+    coco(write_coco(tmp_path / "coco"))
+    assert not caplog.text
+    with (root / "ImageSets/Main/val.txt").open("a") as listing:
+        listing.write("000003\n000004\n")
+    voc(root)
+    assert "2 of the 7 pictures of the 'test' split are in the 'train' split as well, '000003.jpg'" in caplog.text
+    caplog.clear()
+    coco(tmp_path / "coco", val_annotations="annotations/things_pictures.json")
+    assert "20 of the 20 pictures of the 'val' split" in caplog.text

@@ -55,3 +55,8 @@ def test_a_list_that_is_not_there_is_named(tmp_path):
 def test_a_class_that_is_there_twice_is_refused(tmp_path):
     with pytest.raises(RecipeError, match="different names"):
         make(voc_masks(tmp_path), classes=["background", "disc"])
+
+
+def test_pictures_in_two_lists_are_said(tmp_path, caplog):
+    make(voc_masks(tmp_path), test_list="train")
+    assert "pictures of the 'test' split are in the 'train' split as well" in caplog.text
