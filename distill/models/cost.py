@@ -1,6 +1,6 @@
 """What a network costs on paper: parameters and multiply-accumulates (MACs)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,7 +9,15 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.flop_counter import flop_registry
+
+
+def _recurrent_flops(sequence: Tensor, input_weight: Tensor, hidden_weight: Tensor, *_: Any, **__: Any) -> int:
+    """Of one layer of an LSTM in one direction, over the whole sequence (time, batch, features)."""
+    return 2 * sequence.shape[0] * sequence.shape[1] * (input_weight.numel() + hidden_weight.numel())
+
+
+FLOPS: dict[Any, Callable[..., int]] = {**flop_registry, torch.ops.aten.mkldnn_rnn_layer: _recurrent_flops}
 
 
 def params(model: nn.Module) -> int:
@@ -26,10 +34,10 @@ def macs(model: nn.Module, example: Tensor) -> int:
     Args:
         example: (batch, channels, height, width); its first image is used.
     """
-    counter = FlopCounterMode(display=False)
+    counter = _Counter()
     with counter:
         _run(model, example)
-    return counter.get_total_flops() // 2
+    return counter.flops // 2
 
 
 def nonzero(parameter: Tensor) -> int:
@@ -46,11 +54,10 @@ def effective_macs(model: nn.Module, example: Tensor) -> int:
     Args:
         example: as of `macs`.
     """
-    counter = _ZeroCounter(model)
-    whole = macs(model, example)
+    counter = _Counter(model.parameters())
     with counter:
         _run(model, example)
-    return whole - round(counter.flops / 2)
+    return counter.flops // 2 - round(counter.zero_flops / 2)
 
 
 @contextmanager
@@ -65,22 +72,28 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-class _ZeroCounter(TorchDispatchMode):
-    """Counts the products of which one factor is a zero of a weight."""
+class _Counter(TorchDispatchMode):
+    """Counts products, and those of which one factor is a zero of a weight.
 
-    def __init__(self, model: nn.Module) -> None:
+    `torch.utils.flop_counter.FlopCounterMode` also attributes them to modules, and cannot do so where a module reads a
+    view of a parameter, such as a class token.
+    """
+
+    def __init__(self, weights: Iterable[Tensor] = ()) -> None:
         super().__init__()
-        self.weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-        self.flops = 0.0
+        self.weights = {weight.untyped_storage()._cdata for weight in weights}
+        self.flops, self.zero_flops = 0, 0.0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if (count := flop_registry.get(func.overloadpacket)) is not None:
+        if (count := FLOPS.get(func.overloadpacket)) is not None:
+            flops = count(*args, **kwargs, out_val=result)
             factors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.dim() > 1]
             weights = [t for t in factors if t.untyped_storage()._cdata in self.weights and not t.is_meta]
             zeros = max((1 - int(t.count_nonzero()) / t.numel() for t in weights), default=0.0)
-            self.flops += zeros * count(*args, **kwargs, out_val=result)
+            self.flops += flops
+            self.zero_flops += zeros * flops
         return result
 
 

@@ -87,3 +87,23 @@ def test_attention_has_zeros_in_its_packed_weight() -> None:
     with torch.no_grad():
         model.in_proj_weight[::2] = 0
     assert cost.effective_macs(model, tokens) == whole - 5 * 12 * 8
+
+
+def test_a_class_token_may_go_into_a_module() -> None:
+    class Token(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.token, self.layer = nn.Parameter(torch.zeros(1, 1, 8)), nn.Linear(8, 3)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return self.layer(self.token.expand(len(inputs), -1, -1)).mean(1)
+
+    assert cost.macs(Token(), torch.randn(2, 3, 4, 4)) == 24
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+def test_recurrent_layers_are_counted(kind: type[nn.RNNBase], gates: int) -> None:
+    layer = kind(8, 16, num_layers=2, bidirectional=True, batch_first=True)
+    steps, hidden = 5, 16
+    products = 2 * gates * hidden * (8 + hidden) + 2 * gates * hidden * (2 * hidden + hidden)
+    assert cost.macs(layer, torch.randn(1, steps, 8)) == steps * products
