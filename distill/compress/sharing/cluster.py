@@ -23,6 +23,8 @@ Initialisation = Literal["optimal", "linear", "density", "random"]
 ITERATIONS = 300
 BORDERS = 1024
 """Places between sorted values that ``optimal`` considers for the borders of clusters."""
+ROUNDED = 1.01
+"""Times the squared error that a table in bfloat16 may cost; else it is kept in float32."""
 
 
 @hook("cluster")
@@ -77,7 +79,7 @@ class Clustered:
     codes: Tensor
     """uint8, in the tensor's own shape."""
     values: Tensor
-    """bfloat16, in ascending order until they are trained."""
+    """bfloat16 or float32, in ascending order until they are trained."""
     scale: Tensor | None = None
     """bfloat16: what values are multiplied by."""
     zero: bool
@@ -96,7 +98,8 @@ class Clustered:
 
     def validate(self, shape: tuple[int, ...]) -> None:
         need(self.codes.dtype == torch.uint8 and self.codes.shape == shape, "codes of another type or shape")
-        need(self.values.dtype == torch.bfloat16 and self.values.dim() == 1, "values of another type or shape")
+        kinds = (torch.bfloat16, torch.float32)
+        need(self.values.dtype in kinds and self.values.dim() == 1, "values of another type or shape")
         need(0 < len(self.values) <= 256, f"{len(self.values)} values")
         need(self.scale is None or (self.scale.dtype == torch.bfloat16 and self.scale.shape == (1,)), "no single scale")
 
@@ -115,7 +118,7 @@ class Clustered:
         return self.values.float()
 
     def with_shared(self, values: Tensor) -> "Clustered":
-        return replace(self, values=values.bfloat16())
+        return replace(self, values=values.to(self.values.dtype))
 
 
 def k_means(values: Tensor, count: int, initialisation: Initialisation, generator: torch.Generator) -> Tensor:
@@ -189,12 +192,13 @@ class _Line:
     def _borders(self) -> Tensor:
         """Positions from 0 to the number of values, ascending."""
         size = len(self.ordered)
-        if size <= BORDERS:
-            return torch.arange(size + 1)
-        mass = (self.ordered.diff() ** (2 / 3)).cumsum(0)  # a density is one over the gap between two values
-        wanted = torch.linspace(0, 1, BORDERS, dtype=torch.float64) * mass[-1]
-        inner = torch.searchsorted(mass, wanted) + 1
-        return torch.cat([torch.tensor([0]), inner.clamp(1, size), torch.tensor([size])]).unique()
+        mass = self.ordered.diff() ** (2 / 3)  # a density is one over the gap between two values
+        inner = mass.nonzero()[:, 0] + 1
+        if len(inner) > BORDERS:
+            mass = mass.clamp(max=_cap(mass)).cumsum(0)
+            wanted = (torch.arange(BORDERS, dtype=torch.float64) + 0.5) / BORDERS * mass[-1]
+            inner = torch.searchsorted(mass, wanted) + 1
+        return F.pad(F.pad(inner, (1, 0)), (0, 1), value=size).unique()
 
     def _costs(self, borders: Tensor) -> Tensor:
         """[a, b]: the squared error of one cluster from border a to border b, infinite unless a < b."""
@@ -203,6 +207,14 @@ class _Line:
         sizes = (borders[None] - borders[:, None]).double()
         costs = (squares[None] - squares[:, None]) - (sums[None] - sums[:, None]).square() / sizes.clamp(min=1)
         return costs.clamp(min=0).masked_fill(sizes <= 0, torch.inf)
+
+
+def _cap(mass: Tensor) -> float:
+    """The largest mass of a gap if none is to have more than its share of `BORDERS`: outliers would have all of them."""
+    cap = float(mass.sum()) / BORDERS
+    while (lower := float(mass.clamp(max=cap).sum()) / BORDERS) < 0.999 * cap:
+        cap = lower
+    return cap
 
 
 def _table(
@@ -214,7 +226,14 @@ def _table(
     count = min(2**bits - zero, len(values) // 2)
     if not len(present):
         return torch.zeros(1, dtype=torch.bfloat16), zero
-    return k_means(present, max(1, count), initialisation, generator).bfloat16(), zero
+    exact = k_means(present, max(1, count), initialisation, generator).float()
+    rounded = exact.bfloat16()
+    return rounded if _error(present, rounded) <= ROUNDED * _error(present, exact) else exact, zero
+
+
+def _error(values: Tensor, means: Tensor) -> float:
+    """The sum of squared distances from the nearest mean."""
+    return float((Clustered.near(values, means, False).decode() - values).double().square().sum())
 
 
 def _rms(weight: Tensor) -> Tensor:

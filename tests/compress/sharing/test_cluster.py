@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from distill.artifact import Artifact
 from distill.compress.encode import encode
-from distill.compress.sharing.cluster import cluster, k_means
+from distill.compress.sharing.cluster import _table, cluster, k_means
 from distill.errors import RecipeError
 from tests.compress import nets
 
@@ -113,8 +113,10 @@ def test_bits_out_of_range() -> None:
         unchecked(nets.artifact(), bits=9)
 
 
-@pytest.mark.parametrize("count", [4, 16, 64])
-@pytest.mark.parametrize("kind", ["normal", "laplace", "uniform", "two scales", "heavy tails"])
+@pytest.mark.parametrize("count", [4, 16, 64, 255])
+@pytest.mark.parametrize(
+    "kind", ["normal", "laplace", "uniform", "two scales", "heavy tails", "one outlier", "few values", "two peaks"]
+)
 def test_the_default_is_as_good_as_sklearns_best_of_ten(kind: str, count: int) -> None:
     torch.manual_seed(0)
     values = {
@@ -123,6 +125,13 @@ def test_the_default_is_as_good_as_sklearns_best_of_ten(kind: str, count: int) -
         "uniform": lambda: torch.rand(300),
         "two scales": lambda: torch.cat([torch.randn(2000) / 100, torch.randn(200) * 2]),
         "heavy tails": lambda: torch.distributions.StudentT(2.0).sample((3000,)),
+        "one outlier": lambda: torch.cat([torch.randn(3000), torch.tensor([3000.0])]),
+        "few values": lambda: torch.randint(-200, 200, (3000,)) / 7 + 0.01,
+        "two peaks": lambda: torch.cat([torch.randn(1500) / 100 + 1, torch.randn(1500) / 100 - 1]),
     }[kind]()
-    found = error(values, k_means(values, count, "optimal", generator()))
-    assert found <= 1.02 * KMeans(count, n_init=10, random_state=0).fit(values[:, None].numpy()).inertia_
+    best = KMeans(count, n_init=10, random_state=0).fit(values[:, None].numpy()).inertia_
+    assert error(values, k_means(values, count, "optimal", generator())) <= 1.02 * best
+    table, _ = _table(values, 8, "optimal", generator())
+    assert len(table) <= 256
+    if count == 255 and 2 * count < len(values):
+        assert error(values, table) <= 1.03 * best
