@@ -7,18 +7,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from distill.losses._divergence import softened
+from distill.losses._divergence import divergences
 
 
 def foreground(logits: Float[Tensor, "batch classes anchors"]) -> Float[Tensor, "batch anchors"]:
     """The probability that there is an object, of any class but the first, the background."""
     return 1 - logits.float().softmax(1)[:, 0]
-
-
-def divergences(student: Float[Tensor, "*s"], teacher: Float[Tensor, "*s"], temperature: float) -> Float[Tensor, "*s"]:
-    """The terms of KL(softmax(teacher / T) || softmax(student / T)), whose sum over dimension 1 it is."""
-    own, target = (softened(logits, temperature).log_softmax(1) for logits in (student, teacher))
-    return F.kl_div(own, target, reduction="none", log_target=True)
 
 
 def anchor_difference(

@@ -13,6 +13,19 @@ def softened(logits: Float[Tensor, "*shape"], temperature: float = 1.0) -> Float
     return logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
 
 
+def divergences(
+    student: Float[Tensor, "*shape"], teacher: Float[Tensor, "*shape"], temperature: float = 1.0
+) -> Float[Tensor, "*shape"]:
+    """The terms of KL(softmax(teacher / T) || softmax(student / T)) of logits, in fp32 at least, whose sum over
+    dimension 1 it is.
+
+    A class that the teacher masks, with a logit of minus infinity, adds nothing, even if the student masks it too.
+    """
+    own, target = (softened(logits, temperature).log_softmax(1) for logits in (student, teacher))
+    own, target = (log.clamp(min=torch.finfo(log.dtype).min) for log in (own, target))
+    return F.kl_div(own, target, reduction="none", log_target=True)
+
+
 def kl(
     student: Float[Tensor, "batch classes *positions"],
     teacher: Float[Tensor, "batch classes *positions"],
@@ -25,8 +38,7 @@ def kl(
     With ``known``, over rows of which that is true; 0 where there are none.
     """
     with torch.autocast(student.device.type, enabled=False):
-        student, teacher = softened(student, temperature), softened(teacher, temperature)
-        each = F.kl_div(F.log_softmax(student, 1), F.log_softmax(teacher, 1), reduction="none", log_target=True).sum(1)
+        each = divergences(student, teacher, temperature).sum(1)
     return each.mean() if known is None else each.where(known, 0).sum() / known.sum().clamp(min=1)
 
 

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill.losses import loss
-from distill.losses._anchors import divergences, foreground
+from distill.losses._anchors import foreground
+from distill.losses._divergence import divergences
 from distill.registry.ranges import Temperature
 
 

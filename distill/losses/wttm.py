@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill.losses import loss
-from distill.losses._divergence import softened
+from distill.losses._divergence import divergences, softened
 from distill.registry.ranges import Temperature
 
 
@@ -33,7 +33,4 @@ def transformed_teacher(
     with torch.autocast(student.device.type, enabled=False):
         powers = F.log_softmax(softened(teacher), 1) / temperature
         weights = powers.exp().sum(1)
-        divergence = F.kl_div(
-            F.log_softmax(softened(student), 1), F.log_softmax(powers, 1), reduction="none", log_target=True
-        )
-        return (weights * divergence.sum(1)).mean()
+        return (weights * divergences(student, powers).sum(1)).mean()

@@ -152,5 +152,7 @@ def imagenet_names() -> list[str]:
 def _divergences(output: Logits, wanted: Logits) -> Float[Tensor, " batch"]:
     """KL(teacher || network) of each image, in fp32."""
     with torch.autocast(output.device.type, enabled=False):
-        found, target = (F.log_softmax(logits.float(), 1) for logits in (output, wanted.to(output.device)))
+        logs = [F.log_softmax(logits.float(), 1) for logits in (output, wanted.to(output.device))]
+        # A masked class has a logarithm of minus infinity, which times its probability of 0 would be NaN.
+        found, target = (log.clamp(min=torch.finfo(log.dtype).min) for log in logs)
         return F.kl_div(found, target, reduction="none", log_target=True).sum(1)

@@ -13,6 +13,7 @@ from distill.losses.kd import soft_targets
 from distill.losses.lskd import standardized_soft_targets
 from distill.losses.mlld import multi_level
 from distill.losses.tfkd import teacher_free
+from distill.losses.wttm import transformed_teacher
 
 Compute = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -72,3 +73,28 @@ def test_double_precision_stays() -> None:
 def test_mlld_refuses_a_dense_output() -> None:
     with pytest.raises(ValueError, match=r"not the \(4, 3\) positions of a dense output; use kd"):
         multi_level(*dense()[:2])
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("name", ["kd", "dkd", "dist", "wttm"])
+def test_classes_that_the_teacher_masks_are_as_if_they_were_very_improbable(
+    name: str, both: bool, autocast: bool
+) -> None:
+    losses = LOSSES | {"wttm": lambda student, teacher, labels: transformed_teacher(student, teacher)}
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(4, 10, generator=generator) for _ in range(2))
+    labels = torch.arange(4)
+
+    def value(masked: float) -> tuple[Tensor, Tensor]:
+        own, other = student.clone(), teacher.clone()
+        other[:, 7:] = masked
+        if both:
+            own[:, 7:] = masked
+        own.requires_grad_()
+        with torch.autocast("cpu", enabled=autocast):
+            found = losses[name](own, other, labels)
+        return found, torch.autograd.grad(found, own)[0]
+
+    for found, expected in zip(value(-torch.inf), value(-1e4), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
