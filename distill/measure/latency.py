@@ -16,6 +16,10 @@ from distill.export import onnx_file
 
 ROUNDS = 5
 """At least so many runs of each network."""
+SAME_SPEED = "\N{ALMOST EQUAL TO}"
+"""In tables, before a latency whose quartiles overlap with those that it is compared with."""
+BUSY = 0.1
+"""Share of the time that went to other processes, from which on latencies are said to be disturbed."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,11 @@ class Timing:
     p75: float
     runs: int
 
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """The lower and the upper one."""
+        return self.p25, self.p75
+
 
 @dataclass(frozen=True)
 class Race:
@@ -35,7 +44,18 @@ class Race:
     timings: Mapping[str, Mapping[str, Timing]]
     """Network -> batch size as "batch1" -> its timing."""
     waited: float
-    """Share of the time, from 0 to 1, that runs waited for other processes of the machine."""
+    """Share of the time, from 0 to 1, that runs waited for other processes of the machine; with several threads, at
+    least so much."""
+
+
+def same_speed(quartiles: Sequence[float], others: Sequence[float]) -> bool:
+    """Whether the lower and upper quartiles of two latencies overlap, so that their medians tell no difference."""
+    return quartiles[0] <= others[1] and others[0] <= quartiles[1]
+
+
+def busy(waited: float) -> str:
+    """What a table says about a machine that had other work; empty if it had little."""
+    return f"the machine was busy: {100 * waited:.0f} % of the time went to other processes" if waited > BUSY else ""
 
 
 def latency(model: nn.Module, example: Tensor, *, batch_sizes: Sequence[int], threads: int = 1) -> dict[str, float]:
@@ -63,21 +83,28 @@ def predictor(model: nn.Module, example: Tensor, *, threads: int = 1) -> Predict
 
 
 def round_robin(
-    networks: Mapping[str, Predict], example: Tensor, batch_sizes: Sequence[int], seconds: float = 0.5
+    networks: Mapping[str, Predict],
+    example: Tensor | Mapping[str, Tensor],
+    batch_sizes: Sequence[int],
+    seconds: float = 0.5,
 ) -> Race:
     """Time networks in turns, one run of each a round, so that what disturbs the machine disturbs all of them alike.
 
     Args:
         networks: by name.
-        example: (batch, channels, height, width); real images, repeated until they fill a batch.
+        example: (batch, channels, height, width), of all networks or of each by name; real images, repeated until they
+            fill a batch.
         batch_sizes: at which to time.
         seconds: for each network and batch size, on average; every network has at least `ROUNDS` runs.
     """
+    images = example if isinstance(example, Mapping) else dict.fromkeys(networks, example)
     measured: dict[str, dict[str, Timing]] = {name: {} for name in networks}
     wall, processor = time.perf_counter(), time.process_time()
     for size in batch_sizes:
-        batch = example[torch.arange(size) % len(example)]
-        runs = {name: partial(predict, batch) for name, predict in networks.items()}
+        runs = {
+            name: partial(predict, images[name][torch.arange(size) % len(images[name])])
+            for name, predict in networks.items()
+        }
         for name, timing in in_turns(runs, seconds).items():
             measured[name][f"batch{size}"] = timing
     waited = 1 - (time.process_time() - processor) / max(time.perf_counter() - wall, 1e-9)

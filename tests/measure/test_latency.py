@@ -105,6 +105,21 @@ def test_networks_are_timed_in_turns() -> None:
     assert race.waited > 0.5  # a process that sleeps does not compute
 
 
+def test_each_network_is_timed_on_its_own_images() -> None:
+    seen: dict[str, set[torch.Size]] = {"small": set(), "large": set()}
+    runs = {name: lambda batch, name=name: seen[name].add(batch.shape) or batch for name in seen}
+    latency.round_robin(runs, {"small": images(size=4), "large": images(3, size=6)}, (1, 5), 0.001)
+    assert seen == {name: {(batch, 1, size, size) for batch in (1, 5)} for name, size in (("small", 4), ("large", 6))}
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [((1.0, 2.0), True), ((2.0, 3.0), True), ((0.1, 1.0), True), ((2.1, 3.0), False), ((0, 0.9), False)],
+)
+def test_speeds_whose_quartiles_overlap_are_the_same(other: tuple[float, float], same: bool) -> None:
+    assert latency.same_speed((1.0, 2.0), other) == latency.same_speed(other, (1.0, 2.0)) == same
+
+
 def test_a_step_survives_json():
     step = Step("compress/1-svd", 10, 200, 3000, {"val/accuracy": 0.5}, {"batch1": 0.25}, 1.5)
     assert Step.from_json(json.loads(json.dumps(step.to_json()))) == step

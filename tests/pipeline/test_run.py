@@ -13,6 +13,7 @@ import distill
 from distill.__main__ import main
 from distill.artifact.step import Step
 from distill.data.digits import Digits
+from distill.measure import latency
 from distill.models.cost import params
 from distill.pipeline.run import Result, run
 
@@ -172,8 +173,27 @@ class TestCommands:
         shutil.copy(artifact, "a.safetensors")
         shutil.copy(artifact, "b.safetensors")
         assert main(["bench", "a.safetensors", "b.safetensors", "--batch-sizes", "1", "2"]) == 0
-        rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]]
-        assert rows == [[f"{name}.safetensors", size] for size in "12" for name in "ab"]
+        _, *rows, note = capsys.readouterr().out.splitlines()
+        assert [row.split()[:2] for row in rows] == [[f"{name}.safetensors", size] for size in "12" for name in "ab"]
+        assert note.startswith("latency: median on one thread, all networks in turns")
+
+    @pytest.mark.parametrize(("waited", "quartile", "said"), [(0.02, 1.0, []), (0.35, 1.5, ["overlap", "35 %"])])
+    def test_bench_marks_what_is_as_fast_and_says_when_the_machine_was_busy(
+        self,
+        waited: float,
+        quartile: float,
+        said: list[str],
+        artifact: str,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: Any,
+    ) -> None:
+        first, second = latency.Timing(1.0, 0.9, quartile, 9), latency.Timing(2.0, 1.4, 2.1, 9)
+        race = latency.Race({"0": {"batch1": first}, "1": {"batch1": second}}, waited)
+        monkeypatch.setattr(latency, "round_robin", lambda *_, **__: race)
+        assert main(["bench", artifact, artifact, "--batch-sizes", "1"]) == 0  # one file, against itself
+        _, *rows, note = capsys.readouterr().out.splitlines()
+        assert [row.split()[2] for row in rows] == ["1.000", f"{latency.SAME_SPEED if said else ''}2.000"]
+        assert [word for word in ("overlap", "35 %") if word in note] == said
 
     def test_a_truncated_artifact_is_refused_by_name(self, artifact: str, tmp_path: Path, capsys: Any) -> None:
         cut = tmp_path / "cut.safetensors"
