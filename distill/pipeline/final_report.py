@@ -10,7 +10,8 @@ from distill import report
 from distill.artifact.step import Step
 from distill.batch import Predict
 from distill.console import console
-from distill.errors import ExportError
+from distill.data import Viewed
+from distill.errors import ExportError, RecipeError
 from distill.export.exported import Exported
 from distill.files import sealed
 from distill.measure import latency
@@ -20,7 +21,9 @@ from distill.pipeline.experiment import Experiment
 from distill.pipeline.predictions import Kept, pictures
 from distill.pipeline.provenance import provenance
 from distill.pipeline.step_store import Finished
+from distill.recipe.checks import check_cache
 from distill.recipe.plain import key, resolved
+from distill.recipe.schema.cache import Cache
 from distill.report import Guess, Report
 from distill.tasks import Task
 from distill.training.processes import is_first
@@ -61,6 +64,7 @@ def write_final_report(experiment: Experiment, made: Made, stages: Made, exporte
         quartiles_ms=final["latency"]["quartiles_ms"],
         waited=final["latency"]["waited"],
         cached_views=experiment.recipe.cache.views if experiment.recipe.cache else 0,
+        cacheable=_cacheable(experiment),
         curves={name: done.curve for name, done in trained.items() if done.curve},
         figures=final["figures"],
         classes=experiment.data.info.class_names,
@@ -168,6 +172,15 @@ def _timed(experiment: Experiment, made: Made, exported: Exports) -> dict[str, A
         "quartiles_ms": {name: {key: [one.p25, one.p75] for key, one in row.items()} for name, row in found.items()},
         "waited": race.waited,
     }
+
+
+def _cacheable(experiment: Experiment) -> bool:
+    """Whether the recipe and the data would accept a cache."""
+    try:
+        check_cache(replace(experiment.recipe, cache=Cache()))
+    except RecipeError:
+        return False
+    return isinstance(experiment.data, Viewed)
 
 
 def _batch_sizes(experiment: Experiment) -> list[int]:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "warnings": warnings(report),
         "guess": dict(report.guess.metrics),
         "steps": [step.to_json() for step in report.steps],
-        "teacher": asdict(share) if (share := teacher_share(report)) else None,
+        "teacher": share.to_json() if (share := teacher_share(report)) else None,
         "latency": {"quartiles_ms": report.quartiles_ms, "waited": report.waited},
         "classes": list(report.classes),
         "figures": dict(report.figures),

@@ -57,7 +57,7 @@ class Classification(Task):
             raise RecipeError(f"task.top_k is {top_k}, but is above 1 and below the {info.num_classes} classes")
         self.label_smoothing = label_smoothing
         self.top_k = top_k or (5 if info.num_classes >= TOP_5_FROM else None)
-        self.units = {"accuracy": "%", f"top{self.top_k}_accuracy": "%"}
+        self.units = {"accuracy": "%"} | ({f"top{self.top_k}_accuracy": "%"} if self.top_k else {})
 
     def network_arguments(self) -> dict[str, Any]:
         return {"num_classes": self.info.num_classes}

@@ -273,10 +273,14 @@ def test_a_busy_machine_is_said(full: Report) -> None:
 def test_the_share_of_the_teacher_is_in_the_report(full: Report) -> None:
     rows = [{"epoch": n, "val/accuracy": 0.5, "seconds": 4.0, "teacher_seconds": 3.0 - n} for n in (1, 2)]
     taught = replace(full, curves={"student": rows})
-    assert report.as_json(taught)["teacher"] == {"seconds": 8.0, "teacher_seconds": 3.0, "epochs": 2}
+    pays = {"cache_pays_from_epochs": 5, "cache_pays_from_runs": 3}
+    assert report.as_json(taught)["teacher"] == {"seconds": 8.0, "teacher_seconds": 3.0, "epochs": 2, **pays}
     assert "3.0 of 8.0 s of distillation (38 %)" in page(taught)
-    assert "pays from 5 epochs on" in page(taught)
-    assert "more than 3 epochs" in page(replace(taught, cached_views=3))
+    assert "pays from 5 epochs on, or from 3 runs like this one with the same teacher: about 1.5 s less" in page(taught)
+    assert "the cache pays from 2 epochs on." in page(replace(taught, cached_views=1))
+    new = replace(taught, cacheable=False)
+    assert "no cache can hold" in page(new)
+    assert report.as_json(new)["teacher"]["cache_pays_from_epochs"] is None
     assert report.as_json(full)["teacher"] is None
 
 
