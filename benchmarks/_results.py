@@ -4,13 +4,16 @@ A benchmark measures what is not in its file of results yet. To measure again, g
 append that to the first: of measurements of the same thing the last one counts.
 """
 
+import fcntl
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from benchmarks._page import measured_here
+from distill.errors import UserError
 
 Row = Mapping[str, Any]
 
@@ -23,11 +26,30 @@ def read(file: Path, identity: Iterable[str]) -> list[Row]:
     Args:
         file: of JSON lines; none is as good as an empty one.
         identity: names of the fields that tell measurements apart; a row need not have all of them.
+
+    Raises:
+        UserError: a line is damaged; of the last one, which a process that was killed may have left, it is only said.
     """
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    rows = [json.loads(line) for line in lines if line.strip()]
     fields = tuple(identity)
-    return list({json.dumps([row.get(field) for field in fields]): row for row in rows}.values())
+    return list({json.dumps([row.get(field) for field in fields]): row for row in _rows(file)}.values())
+
+
+def _rows(file: Path) -> list[Row]:
+    lines = file.read_bytes().split(b"\n") if file.exists() else []
+    rows = {number: _row(line) for number, line in enumerate(lines, start=1) if line.strip()}
+    for number in (number for number, row in rows.items() if row is None):
+        if number < len(lines):
+            raise UserError(f"line {number} of {file} is no measurement: mend or delete it")
+        sys.stderr.write(f"{file}: the last line is cut off and does not count; the next measurement replaces it\n")
+    return [row for row in rows.values() if row is not None]
+
+
+def _row(line: bytes) -> Row | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def kept(file: Path, named: Row, measure: Callable[[], Row]) -> Row:
@@ -46,11 +68,24 @@ def kept(file: Path, named: Row, measure: Callable[[], Row]) -> Row:
     return row
 
 
-def append(file: Path, row: Row) -> None:
-    """Add a measurement."""
+def append(file: Path, *rows: Row) -> None:
+    """Add measurements, all of them at once."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps(row) + "\n")
+    with file.open("a+b") as lines:
+        fcntl.flock(lines, fcntl.LOCK_EX)  # what looks cut off may be what another process is writing
+        _end_last_line(lines)
+        lines.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def _end_last_line(lines: IO[bytes]) -> None:
+    """What is written next begins on a line of its own; a line that is cut off is removed."""
+    lines.seek(0)
+    whole = lines.read()
+    last = whole.rpartition(b"\n")[2]
+    if _row(last) is None:
+        lines.truncate(len(whole) - len(last))
+    else:
+        lines.write(b"\n")
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
