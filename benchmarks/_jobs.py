@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from distill.console import console, quiet_libraries
+from benchmarks._command import positive
+from distill.console import console
 
 
 def at_once(work: Mapping[str, list[str]], folder: Path, jobs: int, module: str) -> None:
@@ -19,19 +20,20 @@ def at_once(work: Mapping[str, list[str]], folder: Path, jobs: int, module: str)
 
     def run(name: str) -> None:
         with (folder / f"{name}.log").open("w") as log:
-            subprocess.run([sys.executable, "-m", module, *work[name]], env=environment, stdout=log, stderr=log)
+            subprocess.run(
+                [sys.executable, "-m", module, "--debug", *work[name]], env=environment, stdout=log, stderr=log
+            )
 
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(run, work))
 
 
 def parsed(parser: argparse.ArgumentParser, results: Path) -> argparse.Namespace:
-    """The options, with those of every benchmark that goes through seeds; libraries are quiet from then on."""
-    parser.add_argument("--seeds", type=int, default=3)
+    """The options, with those of every benchmark that goes through seeds; nothing is shown of runs from then on."""
+    parser.add_argument("--seeds", type=positive, default=3)
     parser.add_argument("--output", type=Path, default=Path("runs"))
     parser.add_argument("--results", type=Path, default=results)
     options = parser.parse_args()
-    quiet_libraries()
     console.quiet = True
     return options
 

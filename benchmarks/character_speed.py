@@ -8,7 +8,6 @@ left. One image at a time on one thread of ONNX Runtime, networks in turns. Each
 ``benchmarks/results/character_speed.jsonl``; `python -m benchmarks.tables` makes the table of docs/tasks/characters.md.
 """
 
-import argparse
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 
 import students
 from benchmarks import _results
+from benchmarks._command import command, described
 from benchmarks._jobs import say
 from benchmarks._page import measured_here
 from benchmarks._results import RESULTS, Row, append, read
@@ -24,7 +24,6 @@ from benchmarks.stages import race, runnable
 from distill.artifact import Artifact
 from distill.batch import Batch
 from distill.compress import hook
-from distill.console import quiet_libraries
 from distill.data.info import DataInfo
 from distill.models import cost
 from distill.models.surgery import deployable
@@ -80,15 +79,15 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
     return found
 
 
+@command
 def main() -> None:
     """Compress and time, unless that is done."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.add_argument("network", choices=["character_cnn", "hccr_cnn9"])
     parser.add_argument("--macs", type=float, default=0.25, help="what low rank leaves, as a part of all")
     parser.add_argument("--layers", nargs="+", help="globs of the layers that become low rank; all without any")
     parser.add_argument("--results", type=Path, default=FILE)
     options = parser.parse_args()
-    quiet_libraries()
     named = {"network": options.network, "macs_left": options.macs, "layers": options.layers}
     known = [row for row in read(options.results, named) if all(row[key] == value for key, value in named.items())]
     if not known:

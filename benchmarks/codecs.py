@@ -9,7 +9,6 @@ is one line of ``benchmarks/results/codecs.jsonl``, and what is there is not mea
 `python -m benchmarks.tables` makes the tables of docs/benchmarks/codecs.md.
 """
 
-import argparse
 import json
 import subprocess
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import _results
+from benchmarks._command import command, described
 from benchmarks._jobs import say
 from benchmarks._results import RESULTS, Row, kept
 from distill.codecs.delta import Delta
@@ -218,9 +218,10 @@ def setting(text: str) -> Setting:
     return float(prune), int(bits)
 
 
+@command
 def main() -> None:
     """Measure what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.add_argument("--weights", action="append", default=[], metavar="NAME=FILE")
     parser.add_argument("--nncodec", metavar="PYTHON", help="the interpreter of the environment that has it")
     parser.add_argument("--peers", nargs="*", type=setting, default=SETTINGS, metavar="PRUNED:BITS")

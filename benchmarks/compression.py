@@ -22,13 +22,14 @@ from typing import Any
 from torch import nn
 
 from benchmarks import _race, _results
+from benchmarks._command import command, described, positive
 from benchmarks._jobs import at_once, say, spread
 from benchmarks._over_seeds import grouped, shown
 from benchmarks._results import RESULTS, Row, kept
 from distill.artifact import open_artifact
 from distill.artifact.step import Step
 from distill.batch import Batch
-from distill.console import console, quiet_libraries
+from distill.console import console
 from distill.data import data as datasets
 from distill.errors import DistillError
 from distill.measure.evaluation import score, to_accelerator
@@ -243,11 +244,13 @@ def timed(options: argparse.Namespace, student: str, samples: list[Batch]) -> Ro
 
 def arguments(text: str, file: Path) -> argparse.ArgumentParser:
     """What this command and `benchmarks.peers` are told alike."""
-    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(text)
     parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=STUDENTS)
-    parser.add_argument("--limit", type=int, default=5_000, help="images to train students on and to validate with")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=2, help="students at a time, each on one thread")
+    parser.add_argument(
+        "--limit", type=positive, default=5_000, help="images to train students on and to validate with"
+    )
+    parser.add_argument("--seeds", type=positive, default=3)
+    parser.add_argument("--jobs", type=positive, default=2, help="students at a time, each on one thread")
     parser.add_argument("--no-race", action="store_true", help="do not time anything")
     parser.add_argument("--output", type=Path, default=Path("runs"))
     parser.add_argument("--results", type=Path, default=file)
@@ -255,13 +258,13 @@ def arguments(text: str, file: Path) -> argparse.ArgumentParser:
     return parser
 
 
+@command
 def main() -> None:
     """Measure what is missing."""
     parser = arguments(__doc__, FILE)
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS, metavar="WAY")
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    quiet_libraries()
     if options.teacher:
         for student in options.students:
             work(options, student, options.seed)

@@ -9,7 +9,6 @@ Milliseconds are those of PyTorch on one thread, which computes all pixels or ga
 Each seed is one line of ``benchmarks/results/conditional.jsonl``; `python -m benchmarks.tables` makes the table.
 """
 
-import argparse
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import _results
+from benchmarks._command import command, described, positive
 from benchmarks._jobs import parsed, spread
 from benchmarks._results import RESULTS, Row, kept
 from benchmarks.students import accuracy, lengthened, prepared, settings
@@ -102,10 +102,11 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
     return {"conditional": f"{_results.table(head, lines)}\n\n{_results.measured(rows)}"} if lines else {}
 
 
+@command
 def main() -> None:
     """Measure what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--longer", type=int, default=5, metavar="TIMES", help="as many epochs as the recipe has")
+    parser = described(__doc__)
+    parser.add_argument("--longer", type=positive, default=5, metavar="TIMES", help="as many epochs as the recipe has")
     options = parsed(parser, FILE)
     torch.set_num_threads(1)
     teacher = prepared(options.output)

@@ -10,7 +10,6 @@ them `svd` and `tt_matrix`, chosen for speed, and plain singular value decomposi
 `python -m benchmarks.tables` makes the tables of docs/benchmarks/compression.md.
 """
 
-import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,13 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import _race
+from benchmarks._command import command, described
 from benchmarks._jobs import say
 from benchmarks._results import RESULTS, Row, kept
 from benchmarks.compression import FACTORS, STUDENTS, artifact_of, calibration
 from distill.artifact import Artifact, open_artifact
 from distill.batch import Batch
 from distill.compress.low_rank.tensor_train import TensorTrain
-from distill.console import quiet_libraries
 
 FILE = RESULTS / "contractions.jsonl"
 IDENTITY = ("student",)
@@ -113,14 +112,14 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
     return {f"contractions {row['student']}": _race.table(row) for row in rows}
 
 
+@command
 def main() -> None:
     """Time what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.add_argument("--students", nargs="+", default=["resnet20", "mobilenet_v2"], choices=STUDENTS)
     parser.add_argument("--output", type=Path, default=Path("runs"))
     parser.add_argument("--results", type=Path, default=FILE)
     options = parser.parse_args()
-    quiet_libraries()
     samples = calibration()
     for student in options.students:
         work = partial(measure, options.output, student, samples)

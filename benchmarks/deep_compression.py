@@ -15,11 +15,12 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import _results
+from benchmarks._command import command, described, positive
 from benchmarks._jobs import at_once, say
 from benchmarks._over_seeds import grouped, shown
 from benchmarks._results import RESULTS, Row, kept
 from benchmarks.compression import test
-from distill.console import console, quiet_libraries
+from distill.console import console
 from distill.pipeline.experiment import Experiment
 from distill.pipeline.run import compress, train_student
 from distill.recipe.loading import load
@@ -76,17 +77,17 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
     }
 
 
+@command
 def main() -> None:
     """Measure what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.add_argument("--recipes", nargs="+", default=list(PUBLISHED), choices=PUBLISHED)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=2, help="recipes and seeds at a time, each on one thread")
+    parser.add_argument("--seeds", type=positive, default=3)
+    parser.add_argument("--jobs", type=positive, default=2, help="recipes and seeds at a time, each on one thread")
     parser.add_argument("--output", type=Path, default=Path("runs"))
     parser.add_argument("--results", type=Path, default=FILE)
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)  # measure this one here
     options = parser.parse_args()
-    quiet_libraries()
     console.quiet = True
     if options.seed is not None:
         (recipe,) = options.recipes

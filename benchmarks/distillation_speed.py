@@ -22,12 +22,13 @@ from pathlib import Path
 
 import torch
 
+from benchmarks._command import command, described, positive
 from benchmarks._memory import peak_mb
 from benchmarks._results import RESULTS, append
 from benchmarks._rounds import Way, median, race, ratios, row, speed_table
 from benchmarks._ways import Cached, Run, bare, ours, torchdistill
 from benchmarks._work import Workload
-from distill.console import console, quiet_libraries
+from distill.console import console
 
 FILE = RESULTS / "distillation_speed.jsonl"
 LAYERS = ("layer1", "layer2", "layer3")
@@ -46,17 +47,17 @@ SWITCHES = {"none": {"channels_last": False}, "channels_last": {}, "channels_las
 BF16 = {"channels_last, bf16-mixed": {"precision": "bf16-mixed"}}
 
 
+@command
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=2)
+    parser = described(__doc__)
+    parser.add_argument("--rounds", type=positive, default=3)
+    parser.add_argument("--steps", type=positive, default=2)
+    parser.add_argument("--threads", type=positive, default=2)
     parser.add_argument("--rows", type=int, nargs="+", help="of the first table alone, from 0")
     parser.add_argument("--results", type=Path, default=FILE)
     parser.add_argument("--peak", choices=["ours", "cached", "bare", "torchdistill"], help=argparse.SUPPRESS)
     options = parser.parse_args()
-    quiet_libraries()
     console.quiet = True
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:

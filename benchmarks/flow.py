@@ -10,7 +10,6 @@ is in ``--picture``, which needs matplotlib. Seconds are CPU seconds of one thre
 and the filling of the cache, without the teacher's training.
 """
 
-import argparse
 import shutil
 import statistics
 import time
@@ -20,10 +19,11 @@ from pathlib import Path
 
 import torch
 
+from benchmarks._command import command, described, positive
 from benchmarks._jobs import spread
 from benchmarks._page import measured_here
 from benchmarks._results import RESULTS, Row, append, read, table
-from distill.console import console, quiet_libraries
+from distill.console import console
 from distill.measure.evaluation import score, to_accelerator
 from distill.models.surgery import deployable
 from distill.pipeline.experiment import Experiment
@@ -182,16 +182,16 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
 
 
+@command
 def main() -> None:
     """Train what is not in the file yet, print, draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what differs from the recipes")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=positive, default=3)
     parser.add_argument("--output", type=Path, default=Path("runs/flow"), help="for the teacher and work under way")
     parser.add_argument("--results", type=Path, default=FILE)
     parser.add_argument("--picture", type=Path, default=Path("docs/tasks/flow.svg"))
     options = parser.parse_intermixed_args()
-    quiet_libraries()
     console.quiet = True
     torch.set_num_threads(1)
     bench = Bench(options.output, options.results, tuple(options.overrides))

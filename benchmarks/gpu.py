@@ -14,7 +14,6 @@ that lies on the GPU; ``loaded`` is ours with images that are loaded and augment
 `python -m benchmarks.tables` makes the tables.
 """
 
-import argparse
 import os
 import tempfile
 import time
@@ -25,12 +24,14 @@ from pathlib import Path
 
 import torch
 
+from benchmarks._command import command, described, positive
 from benchmarks._loading import LOADING, from_files, in_memory, workers_here
 from benchmarks._results import RESULTS, Row, append, read
 from benchmarks._rounds import IDENTITY, Race, Way, about, race, row, speed_table, switches
 from benchmarks._ways import Cached, bare, limit, ours, torchdistill
 from benchmarks._work import Workload
-from distill.console import console, quiet_libraries
+from distill.console import console
+from distill.errors import UserError
 
 FILE = RESULTS / "gpu.jsonl"
 SECONDS = 500
@@ -148,11 +149,12 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
     return {name: _of_each(some) for name, some in (("gpu", training), ("gpu loading", loading)) if some}
 
 
+@command
 def main() -> None:
     """Measure what is missing, for as long as is allowed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.add_argument("--rows", nargs="+", default=["*"], metavar="GLOB", help="of titles, as --list shows them")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=positive, default=5)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="begin no row that would end later")
     parser.add_argument("--again", action="store_true", help="measure rows again in which a way failed")
     parser.add_argument("--list", action="store_true", help="show what is there and what is missing")
@@ -167,10 +169,13 @@ def main() -> None:
         )
     if options.device == "cpu" and options.results == FILE:
         raise SystemExit(f"{FILE} is of GPUs: name another file with --results")
-    quiet_libraries()
     console.quiet = True
     every = entries(options.device, options.tiny)
     chosen = [entry for entry in every if any(fnmatch(entry.title, pattern) for pattern in options.rows)]
+    if not chosen:
+        raise UserError(
+            f"--rows {' '.join(options.rows)} fits no row: `python -m benchmarks.gpu --list` shows their titles"
+        )
     todo = missing(chosen, read(options.results, IDENTITY), options.again)
     if options.list:
         print("\n".join(f"{'missing ' if entry in todo else 'measured'} {entry.title}" for entry in chosen))

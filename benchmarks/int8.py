@@ -9,7 +9,6 @@ in ONNX Runtime and OpenVINO, on one and on two threads, batches of 1 and 32. Ea
 of docs/benchmarks/int8.md.
 """
 
-import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,12 +16,12 @@ from pathlib import Path
 import torch
 
 from benchmarks import _race
+from benchmarks._command import command, described, positive
 from benchmarks._jobs import say
 from benchmarks._results import RESULTS, Row, kept
 from distill.artifact import Artifact
 from distill.batch import Batch
 from distill.compress import hook
-from distill.console import quiet_libraries
 from distill.models.build import build_network
 
 FILE = RESULTS / "int8.jsonl"
@@ -63,14 +62,14 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
     return {f"int8 {row['network']} {row['size']}": _race.table(row) for row in rows}
 
 
+@command
 def main() -> None:
     """Quantize and time what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.add_argument("--students", nargs="+", default=STUDENTS, metavar="NAME")
-    parser.add_argument("--size", type=int, default=224, help="height and width of the images")
+    parser.add_argument("--size", type=positive, default=224, help="height and width of the images")
     parser.add_argument("--results", type=Path, default=FILE)
     options = parser.parse_args()
-    quiet_libraries()
     for name in options.students:
         named = {"network": name, "size": options.size}
         say(_race.table(kept(options.results, named, partial(measure, name, options.size))))

@@ -10,7 +10,6 @@ layer on so many threads, and the constants of this machine as hook ``guided_spa
 `python -m benchmarks.tables` makes the tables of docs/benchmarks/kernels.md.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ import torch
 from torch import nn
 
 from benchmarks import _results
+from benchmarks._command import command, described, positive
 from benchmarks._jobs import say
 from benchmarks._results import RESULTS, Row, kept
 from distill.kernels import BlockedConv2d, Geometry, Machine, SparseConv2d, measured, pack
@@ -177,11 +177,12 @@ def scaling(few: Sequence[Row], more: Sequence[Row]) -> str:
 
 
 @torch.no_grad()
+@command
 def main() -> None:
     """Measure what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=100)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser = described(__doc__)
+    parser.add_argument("--repeats", type=positive, default=100)
+    parser.add_argument("--threads", type=positive, nargs="+", default=[1, 2])
     parser.add_argument("--results", type=Path, default=FILE)
     options = parser.parse_args()
     if library() is None:

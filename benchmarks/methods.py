@@ -23,11 +23,11 @@ from typing import Any
 import torch
 
 from benchmarks import _results
+from benchmarks._command import command, described, positive
 from benchmarks._jobs import at_once, say
 from benchmarks._memory import peak_mb
 from benchmarks._over_seeds import grouped, mean, shown
 from benchmarks._results import RESULTS, Row, kept, read
-from distill.console import quiet_libraries
 from distill.measure.evaluation import score, to_accelerator
 from distill.models.surgery import deployable
 from distill.pipeline.experiment import Experiment
@@ -143,21 +143,21 @@ def _table(rows: Sequence[Row]) -> str:
     return f"{_results.table(COLUMNS, lines)}\n\n{_results.measured(rows)}"
 
 
+@command
 def main() -> None:
     """Run what is not yet measured."""
     methods = [name.rpartition("/")[2] for name in names() if name.startswith(f"{FOLDER}/")]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="what differs from the recipes")
-    parser.add_argument("--epochs", type=int, help="of all stages of a student; by default its recipe's")
-    parser.add_argument("--teacher-epochs", type=int)
+    parser.add_argument("--epochs", type=positive, help="of all stages of a student; by default its recipe's")
+    parser.add_argument("--teacher-epochs", type=positive)
     parser.add_argument("--methods", nargs="+", default=methods, choices=methods, metavar="METHOD")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=2, help="methods at a time, each on one thread")
+    parser.add_argument("--seeds", type=positive, default=3)
+    parser.add_argument("--jobs", type=positive, default=2, help="methods at a time, each on one thread")
     parser.add_argument("--output", type=Path, default=Path("runs"))
     parser.add_argument("--results", type=Path, default=FILE)
     parser.add_argument("--alone", nargs=2, type=Path, help=argparse.SUPPRESS)  # one method here, from these teachers
     options = parser.parse_intermixed_args()
-    quiet_libraries()
     budget = Budget(options.epochs, options.teacher_epochs, tuple(options.settings))
     name = " ".join(budget.arguments)
     if options.alone:

@@ -22,13 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import _race, _results, compression
+from benchmarks._command import command
 from benchmarks._jobs import at_once, say
 from benchmarks._over_seeds import grouped, shown
 from benchmarks._results import RESULTS, Row, kept, read
 from benchmarks.compression import arguments, artifact_of, calibration, opened, sizes, teacher, test
 from distill.artifact import open_artifact
 from distill.batch import Batch
-from distill.console import console, quiet_libraries
+from distill.console import console
 from distill.errors import DistillError
 from distill.export import onnx_file
 from distill.export.openvino import runner
@@ -213,12 +214,12 @@ def timed(options: argparse.Namespace, student: str, samples: list[Batch]) -> Ro
     return _race.race(entrants, samples[0].inputs, "fp32")
 
 
+@command
 def main() -> None:
     """Measure what is missing."""
     parser = arguments(__doc__, FILE)
     parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS, metavar="PEER")
     options = parser.parse_args()
-    quiet_libraries()
     console.quiet = True
     if options.teacher:
         for student, name, seed in product(options.students, options.peers, range(options.seeds)):

@@ -8,13 +8,13 @@ in ``OUTPUT``; each network, hook and seed is a line of ``benchmarks/results/pre
 measured again. `python -m benchmarks.tables` makes the table of docs/benchmarks/predict_parameters.md.
 """
 
-import argparse
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
 
 from benchmarks import _results
+from benchmarks._command import command, described
 from benchmarks._jobs import parsed, say
 from benchmarks._over_seeds import grouped, middle, shown
 from benchmarks._results import RESULTS, Row, kept
@@ -73,9 +73,10 @@ def attempted(network: str, part: float, hook: str, seed: int, output: Path) -> 
         return {"error": str(error)}
 
 
+@command
 def main() -> None:
     """Measure what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--parts", nargs="+", type=float, default=[0.5, 0.25])
     options = parsed(parser, FILE)

@@ -9,7 +9,6 @@ line of ``benchmarks/results/ranks.jsonl`` and is not made again. `python -m ben
 docs/benchmarks/ranks.md.
 """
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from itertools import islice, product
 from torch import nn
 
 from benchmarks import _results
+from benchmarks._command import command, described, positive
 from benchmarks._jobs import parsed
 from benchmarks._over_seeds import grouped, mean, shown
 from benchmarks._results import RESULTS, Row, kept
@@ -129,12 +129,13 @@ def _accuracy(rows: Sequence[Row] | None) -> str:
     return "none" if any(row["accuracy"] is None for row in rows) else shown(rows, "accuracy")
 
 
+@command
 def main() -> None:
     """Train, factorise and judge what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--hooks", nargs="+", default=["svd", "tensor_train"], choices=BUILD)
-    parser.add_argument("--limit", type=int, default=10_000, help="images to train on and to validate with")
+    parser.add_argument("--limit", type=positive, default=10_000, help="images to train on and to validate with")
     options = parsed(parser, FILE)
     every = [(DENSE, 1.0, CHOICES[0]), *product(options.hooks, PARTS, CHOICES)]
     for network, seed in product(options.networks, range(options.seeds)):

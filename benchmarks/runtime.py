@@ -10,7 +10,6 @@ line of ``benchmarks/results/runtime.jsonl``, and what is there is not measured 
 makes the table of docs/artifact.md.
 """
 
-import argparse
 import logging
 import tempfile
 import time
@@ -23,12 +22,12 @@ import torch
 from torch import Tensor
 
 from benchmarks import _results
+from benchmarks._command import command, described, positive
 from benchmarks._jobs import say
 from benchmarks._results import RESULTS, Row, kept
 from distill import runtime
 from distill.artifact import Artifact
 from distill.compress import hook
-from distill.console import quiet_libraries
 from distill.export import onnx_file
 from distill.export.runtime import written
 from distill.measure.latency import timings
@@ -119,14 +118,14 @@ def _shown(times: Mapping[str, float] | None) -> str:
     return " / ".join(f"{value:.3g}" for value in times.values()) if times else ""
 
 
+@command
 def main() -> None:
     """Compress, write and time what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.add_argument("--students", nargs="+", default=STUDENTS, metavar="NAME")
-    parser.add_argument("--size", type=int, default=32, help="height and width of the images; lenet5 has 28")
+    parser.add_argument("--size", type=positive, default=32, help="height and width of the images; lenet5 has 28")
     parser.add_argument("--results", type=Path, default=FILE)
     options = parser.parse_args()
-    quiet_libraries()
     logging.getLogger("distill").setLevel(logging.WARNING)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

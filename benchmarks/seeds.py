@@ -8,15 +8,14 @@ Each step of each seed is one line of ``benchmarks/results/seeds.jsonl``, and a 
 finished steps are reused, so the command can be stopped and started. `python -m benchmarks.tables` makes the tables.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks._command import command, described, positive
 from benchmarks._over_seeds import grouped, middle, shown
 from benchmarks._page import measured_here
 from benchmarks._results import RESULTS, Row, append, measured, read, table
 from distill.artifact.step import Step
-from distill.console import quiet_libraries
 from distill.pipeline.run import run
 from distill.recipe.loading import load
 
@@ -63,22 +62,22 @@ def recipe_table(rows: Sequence[Row]) -> str:
     return f"{table(head, lines)}\n\n{measured(rows)}"
 
 
+@command
 def main() -> None:
     """Run what is missing, and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.add_argument("recipe")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what differs from the recipe")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=positive, default=3)
     parser.add_argument("--output", default="runs")
     parser.add_argument("--results", type=Path, default=FILE)
     options = parser.parse_intermixed_args()
-    quiet_libraries()
     named = {"recipe": options.recipe, "overrides": " ".join(options.overrides)}
     for seed in range(options.seeds):
         if not known(options.results, **named, seed=seed):
             recipe = load(options.recipe, [f"output={options.output}", *options.overrides, f"seed={seed}"])
-            for step in run(recipe).steps:
-                append(options.results, {**named, "seed": seed, **costs(step), "measured": measured_here()})
+            about = {**named, "seed": seed, "measured": measured_here()}
+            append(options.results, *({**about, **costs(step)} for step in run(recipe).steps))
     print(tables(read(options.results, IDENTITY))[" ".join(filter(None, ["seeds", *named.values()]))])
 
 

@@ -9,7 +9,6 @@ multiply-accumulates for one image; effective ones leave out products with zeros
 stage is one line of ``benchmarks/results/stages.jsonl``; `python -m benchmarks.tables` makes the tables.
 """
 
-import argparse
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,13 +16,13 @@ from tempfile import TemporaryDirectory
 
 from torch import Tensor
 
+from benchmarks._command import command, described, positive
 from benchmarks._jobs import spread
 from benchmarks._over_seeds import grouped, middle
 from benchmarks._page import measured_here
 from benchmarks._results import RESULTS, Row, append, measured, read, table
 from distill.artifact import Artifact
 from distill.batch import Batch, Predict
-from distill.console import quiet_libraries
 from distill.export import exporter
 from distill.measure.costs import costs
 from distill.measure.evaluation import score, to_accelerator
@@ -168,22 +167,21 @@ def _shown(rows: Sequence[Row], metric: str) -> str:
     return f"{spread([100 * value for value in values])} %" if unit == "%" else f"{spread(values, 3)} {unit}".rstrip()
 
 
+@command
 def main() -> None:
     """Measure one recipe."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.add_argument("recipe")
     parser.add_argument("overrides", nargs="*", help="as for train.py")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=positive, default=1)
     parser.add_argument("--output", type=Path, default=Path("runs"))
     parser.add_argument("--results", type=Path, default=FILE)
     options = parser.parse_intermixed_args()
-    quiet_libraries()
     named = (options.recipe, " ".join(options.overrides))
     known = {(row["recipe"], row["overrides"], row["seed"]) for row in read(options.results, IDENTITY)}
     for seed in range(options.seeds):
         if (*named, seed) not in known:
-            for row in measure(options.recipe, options.overrides, seed, options.output):
-                append(options.results, row)
+            append(options.results, *measure(options.recipe, options.overrides, seed, options.output))
     print(recipe_table([row for row in read(options.results, IDENTITY) if (row["recipe"], row["overrides"]) == named]))
 
 

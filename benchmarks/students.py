@@ -17,11 +17,12 @@ from pathlib import Path
 import torch
 
 from benchmarks import _results
+from benchmarks._command import command, described, positive
 from benchmarks._jobs import at_once, say
 from benchmarks._over_seeds import grouped, shown
 from benchmarks._results import RESULTS, Row, kept, read
 from distill.artifact import Artifact, open_artifact
-from distill.console import console, quiet_libraries
+from distill.console import console
 from distill.errors import DistillError
 from distill.measure import latency
 from distill.measure.evaluation import score, to_accelerator
@@ -133,19 +134,21 @@ def _milliseconds(values: Sequence[float] | None) -> str:
     return " / ".join(f"{ms:.2f}" for ms in values) if values else "none"
 
 
+@command
 def main() -> None:
     """Measure what is missing."""
     students = [name.rpartition("/")[2] for name in names() if name.startswith(f"{FOLDER}/")]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.add_argument("--students", nargs="+", default=students, choices=students, metavar="RECIPE")
-    parser.add_argument("--longer", type=int, default=1, metavar="TIMES", help="as many epochs as the recipes have")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=2, help="recipes at a time, each on one thread")
+    parser.add_argument(
+        "--longer", type=positive, default=1, metavar="TIMES", help="as many epochs as the recipes have"
+    )
+    parser.add_argument("--seeds", type=positive, default=3)
+    parser.add_argument("--jobs", type=positive, default=2, help="recipes at a time, each on one thread")
     parser.add_argument("--output", type=Path, default=Path("runs"))
     parser.add_argument("--results", type=Path, default=FILE)
     parser.add_argument("--teacher", type=Path, help=argparse.SUPPRESS)  # measure here, with this one
     options = parser.parse_args()
-    quiet_libraries()
     console.quiet = True
     if options.teacher:
         (name,) = options.students

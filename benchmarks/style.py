@@ -8,7 +8,6 @@ run without their training. One file serves all sizes. Networks are timed in tur
 all. Each figure is one line of ``benchmarks/results/style.jsonl``; `python -m benchmarks.tables` makes the table.
 """
 
-import argparse
 import statistics
 import time
 from collections import defaultdict
@@ -17,10 +16,10 @@ from functools import partial
 
 import torch
 
+from benchmarks._command import command, described, positive
 from benchmarks._page import measured_here
 from benchmarks._results import RESULTS, Row, append, read, table
 from distill.artifact import Artifact
-from distill.console import quiet_libraries
 from distill.export import onnx_file
 from distill.models import cost
 from distill.models.surgery import deployable
@@ -120,14 +119,14 @@ def _unique(rows: Sequence[Row], field: str) -> list:
     return list(dict.fromkeys(row[field] for row in rows))
 
 
+@command
 def main() -> None:
     """Measure and keep."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.add_argument("--recipe", default="style/photographs")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512, 1024], metavar="PIXELS")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--sizes", type=positive, nargs="+", default=[256, 512, 1024], metavar="PIXELS")
+    parser.add_argument("--threads", type=positive, default=2)
     options = parser.parse_args()
-    quiet_libraries()
     for row in measure(options.recipe, options.sizes, options.threads):
         append(FILE, row)
         print(row["network"], row["size"], f"{1000 / row['fastest_ms']:.3g} pictures/s", flush=True)

@@ -1,6 +1,6 @@
 """Write the tables of the documentation from the measurements in ``benchmarks/results``.
 
-    python -m benchmarks.tables
+    python -m benchmarks.tables [--check]
 
 A page shows the table NAME between the lines ``<!-- results: NAME -->`` and ``<!-- end -->``.
 """
@@ -34,6 +34,7 @@ from benchmarks import (
     tasks,
     unlabelled,
 )
+from benchmarks._command import command, described
 from benchmarks._results import read, with_table
 from benchmarks.faults import _tables as faults
 
@@ -67,12 +68,24 @@ def pages() -> dict[Path, str]:
     return made
 
 
+def differing() -> dict[Path, str]:
+    """Pages that do not show what was measured, as they should be."""
+    return {path: page for path, page in pages().items() if path.read_text(encoding="utf-8") != page}
+
+
+@command
 def main() -> None:
     """Write what differs."""
-    for path, page in pages().items():
-        if path.read_text(encoding="utf-8") != page:
+    parser = described(__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; the exit code is 1 if a page differs")
+    options = parser.parse_args()
+    found = differing()
+    for path, page in found.items():
+        print(path)
+        if not options.check:
             path.write_text(page, encoding="utf-8")
-            print(path)
+    if found and options.check:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ there is not trained again: the command can be stopped and started. Seconds are 
 other work on the machine does not count; `python -m benchmarks.tables` makes the tables.
 """
 
-import argparse
 import shutil
 import statistics
 import time
@@ -20,11 +19,12 @@ from pathlib import Path
 
 import torch
 
+from benchmarks._command import command, described, positive
 from benchmarks._jobs import spread
 from benchmarks._over_seeds import grouped
 from benchmarks._page import measured_here
 from benchmarks._results import RESULTS, Row, append, read, table
-from distill.console import console, quiet_libraries
+from distill.console import console
 from distill.measure.evaluation import score, to_accelerator
 from distill.models.surgery import deployable
 from distill.pipeline.experiment import Experiment
@@ -256,19 +256,19 @@ def recipe_table(rows: Sequence[Row]) -> str:
     return f"{about}\n\n{table(['comparison', *columns, 'gain', 'last third, alone', 'distilled'], lines)}"
 
 
+@command
 def main() -> None:
     """Measure what is missing, comparison by comparison, each with all seeds."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.add_argument("recipe")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what differs from the recipe")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=positive, default=3)
     parser.add_argument(
-        "--longer", type=int, nargs="*", default=[3], help="times the recipe's epochs, of each long comparison"
+        "--longer", type=positive, nargs="*", default=[3], help="times the recipe's epochs, of each long comparison"
     )
     parser.add_argument("--output", type=Path, default=Path("runs/tasks"), help="for the teacher and work under way")
     parser.add_argument("--results", type=Path, default=FILE)
     options = parser.parse_intermixed_args()
-    quiet_libraries()
     console.quiet = True
     torch.set_num_threads(1)
     output = options.output / "-".join([options.recipe.replace("/", "-"), *options.overrides])

@@ -11,7 +11,6 @@ network is one line of ``benchmarks/results/unlabelled.jsonl``, and what is ther
 benchmarks.tables` makes the table.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,10 +26,11 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
+from benchmarks._command import command, described, positive
 from benchmarks._jobs import spread
 from benchmarks._page import measured_here
 from benchmarks._results import RESULTS, Row, append, read, table
-from distill.console import console, quiet_libraries
+from distill.console import console
 from distill.data import DataInfo, _idx
 from distill.data._find import find
 from distill.data._in_memory import Labelled
@@ -184,16 +184,16 @@ def _shown(rows: Sequence[Row], value: Callable[[Row], float]) -> str:
     return spread([value(row) for row in rows]) if rows[0]["test"] else "-"
 
 
+@command
 def main() -> None:
     """Measure what is missing, seed by seed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = described(__doc__)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what differs from the recipe")
     parser.add_argument("--recipe", default="unlabelled/photographs")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=positive, default=3)
     parser.add_argument("--output", type=Path, default=Path("runs"), help="for work under way")
     parser.add_argument("--results", type=Path, default=FILE)
     options = parser.parse_intermixed_args()
-    quiet_libraries()
     console.quiet = True
     torch.set_num_threads(1)
     subject = Subject(options.recipe, tuple(options.overrides), options.output, options.results)

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks._command import positive
 from benchmarks._page import measured_here
 from benchmarks._results import append
 from benchmarks.faults import kills
@@ -29,9 +30,9 @@ def main() -> int:
         return 0
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("subjects", nargs="*", choices=[*subjects(), []])
-    parser.add_argument("--count", type=int, help="cases of each subject")
+    parser.add_argument("--count", type=positive, help="cases of each subject")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--jobs", type=positive, default=2)
     parser.add_argument("--seconds", type=float, default=900, help="for each subject; cases not run by then are not")
     parser.add_argument("--case", type=int)
     parser.add_argument("--kills", type=int, default=0, help="runs that are killed and started again, too")

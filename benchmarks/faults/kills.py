@@ -22,6 +22,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 import distill
+from benchmarks._command import positive
 
 RECIPE = """
 task: {name: classification}
@@ -134,7 +135,7 @@ def _faults(output: Path, expected: Mapping[str, Any]) -> list[str]:
 def main() -> int:
     """Kill and compare, and print what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--count", type=positive, default=20)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     found = tried(options.count, options.seed)
