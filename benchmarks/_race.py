@@ -1,36 +1,33 @@
 """Networks timed against each other, in ONNX Runtime and OpenVINO, in turns: what disturbs one disturbs all."""
 
-import statistics
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks import _results
+from benchmarks import _quartiles, _results
 from benchmarks._results import Row
 from distill.artifact import Artifact
 from distill.batch import Batch, Predict
 from distill.data.info import DataInfo
 from distill.errors import ExportError
 from distill.export import exporter
-from distill.measure.latency import timings
+from distill.measure.latency import round_robin
 from distill.tasks.classification import Classification
 
 RUNTIMES = {"ONNX Runtime": "onnx", "OpenVINO": "openvino"}
 THREADS = (1, 2)
 BATCHES = (1, 32)
-ROUNDS = 3
-SECONDS = 0.1
-"""For each batch size, in each round."""
+SECONDS = 0.5
+"""For each network in each runtime at each batch size, on average."""
 Entrant = dict[str, Mapping[int, Callable[[], Predict]]]
 """Runtime -> threads -> what makes a network answer in that way."""
-Runner = tuple[str, int]
-"""Runtime and threads."""
 
 
 def exported(artifact: Artifact, samples: list[Batch]) -> Entrant:
@@ -48,27 +45,30 @@ def exported(artifact: Artifact, samples: list[Batch]) -> Entrant:
 
 
 def race(networks: Mapping[str, Entrant], images: Tensor, against: str) -> Row:
-    """Median milliseconds of one run of a batch, by network, runtime and batch size, and how many times as fast as
-    another network in the same runtime that is; every round runs every network once in every way."""
-    runners: dict[tuple[str, Runner], Predict] = {
-        (network, (runtime, threads)): make()
-        for network, files in networks.items()
-        for runtime, makers in files.items()
-        for threads, make in makers.items()
+    """Milliseconds of one run of a batch, medians and quartiles, by network, runtime and batch size, and how many times
+    as fast as another network in the same runtime that is; every round runs every network of a runtime once."""
+    row: dict[str, dict[str, dict[str, Any]]] = {
+        name: {network: {} for network in networks} for name in ("milliseconds", "quartiles_ms")
     }
-    times: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for _ in range(ROUNDS):
-        for (network, (runtime, threads)), predict in runners.items():
-            for key, timing in timings(predict, images, BATCHES, SECONDS).items():
-                times[network, title(runtime, threads, int(key.removeprefix("batch")))].append(timing.median)
-    medians: dict[str, dict[str, float]] = {network: {} for network in networks}
-    for (network, column), values in times.items():
-        medians[network][column] = statistics.median(values)
-    dense = medians[against]
+    waited = []
+    for runtime, threads in product(RUNTIMES, THREADS):
+        found = round_robin(
+            {name: files[runtime][threads]() for name, files in networks.items() if threads in files.get(runtime, {})},
+            images,
+            BATCHES,
+            SECONDS,
+        )
+        waited.append(found.waited)
+        for network, timings in found.timings.items():
+            columns = {title(runtime, threads, size): timings[f"batch{size}"] for size in BATCHES}
+            for name, values in _quartiles.fields(columns).items():
+                row[name][network] |= values
+    medians = row["milliseconds"]
     ratios = {
-        network: {column: dense[column] / took for column, took in some.items()} for network, some in medians.items()
+        network: {column: medians[against][column] / took for column, took in some.items()}
+        for network, some in medians.items()
     }
-    return {"milliseconds": medians, "times_as_fast": ratios}
+    return {**row, "times_as_fast": ratios, "against": against, "waited": max(waited)}
 
 
 def title(runtime: str, threads: int, batch: int) -> str:
@@ -79,11 +79,20 @@ def title(runtime: str, threads: int, batch: int) -> str:
 def table(row: Row) -> str:
     """Milliseconds (times as fast) of a race."""
     columns = [title(runtime, threads, batch) for runtime in RUNTIMES for threads in THREADS for batch in BATCHES]
-    lines = []
-    for network, took in row["milliseconds"].items():
-        ratios = row["times_as_fast"][network]
-        lines.append([network, *(f"{took[name]:.2f} ({ratios[name]:.2f})" if name in took else "" for name in columns)])
-    return f"{_results.table(['network', *columns], lines)}\n\n{row['measured']}"
+    lines = [[network, *(_cell(row, network, column) for column in columns)] for network in row["milliseconds"]]
+    text = _results.table(["network", *columns], lines)
+    return f"{text}\n\n{row['measured']}{_quartiles.note([row], text, row.get('against', ''))}"
+
+
+def _cell(row: Row, network: str, column: str) -> str:
+    """Empty where the runtime does not take the network."""
+    if column not in row["milliseconds"][network]:
+        return ""
+    text = f"{row['milliseconds'][network][column]:.2f} ({row['times_as_fast'][network][column]:.2f})"
+    quartiles, against = row.get("quartiles_ms", {}), row.get("against", network)
+    if network == against:
+        return text
+    return _quartiles.marked(text, quartiles[network][column], quartiles[against][column])
 
 
 def _task(artifact: Artifact, samples: list[Batch]) -> Classification:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 import students
-from benchmarks import _results
+from benchmarks import _quartiles, _results
 from benchmarks._command import command, described
 from benchmarks._jobs import say
 from benchmarks._page import measured_here
@@ -55,8 +55,8 @@ def measure(name: str, macs: float, layers: list[str] | None) -> list[Row]:
     for hooks, artifact in artifacts.items():
         model = deployable(artifact.model)
         counts = {"params": cost.params(model), "macs": cost.macs(model, samples[0].inputs)}
-        speed = {key: times[hooks][key]["batch1"] for key in ("milliseconds", "times_as_fast")}
-        rows.append({"hooks": hooks, **counts, **speed, "measured": measured_here()})
+        speed = {key: times[hooks][key]["batch1"] for key in ("milliseconds", "quartiles_ms", "times_as_fast")}
+        rows.append({"hooks": hooks, **counts, **speed, "waited": times[hooks]["waited"], "measured": measured_here()})
     return rows
 
 
@@ -66,17 +66,24 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
     found = {}
     for name, left in names:
         some = [row for row in rows if (row["network"], row["macs_left"], row["layers"]) == (name, left, None)]
-        whole = next(row["macs"] for row in some if row["hooks"] == "dense")
+        dense = next(row for row in some if row["hooks"] == "dense")
         lines = [
             [
-                *(row["hooks"], f"{row['params']:,}", f"{row['macs']:,}", f"{whole / row['macs']:.1f}"),
-                *(f"{row['milliseconds']:.3f}", f"{row['times_as_fast']:.2f}"),
+                *(row["hooks"], f"{row['params']:,}", f"{row['macs']:,}", f"{dense['macs'] / row['macs']:.1f}"),
+                *(_milliseconds(row, dense), f"{row['times_as_fast']:.2f}"),
             ]
             for row in some
         ]
         head = ["network", "parameters", "MACs", "times fewer", "ms, batch 1", "times as fast"]
-        found[f"character_speed {name} {left:g}"] = f"{_results.table(head, lines)}\n\n{_results.measured(some)}"
+        text = _results.table(head, lines)
+        below = f"{_results.measured(some)}{_quartiles.note(some, text, dense['hooks'])}"
+        found[f"character_speed {name} {left:g}"] = f"{text}\n\n{below}"
     return found
+
+
+def _milliseconds(row: Row, dense: Row) -> str:
+    text = f"{row['milliseconds']:.3f}"
+    return text if row is dense else _quartiles.marked(text, row.get("quartiles_ms"), dense.get("quartiles_ms"))
 
 
 @command
@@ -91,8 +98,9 @@ def main() -> None:
     named = {"network": options.network, "macs_left": options.macs, "layers": options.layers}
     known = [row for row in read(options.results, named) if all(row[key] == value for key, value in named.items())]
     if not known:
-        for row in measure(options.network, options.macs, options.layers):
-            append(options.results, {**named, **row})
+        rows = measure(options.network, options.macs, options.layers)
+        append(options.results, *({**named, **row} for row in rows))
+        for row in rows:
             say(f"{row['hooks']}: {row['milliseconds']:.3f} ms, {row['times_as_fast']:.2f} times as fast")
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import _results
+from benchmarks import _quartiles, _results
 from benchmarks._command import command, described, positive
 from benchmarks._jobs import say
 from benchmarks._results import RESULTS, Row, kept
@@ -30,12 +30,13 @@ from distill.artifact import Artifact
 from distill.compress import hook
 from distill.export import onnx_file
 from distill.export.runtime import written
-from distill.measure.latency import timings
+from distill.measure.latency import round_robin
 from distill.models.build import build_network
 
 FILE = RESULTS / "runtime.jsonl"
 IDENTITY = ("network", "weights", "size")
 STUDENTS = ("lenet5", "resnet20", "shufflenet_v2", "mobilenet_v2")
+BATCHES = (1, 32)
 SEED = 0
 WAYS_TO_RUN = {"numpy": "NumPy, ms", "lookups": "lookups, ms", "onnx": "ONNX Runtime, ms", "pytorch": "PyTorch, ms"}
 ENCODE: tuple[str, dict[str, object]] = ("encode", {})
@@ -83,7 +84,7 @@ def measure(name: str, way: str, size: int, folder: Path) -> Row:
         "graph_bytes": path.stat().st_size - artifact.nbytes(),
         "load_ms": loaded,
         "difference": float(max(errors)),
-        "milliseconds": {title: _times(run, inputs) for title, run in runs.items()},
+        **times(runs, inputs),
         "versions": f"NumPy {np.__version__}, PyTorch {torch.__version__}",
     }
 
@@ -93,9 +94,12 @@ def _answer(network: runtime.Network, inputs: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _times(run: Callable[[Tensor], Tensor], inputs: Tensor) -> dict[str, float]:
-    """Medians by batch size."""
-    return {key: timing.median for key, timing in timings(run, inputs, (1, 32)).items()}
+def times(runs: Mapping[str, Callable[[Tensor], Tensor]], inputs: Tensor) -> Row:
+    """Milliseconds of each way to run one network, in turns."""
+    found = round_robin(runs, inputs, BATCHES)
+    ways = {way: _quartiles.fields(timings) for way, timings in found.timings.items()}
+    row = {field: {way: own[field] for way, own in ways.items()} for field in ("milliseconds", "quartiles_ms")}
+    return {**row, "waited": found.waited}
 
 
 def tables(rows: Sequence[Row]) -> dict[str, str]:
@@ -105,17 +109,23 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
         [
             *(row["network"], f"{row['size']} x {row['size']}", row["weights"]),
             *(f"{row['bytes']:,}", f"{row['graph_bytes']:,}", f"{row['load_ms']:.0f}", f"{row['difference']:.0e}"),
-            *(_shown(row["milliseconds"].get(way)) for way in WAYS_TO_RUN),
+            *(_shown(row, way) for way in WAYS_TO_RUN),
         ]
         for row in rows
     ]
     versions = "; ".join(dict.fromkeys(row["versions"] for row in rows))
-    below = f"{_results.measured(rows)}; one thread, {versions}"
-    return {"runtime": f"{_results.table([*columns, *WAYS_TO_RUN.values()], lines)}\n\n{below}"} if rows else {}
+    text = _results.table([*columns, *WAYS_TO_RUN.values()], lines)
+    below = f"{_results.measured(rows)}; one thread, {versions}{_quartiles.note(rows, text, 'ONNX Runtime')}"
+    return {"runtime": f"{text}\n\n{below}"} if rows else {}
 
 
-def _shown(times: Mapping[str, float] | None) -> str:
-    return " / ".join(f"{value:.3g}" for value in times.values()) if times else ""
+def _shown(row: Row, way: str) -> str:
+    """Milliseconds at each batch size, compared with those of ONNX Runtime."""
+    times = {key: f"{value:.3g}" for key, value in row["milliseconds"].get(way, {}).items()}
+    if "quartiles_ms" in row and way != "onnx":
+        own, onnx = (row["quartiles_ms"].get(name) for name in (way, "onnx"))
+        times = {key: _quartiles.marked(text, own[key], onnx[key]) for key, text in times.items()}
+    return " / ".join(times.values())
 
 
 @command

@@ -4,18 +4,18 @@
 
 Trains and compresses as the recipe says, with several seeds and the teacher of the first; what runs have finished is
 reused, and a seed that is in the file is not measured again. Networks are timed in ONNX Runtime on one
-thread, in turns, so that what disturbs one disturbs all; ratios are of the same turn. Operations are
+thread, in turns, so that what disturbs one disturbs all: medians and quartiles. Operations are
 multiply-accumulates for one image; effective ones leave out products with zeros, which only sparse kernels do. Each
 stage is one line of ``benchmarks/results/stages.jsonl``; `python -m benchmarks.tables` makes the tables.
 """
 
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from torch import Tensor
 
+from benchmarks import _quartiles
 from benchmarks._command import command, described, positive
 from benchmarks._jobs import spread
 from benchmarks._over_seeds import grouped, middle
@@ -26,7 +26,7 @@ from distill.batch import Batch, Predict
 from distill.export import exporter
 from distill.measure.costs import costs
 from distill.measure.evaluation import score, to_accelerator
-from distill.measure.latency import timings
+from distill.measure.latency import round_robin
 from distill.models.surgery import deployable
 from distill.pipeline.experiment import Experiment
 from distill.pipeline.run import compress, train_baseline, train_student, train_teachers
@@ -41,9 +41,8 @@ BATCHES = (1, 32)
 ALONE, TRAINED = "student alone", "trained"
 COSTS = {"bytes": ("bytes", "smaller"), "macs": ("macs", "fewer"), "effective_macs": ("macs", "fewer")}
 """Each is compared with one of the trained network."""
-ROUNDS = 15
-SECONDS = 0.1
-"""For each network and batch size, in each round."""
+SECONDS = 1.5
+"""For each network and batch size, on average."""
 
 
 def measure(recipe: str, overrides: Sequence[str], seed: int, output: Path) -> list[Row]:
@@ -117,17 +116,16 @@ def race(
     networks: Mapping[str, Predict], images: Tensor, against: str, batches: Sequence[int] = BATCHES
 ) -> dict[str, Row]:
     """Milliseconds of each network at each batch size, and how many times as fast as one of them it is."""
-    rounds = [
-        {name: timings(network, images, batches, SECONDS) for name, network in networks.items()} for _ in range(ROUNDS)
-    ]
-    found: dict[str, Row] = {}
-    for name in networks:
-        pairs = {key: [(one[against][key].p25, one[name][key].p25) for one in rounds] for key in rounds[0][name]}
-        found[name] = {
-            "milliseconds": {key: statistics.median(own for _, own in some) for key, some in pairs.items()},
-            "times_as_fast": {key: statistics.median(a / b for a, b in some) for key, some in pairs.items()},
+    found = round_robin(networks, images, batches, SECONDS)
+    whole = found.timings[against]
+    return {
+        name: {
+            **_quartiles.fields(timings),
+            "times_as_fast": {key: whole[key].median / timing.median for key, timing in timings.items()},
+            "waited": found.waited,
         }
-    return found
+        for name, timings in found.timings.items()
+    }
 
 
 def tables(rows: Sequence[Row]) -> dict[str, str]:
@@ -148,17 +146,24 @@ def recipe_table(rows: Sequence[Row]) -> str:
     for (stage,), some in stages.items():
         cells = [stage, str(len(some)), *(_shown(some, name) for name in first["test"])]
         cells += [_cost(some, stages[TRAINED,], key) for key in COSTS]
-        for key in first["milliseconds"]:
-            own, times = (middle(some, lambda row: row[of][key]) for of in ("milliseconds", "times_as_fast"))  # noqa: B023
-            cells.append(f"{own:.3f} ({times:.2f} times as fast)")
+        cells += [_speed(some, stages[TRAINED,], key) for key in first["milliseconds"]]
         lines.append(cells)
-    return f"{table(titles, lines)}\n\n{measured(rows)}"
+    text = table(titles, lines)
+    return f"{text}\n\n{measured(rows)}{_quartiles.note(rows, text, TRAINED)}"
 
 
 def _cost(rows: Sequence[Row], trained: Sequence[Row], key: str) -> str:
     of, word = COSTS[key]
     own, whole = middle(rows, lambda row: row[key]), middle(trained, lambda row: row[of])
     return f"{own:,.0f}" + (f" ({whole / own:.1f} times {word})" if whole >= own else "")
+
+
+def _speed(rows: Sequence[Row], trained: Sequence[Row], key: str) -> str:
+    own = middle(rows, lambda row: row["milliseconds"][key])
+    text = f"{own:.3f} ({middle(rows, lambda row: row['times_as_fast'][key]):.2f} times as fast)"
+    if rows is trained:
+        return text
+    return _quartiles.marked(text, *(_quartiles.middle_quartiles(some, key) for some in (rows, trained)))
 
 
 def _shown(rows: Sequence[Row], metric: str) -> str:

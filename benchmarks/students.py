@@ -4,26 +4,29 @@
 
 Each recipe with several seeds: its student alone, and taught by one teacher, which is trained first. ``--longer 5``
 gives students five times the recipes' epochs, in a table of their own. Networks of seed 0 are timed in PyTorch and,
-where they have an ONNX form, in ONNX Runtime, on one thread. Each recipe and seed, and the
+where they have an ONNX form, in ONNX Runtime, on one thread, in turns. Each recipe and seed, and the
 times of each recipe, are a line of ``benchmarks/results/students.jsonl``, and what is there is not measured again;
 `python -m benchmarks.tables` makes the table of docs/students.md.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from benchmarks import _results
+from benchmarks import _quartiles, _results
 from benchmarks._command import command, described, positive
 from benchmarks._jobs import at_once, say
 from benchmarks._over_seeds import grouped, shown
-from benchmarks._results import RESULTS, Row, kept, read
+from benchmarks._page import measured_here
+from benchmarks._results import RESULTS, Row, append, kept, read
 from distill.artifact import Artifact, open_artifact
 from distill.console import console
-from distill.errors import DistillError
+from distill.errors import ExportError
 from distill.measure import latency
 from distill.measure.evaluation import score, to_accelerator
 from distill.models.surgery import deployable
@@ -93,19 +96,37 @@ def accuracy(experiment: Experiment, artifact: Artifact) -> float:
     return 100 * score(model, experiment.data.test_dataloader(), experiment.task)["accuracy"]
 
 
-def times(file: Path) -> Row:
-    """Milliseconds at each batch size, in PyTorch and in ONNX Runtime; None without an ONNX form."""
-    artifact = open_artifact(file)
-    shape = artifact.about["input"]
-    images = torch.randn(max(BATCHES), shape["channels"], shape["height"], shape["width"])
-    model = deployable(artifact.model).eval()
+def times(files: Mapping[str, Path]) -> dict[str, Row]:
+    """Milliseconds of each recipe's network at each batch size, in PyTorch and in ONNX Runtime, all in turns."""
+    artifacts = {name: open_artifact(file) for name, file in files.items()}
+    images = {name: _noise(artifact) for name, artifact in artifacts.items()}
+    models = {name: deployable(artifact.model).eval() for name, artifact in artifacts.items()}
+    sessions = {}
+    for name, model in models.items():
+        with suppress(ExportError):
+            sessions[name] = latency.predictor(model, images[name])
     with torch.inference_mode():
-        eager = [timing.median for timing in latency.timings(model, images, BATCHES).values()]
-    try:
-        exported = list(latency.latency(model, images, batch_sizes=BATCHES).values())
-    except DistillError:
-        exported = None
-    return {"pytorch_ms": eager, "onnx_ms": exported}
+        eager = latency.round_robin(models, images, BATCHES)
+    onnx = latency.round_robin(sessions, images, BATCHES)
+    waited = {"waited": max(eager.waited, onnx.waited)}
+    return {
+        name: {**_columns("pytorch", eager.timings[name]), **_columns("onnx", onnx.timings.get(name)), **waited}
+        for name in files
+    }
+
+
+def _noise(artifact: Artifact) -> Tensor:
+    shape = artifact.about["input"]
+    return torch.randn(max(BATCHES), shape["channels"], shape["height"], shape["width"])
+
+
+def _columns(way: str, timings: Mapping[str, latency.Timing] | None) -> Row:
+    """Medians and quartiles by batch size; None without an ONNX form."""
+    own = timings and list(timings.values())
+    return {
+        f"{way}_ms": own and [timing.median for timing in own],
+        f"{way}_quartiles_ms": own and [list(timing.quartiles) for timing in own],
+    }
 
 
 def tables(rows: Sequence[Row]) -> dict[str, str]:
@@ -127,11 +148,24 @@ def table_of(rows: Sequence[Row]) -> str:
         counts = [f"{seeds[0]['params']:,}", f"{seeds[0]['macs']:,}", shown(seeds, "alone"), shown(seeds, "taught")]
         speed = [_milliseconds(timed[name][key]) if name in timed else "" for key in ("pytorch_ms", "onnx_ms")]
         lines.append([name, *counts, *speed, summary(f"{FOLDER}/{name}")])
-    return f"{_results.table(COLUMNS, lines)}\n\n{_results.measured(rows)}"
+    text = _results.table(COLUMNS, lines)
+    return f"{text}\n\n{_results.measured(rows)}{_quartiles.note(rows, text, '')}"
 
 
 def _milliseconds(values: Sequence[float] | None) -> str:
     return " / ".join(f"{ms:.2f}" for ms in values) if values else "none"
+
+
+def time_missing(options: argparse.Namespace) -> None:
+    """Time the networks of seed 0 that have not been timed, against each other."""
+    timed = {(row["recipe"], row["longer"]) for row in read(options.results, IDENTITY) if "batches" in row}
+    files = {name: artifact_of(name, options.output, options.longer) for name in options.students}
+    for name in [name for name, file in files.items() if not file.exists()]:
+        say(f"{name} is not timed: see {options.output / FOLDER / name}.log")
+    left = {name: file for name, file in files.items() if file.exists() and (name, options.longer) not in timed}
+    torch.set_num_threads(1)
+    about = {"longer": options.longer, "batches": list(BATCHES), "measured": measured_here()}
+    append(options.results, *({"recipe": name, **about, **row} for name, row in times(left).items()))
 
 
 @command
@@ -163,14 +197,7 @@ def main() -> None:
         shared += [f"--teacher={prepared(options.output)}", f"--longer={options.longer}"]
         parts = {name: [*shared, "--students", name] for name in left}
         at_once(parts, options.output / FOLDER, options.jobs, "benchmarks.students")
-    torch.set_num_threads(1)
-    for name in options.students:
-        file = artifact_of(name, options.output, options.longer)
-        if file.exists():
-            named = {"recipe": name, "longer": options.longer, "batches": list(BATCHES)}
-            kept(options.results, named, partial(times, file))
-        else:
-            say(f"{name} is not timed: see {options.output / FOLDER / name}.log")
+    time_missing(options)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,15 @@
 """Tables of benchmarks that are over seeds, of methods and of layers: a row in, the right cells out."""
 
+from pathlib import Path
 from typing import Any
 
-from benchmarks import blocks, compression, kernels, methods, peers, seeds, students
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import _race, blocks, compression, kernels, methods, peers, seeds, students
+from distill.artifact import Artifact
+from distill.errors import ExportError
 
 
 def cells(line: str) -> list[str]:
@@ -50,6 +57,47 @@ def test_a_race_leaves_cells_empty_where_a_runtime_does_not_take_a_network() -> 
     place = cells(header).index(column)
     assert [cells(line)[place] for line in lines[:3]] == ["2.00 (1.00)", "0.50 (4.00)", ""]
     assert "| toy | nncf | fails |  |  |" in found["peers"]
+
+
+def test_a_race_runs_networks_in_turns_and_marks_those_of_equal_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_race, "SECONDS", 0.001)
+    turns: list[str] = []
+
+    def entrant(name: str, *runtimes: str) -> _race.Entrant:
+        return {one: {1: lambda: lambda images: turns.append(name) or images} for one in runtimes}
+
+    networks = {"fp32": entrant("fp32", "ONNX Runtime", "OpenVINO"), "int8": entrant("int8", "OpenVINO")}
+    row = _race.race(networks, torch.zeros(2, 1, 4, 4), "fp32")
+    column = "OpenVINO, 1 thread, batch 1"
+    assert set(row["milliseconds"]["int8"]) == {column, column.replace("batch 1", "batch 32")}
+    dense, small = (row["milliseconds"][name][column] for name in ("fp32", "int8"))
+    assert row["times_as_fast"]["int8"][column] == dense / small
+    assert turns[-2:] == ["fp32", "int8"]
+    ends = {"fp32": [1.0, 2.0], "int8": [1.5, 2.5]}
+    row = {**row, "quartiles_ms": {name: dict.fromkeys(some, ends[name]) for name, some in row["milliseconds"].items()}}
+    text = _race.table({**row, "waited": 0.2, "measured": "today"})
+    assert [line.count("\N{ALMOST EQUAL TO}") for line in text.splitlines()[2:4]] == [0, 2]
+    assert "today; \N{ALMOST EQUAL TO} quartiles overlap with those of fp32; the machine was busy: 20 %" in text
+
+
+def test_students_are_timed_in_turns_and_without_an_onnx_form_in_pytorch_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def predictor(model: nn.Module, _: torch.Tensor) -> nn.Module:
+        if isinstance(model, nn.Flatten):
+            raise ExportError("no")
+        return model
+
+    shape = {"input": {"channels": 1, "height": 4, "width": 4}}
+    made = {"plain": Artifact(nn.Identity(), about=shape), "odd": Artifact(nn.Flatten(), about=shape)}
+    monkeypatch.setattr(students, "open_artifact", lambda file: made[file.name])
+    monkeypatch.setattr(students.latency, "predictor", predictor)
+    found = students.times({name: tmp_path / name for name in made})
+    assert (found["odd"]["onnx_ms"], found["odd"]["onnx_quartiles_ms"]) == (None, None)
+    plain = found["plain"]
+    for way in ("pytorch", "onnx"):
+        for median, (lower, upper) in zip(plain[f"{way}_ms"], plain[f"{way}_quartiles_ms"], strict=True):
+            assert 0 < lower <= median <= upper
 
 
 def test_the_best_method_is_first() -> None:

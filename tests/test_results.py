@@ -1,6 +1,5 @@
 """Pages show what was measured: their tables are made from the measurements in the repository."""
 
-import itertools
 from typing import Any
 
 import pytest
@@ -153,14 +152,36 @@ def test_a_probe_reads_what_the_classifier_reads() -> None:
     torch.testing.assert_close(unlabelled.features(nn.Sequential(body, nn.Linear(4, 9)), inputs), body(inputs))
 
 
-def test_networks_are_timed_in_turns_and_compared_turn_by_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_are_timed_in_turns_and_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "SECONDS", 0.001)
     turns = []
     runs = {name: lambda batch, name=name: turns.append(name) or batch for name in ("dense", "small")}
     found = stages.race(runs, torch.zeros(2, 1, 4, 4), "dense")
     assert found["dense"]["times_as_fast"] == {"batch1": 1.0, "batch32": 1.0}
-    assert found["small"]["milliseconds"]["batch1"] > 0
-    assert [name for name, _ in itertools.groupby(turns)] == ["dense", "small"] * stages.ROUNDS
+    small, dense = (found[name]["milliseconds"]["batch1"] for name in ("small", "dense"))
+    assert found["small"]["times_as_fast"]["batch1"] == dense / small
+    lower, upper = found["small"]["quartiles_ms"]["batch1"]
+    assert 0 < lower <= small <= upper
+    assert 0 <= found["small"]["waited"] <= 1
+    assert turns == ["dense", "small"] * (len(turns) // 2)
+
+
+def test_stages_of_equal_speed_are_marked_and_a_busy_machine_is_said() -> None:
+    def timed(name: str, milliseconds: float, lower: float, upper: float, **about: Any) -> dict[str, Any]:
+        own = {"quartiles_ms": {"batch1": [lower, upper]}, "waited": 0.0}
+        return stage(name, 0.9, 100, milliseconds, **{**own, **about})
+
+    rows = [timed("trained", 0.3, 0.2, 0.4), timed("svd", 0.25, 0.2, 0.3), timed("int8", 0.1, 0.05, 0.15)]
+    (table,) = stages.tables(rows).values()
+    *speeds, _, _ = [cells(line)[-1].partition(" ")[0] for line in table.splitlines()[2:]]
+    assert speeds == ["0.300", "\N{ALMOST EQUAL TO}0.250", "0.100"]
+    assert table.endswith("today; \N{ALMOST EQUAL TO} quartiles overlap with those of trained")
+    seconds = [timed(row["stage"], 0.3, 0.1, 0.5, seed=1, waited=0.35) for row in rows]
+    (table,) = stages.tables([*rows, *seconds]).values()
+    assert table.endswith("the machine was busy: 35 % of the time went to other processes")
+    older = stage("svd", 0.9, 100, 0.3, seed=1)  # without quartiles
+    (table,) = stages.tables([*rows, older]).values()
+    assert "overlap" not in table
 
 
 def test_cases_of_damage_and_killed_runs_are_counted() -> None:
@@ -232,3 +253,18 @@ def test_networks_without_lookups_leave_their_cell_empty() -> None:
     line = next(line for line in table.splitlines() if line.startswith("| lenet5"))
     assert cells(line)[1:7] == ["28 x 28", "float32", "1,234", "100", "5", "3e-07"]
     assert cells(line)[7:] == ["1 / 20", "", "1 / 20", "1 / 20"]
+
+
+def test_ways_to_run_are_marked_that_are_as_fast_as_onnx_runtime() -> None:
+    runs = {way: lambda batch: batch for way in ("numpy", "onnx", "pytorch")}
+    timed = runtime.times(runs, torch.zeros(2, 1, 4, 4))
+    assert timed["milliseconds"].keys() == timed["quartiles_ms"].keys() == runs.keys()
+    quartiles = {"numpy": [0.9, 1.1], "onnx": [1.0, 1.2], "pytorch": [1.3, 1.4]}
+    timed["milliseconds"] = {way: {"batch1": 1.0} for way in runs}
+    timed["quartiles_ms"] = {way: {"batch1": ends} for way, ends in quartiles.items()}
+    sizes = {"bytes": 1234, "graph_bytes": 100, "load_ms": 4.6, "difference": 3e-7}
+    about = {"network": "lenet5", "weights": "float32", "size": 28, "versions": "NumPy 2", "measured": "today"}
+    (table,) = runtime.tables([about | sizes | timed | {"waited": 0.0}]).values()
+    line = next(line for line in table.splitlines() if line.startswith("| lenet5"))
+    assert cells(line)[7:] == ["\N{ALMOST EQUAL TO}1", "", "1", "1"]
+    assert table.endswith("NumPy 2; \N{ALMOST EQUAL TO} quartiles overlap with those of ONNX Runtime")

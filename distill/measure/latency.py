@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,23 +57,12 @@ def busy(waited: float) -> str:
     return f"the machine was busy: {100 * waited:.0f} % of the time went to other processes" if waited > BUSY else ""
 
 
-def latency(model: nn.Module, example: Tensor, *, batch_sizes: Sequence[int], threads: int = 1) -> dict[str, float]:
-    """Median milliseconds of one run at each batch size in ONNX Runtime, where small networks run 2 to 5 times faster
-    than in eager PyTorch: ``{"batch1": 0.31, "batch32": 4.2}``.
+def predictor(model: nn.Module, example: Tensor, *, threads: int = 1) -> Predict:
+    """A network in ONNX Runtime, where small ones run 2 to 5 times faster than in eager PyTorch.
 
     Args:
-        example: (batch, channels, height, width); real images, repeated until they fill a batch.
+        example: (batch, channels, height, width).
         threads: one by default: steady on a shared machine, and what small networks gain most from.
-
-    Raises:
-        ExportError: the network has no ONNX form.
-    """
-    timings = file_latency(onnx_file.serialize(model, example), example, batch_sizes=batch_sizes, threads=threads)
-    return {key: timing.median for key, timing in timings.items()}
-
-
-def predictor(model: nn.Module, example: Tensor, *, threads: int = 1) -> Predict:
-    """A network in ONNX Runtime.
 
     Raises:
         ExportError: the network has no ONNX form.
@@ -109,25 +97,6 @@ def round_robin(
             measured[name][f"batch{size}"] = timing
     waited = 1 - (time.process_time() - processor) / max(time.perf_counter() - wall, 1e-9)
     return Race(measured, max(0.0, waited))
-
-
-def file_latency(
-    file: Path | bytes,
-    example: Tensor,
-    *,
-    batch_sizes: Sequence[int],
-    threads: int = 1,
-    seconds: float = 0.5,
-) -> dict[str, Timing]:
-    """Times an ONNX file, or its bytes, as `latency` does, for about ``seconds`` per batch size, with quartiles."""
-    return timings(partial(onnx_file.answer, onnx_file.session(file, threads=threads)), example, batch_sizes, seconds)
-
-
-def timings(
-    run: Callable[[Tensor], Tensor], example: Tensor, batch_sizes: Sequence[int], seconds: float = 0.5
-) -> dict[str, Timing]:
-    """Times any function from a batch of inputs to outputs, as `file_latency` does."""
-    return dict(round_robin({"": run}, example, batch_sizes, seconds).timings[""])
 
 
 def in_turns(runs: Mapping[str, Callable[[], Any]], seconds: float = 0.5) -> dict[str, Timing]:

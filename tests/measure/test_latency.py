@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from distill.artifact.step import Step
-from distill.export import onnx_file
 from distill.measure import latency
 from distill.models import cost
 
@@ -63,26 +62,22 @@ def test_macs_leave_the_model_as_it_was():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
 
-def test_latency_is_measured_at_both_batch_sizes_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_network_is_timed_at_each_batch_size_with_quartiles_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     model = net().train()
-    timings = latency.latency(model, images(), batch_sizes=(1, 32), threads=1)
+    race = latency.round_robin({"net": latency.predictor(model, images())}, images(3), (1, 32), seconds=0.05)
+    timings = race.timings["net"]
     assert list(timings) == ["batch1", "batch32"]
-    assert 0 < timings["batch1"] < timings["batch32"]
+    assert 0 < timings["batch1"].median < timings["batch32"].median
+    for timing in timings.values():
+        assert timing.quartiles == (timing.p25, timing.p75)
+        assert timing.p25 <= timing.median <= timing.p75
+        assert timing.runs >= latency.ROUNDS
     assert model.training
     assert not list(tmp_path.iterdir())
-
-
-def test_a_file_and_its_bytes_are_timed_with_quartiles(tmp_path: Path):
-    content = onnx_file.serialize(net(), images())
-    (tmp_path / "net.onnx").write_bytes(content)
-    for file in (content, tmp_path / "net.onnx"):
-        timings = latency.file_latency(file, images(3), batch_sizes=(1, 5), threads=1, seconds=0.01)
-        assert list(timings) == ["batch1", "batch5"]
-        for timing in timings.values():
-            assert 0 < timing.p25 <= timing.median <= timing.p75
-            assert timing.runs >= 3
 
 
 def test_networks_are_timed_in_turns() -> None:

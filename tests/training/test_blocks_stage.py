@@ -9,6 +9,7 @@ from torch import nn
 
 from distill.data.digits import Digits
 from distill.errors import RecipeError
+from distill.measure import latency
 from distill.pipeline.run import run
 from distill.recipe.loading import load
 from distill.recipe.schema import Cuts, Optimizer, Schedule, Stage
@@ -86,7 +87,7 @@ def test_the_student_may_be_of_another_architecture() -> None:
 
 
 def test_a_recipe_trains_blocks_and_then_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distill.measure.latency.latency", lambda *_, **__: {})
+    monkeypatch.setattr(latency, "round_robin", lambda *_, **__: latency.Race({}, 0.0))
     cuts = "{student: [stage2, stage3], teacher: [layer2, layer3], input: mixed}"
     stages = f"stages={{blocks: {{epochs: 1, task_weight: 0, blocks: {cuts}}}, tune: {{epochs: 1, losses: {{kd: }}}}}}"
     fast = ["baseline=false", "data.limit=80", "compress={}", "export={}", "tracking.mode=disabled"]
