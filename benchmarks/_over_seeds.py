@@ -32,6 +32,20 @@ def shown(rows: Sequence[Row], field: str) -> str:
     return spread([row[field] for row in rows])
 
 
+def gain(rows: Sequence[Row], others: Sequence[Row], field: str) -> str:
+    """How much higher a field is than that of others, seed by seed; marked where that is more than twice its deviation.
+
+    What is known of several seeds together is compared by its mean, and never marked.
+    """
+    known = {row["seed"]: row[field] for row in others if "seed" in row}
+    gains = [row[field] - known[row["seed"]] for row in rows if row.get("seed") in known]
+    if len(gains) < 2:
+        return f"{gains[0] if gains else mean(rows, field) - mean(others, field):+.2f}"
+    deviation = statistics.stdev(gains)
+    mark = " *" if abs(statistics.mean(gains)) > 2 * deviation else ""
+    return f"{statistics.mean(gains):+.2f} ± {deviation:.2f}{mark}"
+
+
 def mean(rows: Sequence[Row], field: str) -> float:
     """Of an accuracy."""
     value = rows[0][field]

@@ -26,7 +26,7 @@ from benchmarks import _results
 from benchmarks._command import command, described, positive
 from benchmarks._jobs import at_once, say
 from benchmarks._memory import peak_mb
-from benchmarks._over_seeds import grouped, mean, shown
+from benchmarks._over_seeds import gain, grouped, mean, shown
 from benchmarks._results import RESULTS, Row, kept, read
 from distill.measure.evaluation import score, to_accelerator
 from distill.models.surgery import deployable
@@ -43,7 +43,11 @@ WITH_BOTH = f"{FOLDER}/ensemble"
 """The recipe that has both teachers."""
 SHALLOW, DEEP = "shallow", "deep"
 ACCURACIES = {"test": "test, %", "val": "validation, last, %", "best": "validation, best, %"}
-COLUMNS = ("method", *ACCURACIES.values(), "CPU s/epoch", "peak MB", "parameters", "MACs")
+ALONE = "alone"
+"""The student without a teacher: a method that others are compared with."""
+SMALLER = frozenset({"dkd", "mlld", "lskd", "catkd", "dist", "ft", "dml", "fsp", "semckd"})
+"""Methods whose recipes have smaller weights of losses than their papers, for this budget does not bear those."""
+COLUMNS = ("method", "weights", "gain", *ACCURACIES.values(), "CPU s/epoch", "peak MB", "parameters", "MACs")
 
 
 @dataclass(frozen=True)
@@ -134,13 +138,21 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
 
 def _table(rows: Sequence[Row]) -> str:
     methods = grouped(rows, "method")
+    alone = methods.get((ALONE,), [])
     lines = []
     for (method,), seeds in sorted(methods.items(), key=lambda item: -mean(item[1], "test")):
         seconds = statistics.median([one for row in seeds for one in row["epoch_seconds"]] or [float("nan")])
         cost = [f"{seconds:.1f}", f"{max(row['peak_mb'] for row in seeds):,.0f}"]
         size = [f"{seeds[0][name]:,}" for name in ("params", "macs")]
-        lines.append([method, *(shown(seeds, name) for name in ACCURACIES), *cost, *size])
+        gained = gain(seeds, alone, "test") if alone and method != ALONE else ""
+        accuracies = (shown(seeds, name) for name in ACCURACIES)
+        lines.append([method, _weights(method), gained, *accuracies, *cost, *size])
     return f"{_results.table(COLUMNS, lines)}\n\n{_results.measured(rows)}"
+
+
+def _weights(method: str) -> str:
+    """Whose weights of losses the recipe has."""
+    return "" if method == ALONE else "smaller" if method in SMALLER else "paper"
 
 
 @command

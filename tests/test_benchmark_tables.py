@@ -120,7 +120,26 @@ def test_the_best_method_is_first() -> None:
     table = found["methods"]
     first, second = [cells(line) for line in table.splitlines()[2:4]]
     assert (first[0], second[0]) == ("at", "kd")
-    assert first[1:6] == ["80.00 ± 0.00", "70.00 ± 0.00", "71.00 ± 0.00", "5.0", "901"]
+    assert first[3:8] == ["80.00 ± 0.00", "70.00 ± 0.00", "71.00 ± 0.00", "5.0", "901"]
+
+
+def test_a_method_is_marked_whose_gain_is_more_than_twice_its_deviation() -> None:
+    about = {"budget": "", "val": 70.0, "best": 71.0, "epoch_seconds": [], "peak_mb": 9, "params": 1, "macs": 2}
+    tests = {"alone": (76.0, 77.0, 78.0), "dkd": (78.0, 79.5, 80.0), "kd": (78.0, 77.5, 78.0), "ft": (75.0,)}
+    rows = [
+        {**about, "method": method, "seed": seed, "test": test, "measured": "today"}
+        for method, some in tests.items()
+        for seed, test in enumerate(some)
+    ]
+    rows.append({**about, "method": "at", "test": {"mean": 87.0, "stdev": 0.1}, "measured": "today"})
+    found = {line[0]: line[1:3] for line in map(cells, methods.tables(rows)["methods"].splitlines()[2:-2])}
+    assert found == {
+        "alone": ["", ""],
+        "dkd": ["smaller", "+2.17 ± 0.29 *"],
+        "kd": ["paper", "+0.83 ± 1.04"],
+        "ft": ["smaller", "-1.00"],
+        "at": ["paper", "+10.00"],  # its seeds are not known one by one
+    }
 
 
 def test_a_student_without_an_onnx_form_has_no_milliseconds_there() -> None:

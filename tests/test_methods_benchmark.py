@@ -1,6 +1,9 @@
 """The budget that all methods of a comparison share."""
 
-from benchmarks.methods import FOLDER, WITH_BOTH, Budget
+import re
+from pathlib import Path
+
+from benchmarks.methods import FOLDER, SMALLER, WITH_BOTH, Budget
 from distill.recipe.files import names
 from distill.recipe.loading import load
 
@@ -21,3 +24,9 @@ def test_results_of_another_budget_are_told_apart() -> None:
     budgets = (Budget(), Budget(30), Budget(30, 60), Budget(30, 60, ("cache=null",)))
     assert len({tuple(budget.arguments) for budget in budgets}) == 4
     assert budgets[0].arguments == budgets[0].lines(WITH_BOTH) == []
+
+
+def test_recipes_say_which_methods_have_smaller_weights_than_their_papers() -> None:
+    said = re.compile(r"^# The (published|paper's) weights?, \d", re.MULTILINE)
+    recipes = Path(__file__).parents[1].joinpath("recipes", FOLDER).glob("*.yaml")
+    assert {recipe.stem for recipe in recipes if said.search(recipe.read_text())} == SMALLER
