@@ -39,8 +39,13 @@ def gain(rows: Sequence[Row], others: Sequence[Row], field: str) -> str:
     """
     known = {row["seed"]: row[field] for row in others if "seed" in row}
     gains = [row[field] - known[row["seed"]] for row in rows if row.get("seed") in known]
+    return marked(gains or [mean(rows, field) - mean(others, field)])
+
+
+def marked(gains: Sequence[float]) -> str:
+    """Mean and standard deviation of what is gained with each seed; marked where the mean is more than two of them."""
     if len(gains) < 2:
-        return f"{gains[0] if gains else mean(rows, field) - mean(others, field):+.2f}"
+        return f"{gains[0]:+.2f}"
     deviation = statistics.stdev(gains)
     mark = " *" if abs(statistics.mean(gains)) > 2 * deviation else ""
     return f"{statistics.mean(gains):+.2f} ± {deviation:.2f}{mark}"

@@ -1,7 +1,6 @@
 """Ways to train timed against each other, in rounds of one run each: what disturbs one disturbs all."""
 
 import gc
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -48,7 +47,7 @@ def race(jobs: Mapping[str, tuple[Way, Workload]], rounds: int) -> Race:
     return found
 
 
-def row(work: Workload, found: Race) -> Row:
+def row(work: Workload, found: Race, pairs: Iterable[tuple[str, str]] = RATIOS) -> Row:
     """One measurement as plain data: images per second of each way with quartiles, and ratios taken round by round."""
     made = {name: runs for name, runs in found.runs.items() if runs and name not in found.failed}
     images = work.batch * work.steps
@@ -67,7 +66,7 @@ def row(work: Workload, found: Race) -> Row:
         },
         "times_as_fast": {
             f"{one} / {other}": quartiles(ratios(made[one], made[other]))
-            for one, other in RATIOS
+            for one, other in pairs
             if one in made and other in made
         },
         "failed": found.failed,
@@ -94,10 +93,6 @@ def quartiles(values: Sequence[float]) -> list[float]:
 def ratios(ours: Iterable[Run], others: Iterable[Run]) -> list[float]:
     """How many times as fast, round by round."""
     return [other.seconds / one.seconds for one, other in zip(ours, others, strict=True)]
-
-
-def median(values: Iterable[float]) -> float:
-    return statistics.median(values)
 
 
 def speed_table(rows: Sequence[Row]) -> str:

@@ -3,11 +3,12 @@
     pip install torchdistill
     python -m benchmarks.distillation_speed [--rounds 3] [--steps 2] [--threads 2]
 
-Prints Markdown tables; each row of the first one is also a line of ``benchmarks/results/distillation_speed.jsonl``. On
-GPUs `benchmarks.gpu` measures more. The networks, batches and losses of all ways are the same; ours and the bare loop
-are in channels-last layout, torchdistill is as its examples are. Rounds interleave the ways, and ratios are taken
-within a round, because a shared machine is never equally fast twice. A batch either lies ready in memory, or is loaded:
-ours by our in-memory loader, the others' by torchvision's per-image transforms and a DataLoader with 2 workers.
+Each row of a table is a line of ``benchmarks/results/distillation_speed.jsonl``, and what is there is not measured
+again; `python -m benchmarks.tables` makes the tables. On GPUs `benchmarks.gpu` measures more. The networks, batches and
+losses of all ways are the same; ours and the bare loop are in channels-last layout, torchdistill is as its examples
+are. Rounds interleave the ways, and ratios are taken within a round, because a shared machine is never equally fast
+twice. A batch either lies ready in memory, or is loaded: ours by our in-memory loader, the others' by torchvision's
+per-image transforms and a DataLoader with 2 workers.
 """
 
 import argparse
@@ -16,21 +17,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from benchmarks import _rounds
 from benchmarks._command import command, described, positive
 from benchmarks._memory import peak_mb
-from benchmarks._results import RESULTS, append
-from benchmarks._rounds import Way, median, race, ratios, row, speed_table
-from benchmarks._ways import Cached, Run, bare, ours, torchdistill
+from benchmarks._results import RESULTS, Row, kept, measured, table
+from benchmarks._rounds import Way, about, race, row, speed_table
+from benchmarks._ways import Cached, bare, ours, torchdistill
 from benchmarks._work import Workload
-from distill.console import console
+from distill.console import console, quiet_libraries
 
 FILE = RESULTS / "distillation_speed.jsonl"
+IDENTITY = ("kind", *_rounds.IDENTITY)
 LAYERS = ("layer1", "layer2", "layer3")
 SMALL = (("width", 0.5), ("small_images", True))
 RESNET = Workload("resnet32x4", "resnet8x4", tuple(zip(LAYERS, LAYERS, strict=True)))
@@ -49,15 +52,15 @@ BF16 = {"channels_last, bf16-mixed": {"precision": "bf16-mixed"}}
 
 @command
 def main() -> None:
-    """Measure and print."""
+    """Measure what is missing."""
     parser = described(__doc__)
     parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument("--steps", type=positive, default=2)
     parser.add_argument("--threads", type=positive, default=2)
-    parser.add_argument("--rows", type=int, nargs="+", help="of the first table alone, from 0")
     parser.add_argument("--results", type=Path, default=FILE)
     parser.add_argument("--peak", choices=["ours", "cached", "bare", "torchdistill"], help=argparse.SUPPRESS)
     options = parser.parse_args()
+    quiet_libraries()
     console.quiet = True
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -72,63 +75,48 @@ def main() -> None:
             ways[options.peak](replace(RESNET, steps=1))
             say(peak_mb())
             return
-        works = [replace(work, steps=options.steps) for work in WORKS]
-        throughput(ways, [works[row] for row in options.rows or range(len(works))], options.rounds, options.results)
-        if options.rows:
-            return
-        switches([replace(work, steps=options.steps) for work in (RESNET, SHUFFLENET)], options.rounds)
-        memory(list(ways), options.threads)
+        for work in (replace(work, steps=options.steps) for work in WORKS):
+            keep(options.results, "throughput", work, lambda work=work: throughput(ways, work, options.rounds))
+        for work in (replace(work, steps=options.steps) for work in (RESNET, SHUFFLENET)):
+            keep(options.results, "switches", work, lambda work=work: switches(work, options.rounds))
+        keep(options.results, "memory", RESNET, lambda: memory(list(ways), options.threads))
 
 
-def throughput(ways: Mapping[str, Way], works: Iterable[Workload], rounds: int, file: Path) -> None:
+def keep(file: Path, kind: str, work: Workload, measure: Callable[[], Row]) -> None:
+    """Measure what has no row yet."""
+    found = kept(file, {"kind": kind, **about(work)}, measure)
+    figures = found.get("times_as_fast") or found["ways"]
+    say(f"{kind}, {found['teacher']} -> {found['student']}, {found['loss']}: {figures}")
+
+
+def throughput(ways: Mapping[str, Way], work: Workload, rounds: int) -> Row:
     """Images per second of each way, and what ours gain."""
-    rows = []
-    for work in works:
-        ways["cached"](work)  # fills it
-        found = row(work, race({name: (way, work) for name, way in ways.items()}, rounds))
-        rows.append(found | {"teacher_forward": round(forward_cost(work), 1)})
-        append(file, rows[-1])
-    say(speed_table(rows))
-    say("\n| teacher -> student | forward passes of the student that one of the teacher costs |\n|---|---|")
-    for found in rows:
-        say(f"| {found['teacher']} -> {found['student']} | {found['teacher_forward']} |")
+    ways["cached"](work)  # fills it
+    found = race({name: (way, work) for name, way in ways.items()}, rounds)
+    return row(work, found) | {"teacher_forward": round(forward_cost(work), 1)}
 
 
-def switches(works: Iterable[Workload], rounds: int) -> None:
+def switches(work: Workload, rounds: int) -> Row:
     """What each of our switches gains, costs and changes."""
-    say("\n| teacher -> student | switches | images/s | faster than none | first step after, s | loss differs by |")
-    say("|---|---|---|---|---|---|")
+    tried = SWITCHES | (BF16 if "bf16" in instructions() else {})
+    found = race({name: (ours, replace(work, **switch)) for name, switch in tried.items()}, rounds)
+    return row(work, found, [(name, "none") for name in tried]) | {"instructions": instructions()}
+
+
+def instructions() -> str:
+    """Those of the processor that decide how fast it trains; without bf16 among them it would only be emulated."""
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    known = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {flag} " in flags]
-    tried = SWITCHES | (BF16 if any("bf16" in flag for flag in known) else {})
-    for work in works:
-        runs = race({name: (ours, replace(work, **switch)) for name, switch in tried.items()}, rounds).runs
-        for name, made in runs.items():
-            change = abs(made[0].loss / runs["none"][0].loss - 1)
-            rate, gain = work.batch * work.steps / median(times(made)), faster(made, runs["none"])
-            cells = [f"{work.teacher} -> {work.student}", name, f"{rate:.0f}", gain, f"{made[0].startup:.0f}"]
-            say(f"| {' | '.join([*cells, f'{change:.0e}'])} |")
-    left_out = "" if tried.keys() & BF16.keys() else "; bf16-mixed is left out, because it would only be emulated"
-    say(f"\nThe processor has {', '.join(known) or 'neither AVX2 nor more'}{left_out}.")
+    return ", ".join(name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {name} " in flags)
 
 
-def memory(names: Iterable[str], threads: int) -> None:
+def memory(names: Iterable[str], threads: int) -> Row:
     """Peak memory of a process that does nothing else; the cached one fills its cache."""
-    say("\n| way | peak memory, MB |\n|---|---|")
+    found = {}
     for name in names:
         command = [sys.executable, "-m", "benchmarks.distillation_speed", "--peak", name, "--threads", str(threads)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        say(f"| {name} | {float(done.stdout.split()[-1]):.0f} |")
-
-
-def times(runs: Iterable[Run]) -> list[float]:
-    return [run.seconds for run in runs]
-
-
-def faster(ours: Iterable[Run], others: Iterable[Run]) -> str:
-    """How many times faster, round by round: median, smallest and largest."""
-    found = ratios(ours, others)
-    return f"{median(found):.2f} ({min(found):.2f} to {max(found):.2f})"
+        found[name] = round(float(done.stdout.split()[-1]))
+    return {"ways": found}
 
 
 @torch.no_grad()
@@ -143,6 +131,38 @@ def forward_cost(work: Workload) -> float:
             network(images)
         seconds.append(time.perf_counter() - started)
     return seconds[1] / seconds[0]
+
+
+def tables(rows: Sequence[Row]) -> dict[str, str]:
+    """Throughput, switches and memory."""
+    made = {}
+    for kind, shown in (("throughput", _throughput), ("switches", _switches), ("memory", _memory)):
+        if some := [one for one in rows if one["kind"] == kind]:
+            made[f"distillation_speed {kind}"] = f"{shown(some)}\n\n{measured(some)}; {some[0]['hardware']}"
+    return made
+
+
+def _throughput(rows: Sequence[Row]) -> str:
+    costs = {f"{one['teacher']} -> {one['student']}": f"{one['teacher_forward']}" for one in rows}
+    columns = ("teacher -> student", "forward passes of the student that one of the teacher costs")
+    return f"{speed_table(rows)}\n\n{table(columns, costs.items())}"
+
+
+def _switches(rows: Sequence[Row]) -> str:
+    lines = []
+    for one in rows:
+        for name, way in one["ways"].items():
+            low, middle, high = one["times_as_fast"][f"{name} / none"]
+            change = abs(way["loss"] / one["ways"]["none"]["loss"] - 1)
+            rates = [f"{way['images_per_second'][1]:.0f}", f"{middle:.2f} ({low:.2f} to {high:.2f})"]
+            pair = f"{one['teacher']} -> {one['student']}"
+            lines.append([pair, name, *rates, f"{way['startup_seconds']:.0f}", f"{change:.0e}"])
+    columns = ("switches", "images/s", "times as fast as none", "first step after, s", "loss differs by")
+    return table(("teacher -> student", *columns), lines)
+
+
+def _memory(rows: Sequence[Row]) -> str:
+    return table(("way", "peak memory, MB"), ((name, str(mb)) for name, mb in rows[-1]["ways"].items()))
 
 
 def say(text: object, end: str = "\n") -> None:

@@ -18,6 +18,7 @@ from benchmarks import (
     conditional,
     contractions,
     deep_compression,
+    distillation_speed,
     flow,
     gpu,
     int8,
@@ -40,7 +41,7 @@ from benchmarks.faults import _tables as faults
 
 SUBJECTS = (
     *(seeds, tasks, flow, style, unlabelled, stages, codecs, caffe, runtime, gpu, faults),
-    *(compression, contractions, peers, int8, kernels, blocks),
+    *(distillation_speed, compression, contractions, peers, int8, kernels, blocks),
     *(predict_parameters, deep_compression, ranks, students, conditional, methods, character_speed),
 )
 """Each has its ``FILE`` of measurements, the ``IDENTITY`` that tells them apart, and ``tables(rows)``."""

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks._command import command, described, positive
 from benchmarks._jobs import spread
-from benchmarks._over_seeds import grouped
+from benchmarks._over_seeds import grouped, marked
 from benchmarks._page import measured_here
 from benchmarks._results import RESULTS, Row, append, read, table
 from distill.console import console
@@ -198,11 +198,7 @@ def value(row: Row) -> float:
 def gain(alone: Sequence[Row], distilled: Sequence[Row]) -> str:
     """How much better the distilled student is, seed by seed; marked where that is more than the spread."""
     sign = 1 if alone[0]["mode"] == "max" else -1
-    gains = [sign * (value(after) - value(before)) for before, after in zip(alone, distilled, strict=True)]
-    if len(gains) < 2:
-        return f"{gains[0]:+.2f}"
-    error = statistics.stdev(gains)
-    return f"{statistics.mean(gains):+.2f} ± {error:.2f}{' *' if abs(statistics.mean(gains)) > 2 * error else ''}"
+    return marked([sign * (value(after) - value(before)) for before, after in zip(alone, distilled, strict=True)])
 
 
 def last_third(rows: Sequence[Row]) -> str:

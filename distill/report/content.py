@@ -6,6 +6,7 @@ from math import sqrt
 from typing import Any, Literal
 
 from distill.artifact.step import Step
+from distill.measure.latency import same_speed
 
 TEACHERS = ("teacher", "teachers")
 """How the steps of teachers begin: of the one, or of one of several."""
@@ -119,7 +120,7 @@ class Report:
         """Whether the quartiles of two latencies overlap, so that their medians tell no difference."""
         name = f"batch{size}"
         first, second = (self.quartiles_ms.get(one.step, {}).get(name) for one in (step, other))
-        return first is not None and second is not None and first[0] <= second[1] and second[0] <= first[1]
+        return first is not None and second is not None and same_speed(first, second)
 
     def worse_than_baseline(self, step: Step) -> bool:
         """Whether a student that had a teacher is worse than the same network without one."""

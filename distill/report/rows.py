@@ -6,14 +6,11 @@ from math import floor, log10
 from typing import NamedTuple
 
 from distill.artifact.step import Step
+from distill.measure.latency import SAME_SPEED, busy
 from distill.report.content import TEACHERS, Report
 
 # The typographer's signs, by name: dash, times, minus, dagger.
 DASH, TIMES, MINUS = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}", "\N{MINUS SIGN}"
-SAME_SPEED = "\N{ALMOST EQUAL TO}"
-"""Before a latency in the table whose quartiles overlap with those of the row above."""
-BUSY = 0.1
-"""Share of the time that went to other processes, from which on latencies are said to be disturbed."""
 NO_BETTER_THAN_GUESSING, WORSE_THAN_BASELINE = "*", "\N{DAGGER}"
 """Marks of a metric in the table."""
 EFFECTIVE = "effective"
@@ -161,9 +158,9 @@ def timing_note(report: Report) -> str:
         return ""
     how = "latency: median on one thread, all networks in turns, in ONNX Runtime or in the runtime of an export"
     same = f"; {SAME_SPEED} quartiles overlap with those of the row above"
-    busy = f"; the machine was busy: {100 * report.waited:.0f} % of the time went to other processes"
     marked = any(SAME_SPEED in _latency(report, size, step) for size in report.batch_sizes for step in report.steps)
-    return how + (same if marked else "") + (busy if report.waited > BUSY else "")
+    disturbed = busy(report.waited)
+    return how + (same if marked else "") + (f"; {disturbed}" if disturbed else "")
 
 
 def _latency(report: Report, size: int, step: Step) -> str:
