@@ -8,12 +8,14 @@ Each step of each seed is one line of ``benchmarks/results/seeds.jsonl``, and a 
 finished steps are reused, so the command can be stopped and started. `python -m benchmarks.tables` makes the tables.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks._command import command, described, positive
 from benchmarks._over_seeds import grouped, middle, shown
 from benchmarks._page import measured_here
+from benchmarks._quartiles import marked, middle_quartiles, note
 from benchmarks._results import RESULTS, Row, append, measured, read, table
 from distill.artifact.step import Step
 from distill.pipeline.run import run
@@ -29,8 +31,13 @@ def known(file: Path, recipe: str, overrides: str, seed: int) -> bool:
     return any((row["recipe"], row["overrides"], row.get("seed")) == named for row in read(file, IDENTITY))
 
 
-def costs(step: Step) -> Row:
-    """What is kept of one step."""
+def costs(step: Step, latency: Row) -> Row:
+    """What is kept of one step.
+
+    Args:
+        step: a row of the report.
+        latency: what report.json says of it, for all steps.
+    """
     return {
         "step": step.step,
         "params": step.params,
@@ -38,6 +45,8 @@ def costs(step: Step) -> Row:
         "bytes": step.bytes,
         "accuracy": 100 * step.metrics["test/accuracy"],
         "latency_ms": {key: step.latency_ms[key] for key in ("batch1", "batch32")},
+        "quartiles_ms": latency["quartiles_ms"][step.step],
+        "waited": latency["waited"],
         "seconds": step.seconds,
     }
 
@@ -51,15 +60,20 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
 
 def recipe_table(rows: Sequence[Row]) -> str:
     """Step by step: mean and standard deviation of accuracy over seeds, medians of the rest."""
-    lines = []
+    lines, above = [], {}
     for (step,), seeds in grouped(rows, "step").items():
-        first = seeds[0]
-        latency = [f"{middle(seeds, lambda row, key=key: row['latency_ms'][key]):.2f}" for key in first["latency_ms"]]
+        first, latency = seeds[0], []
+        for key in first["latency_ms"]:
+            quartiles = middle_quartiles(seeds, key)
+            text = f"{middle(seeds, lambda row, key=key: row['latency_ms'][key]):.3g}"
+            latency.append(marked(text, quartiles, above.get(key)))
+            above[key] = quartiles
         size, seconds = (middle(seeds, lambda row, name=name: row[name]) for name in ("bytes", "seconds"))
         counts = [f"{first['params']:,}", f"{first['macs']:,}", f"{size:,.0f}"]
         lines.append([step, *counts, shown(seeds, "accuracy"), *latency, f"{seconds:.0f}"])
     head = ["step", "parameters", "MACs", "bytes", "test accuracy, %", "batch 1, ms", "batch 32, ms", "seconds"]
-    return f"{table(head, lines)}\n\n{measured(rows)}"
+    text = table(head, lines)
+    return f"{text}\n\n{measured(rows)}{note(rows, text, 'the row above')}"
 
 
 @command
@@ -77,7 +91,9 @@ def main() -> None:
         if not known(options.results, **named, seed=seed):
             recipe = load(options.recipe, [f"output={options.output}", *options.overrides, f"seed={seed}"])
             about = {**named, "seed": seed, "measured": measured_here()}
-            append(options.results, *({**about, **costs(step)} for step in run(recipe).steps))
+            done = run(recipe)
+            latency = json.loads((done.folder / "report.json").read_bytes())["latency"]
+            append(options.results, *({**about, **costs(step, latency)} for step in done.steps))
     print(tables(read(options.results, IDENTITY))[" ".join(filter(None, ["seeds", *named.values()]))])
 
 

@@ -210,7 +210,7 @@ class _Line:
 
 
 def _cap(mass: Tensor) -> float:
-    """The largest mass of a gap if none is to have more than its share of `BORDERS`: outliers would have all of them."""
+    """The most mass that a gap may have if none is to get more than one of `BORDERS` places: outliers would get all."""
     cap = float(mass.sum()) / BORDERS
     while (lower := float(mass.clamp(max=cap).sum()) / BORDERS) < 0.999 * cap:
         cap = lower
