@@ -2,9 +2,11 @@
 trained for so long that neither improves much.
 
     python -m benchmarks.tasks detection/fashion_scenes --seeds 3 --longer 3 9
+    python -m benchmarks.tasks detection/fashion_scenes --seeds 3 --longer 9 --live
     python -m benchmarks.tasks detection/fashion_scenes data.limit=500 --results /tmp/try
 
-The teacher is trained once, with seed 0. Each training is one line of ``benchmarks/results/tasks.jsonl``, and what is
+In the longer comparisons a cache repeats its views of each image, while the student alone sees new ones in every epoch;
+with ``--live`` the distilled student sees new ones too. The teacher is trained once, with seed 0. Each training is one line of ``benchmarks/results/tasks.jsonl``, and what is
 there is not trained again: the command can be stopped and started. Seconds are CPU seconds on one thread, so that
 other work on the machine does not count; `python -m benchmarks.tables` makes the tables.
 """
@@ -158,12 +160,12 @@ class Comparison:
     distilled: Training
 
 
-def comparisons(epochs: int, longer: Iterable[int], first: Callable[[Training], Row]) -> list[Comparison]:
+def comparisons(epochs: int, longer: Iterable[Training], first: Callable[[Training], Row]) -> list[Comparison]:
     """The first seed's seconds say how long the student alone trains in the seconds of the distilled one.
 
     Args:
         epochs: of the recipe's student.
-        longer: how many times as long both are trained, in a comparison each.
+        longer: the distilled student of each longer comparison.
         first: a training with the first seed.
     """
     alone, distilled = Training("alone", epochs), Training("distilled", epochs)
@@ -175,8 +177,12 @@ def comparisons(epochs: int, longer: Iterable[int], first: Callable[[Training], 
         "equal seconds, teacher live": live["cpu_seconds"] / live["epochs"] * epochs,
     }
     long = [
-        Comparison(f"{times} times the steps", Training("alone", times * epochs), Training("distilled", times * epochs))
-        for times in longer
+        Comparison(
+            f"{one.epochs // epochs} times the steps{'' if one.cached else ', teacher live'}",
+            Training("alone", one.epochs),
+            one,
+        )
+        for one in longer
     ]
     equal = [
         Comparison(terms, Training("alone", max(1, round(budget / cost))), distilled)
@@ -232,8 +238,11 @@ def recipe_table(rows: Sequence[Row]) -> str:
     for row in sorted(rows, key=lambda row: row["seed"]):
         known.setdefault(Training(row["network"], row["epochs"], row["cached"]), []).append(row)
     teacher = next(row for row in rows if row["network"] == "teacher")
-    lengths = sorted(training.epochs for training in known if training.network == "distilled" and training.cached)
-    epochs, longer = lengths[0], [length // lengths[0] for length in lengths[1:]]
+    distilled = sorted(
+        (one for one in known if one.network == "distilled"), key=lambda one: (one.epochs, not one.cached)
+    )
+    epochs = min(one.epochs for one in distilled if one.cached)
+    longer = [one for one in distilled if one.epochs > epochs]
     name = f"{teacher['monitor']}{', ' + teacher['unit'] if teacher['unit'] else ''}"
     lines = []
     for one in comparisons(epochs, longer, lambda training: known[training][0]):
@@ -262,6 +271,9 @@ def main() -> None:
     parser.add_argument(
         "--longer", type=positive, nargs="*", default=[3], help="times the recipe's epochs, of each long comparison"
     )
+    parser.add_argument(
+        "--live", action="store_true", help="call the teacher of longer comparisons on new views in every epoch"
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/tasks"), help="for the teacher and work under way")
     parser.add_argument("--results", type=Path, default=FILE)
     options = parser.parse_intermixed_args()
@@ -270,7 +282,9 @@ def main() -> None:
     output = options.output / "-".join([options.recipe.replace("/", "-"), *options.overrides])
     subject = Subject(options.recipe, tuple(options.overrides), output, options.results)
     subject.teacher()
-    for one in comparisons(subject.epochs, options.longer, subject.measured):
+    epochs = subject.epochs
+    longer = [Training("distilled", times * epochs, not options.live) for times in options.longer if times > 1]
+    for one in comparisons(epochs, longer, subject.measured):
         for training in (one.alone, one.distilled):
             for seed in range(options.seeds):
                 subject.measured(training, seed)
