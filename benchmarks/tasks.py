@@ -6,9 +6,10 @@ trained for so long that neither improves much.
     python -m benchmarks.tasks detection/fashion_scenes data.limit=500 --results /tmp/try
 
 In the longer comparisons a cache repeats its views of each image, while the student alone sees new ones in every epoch;
-with ``--live`` the distilled student sees new ones too. The teacher is trained once, with seed 0. Each training is one line of ``benchmarks/results/tasks.jsonl``, and what is
-there is not trained again: the command can be stopped and started. Seconds are CPU seconds on one thread, so that
-other work on the machine does not count; `python -m benchmarks.tables` makes the tables.
+with ``--live`` the distilled student sees new ones too. The teacher is trained once, with seed 0. Each training is one
+line of ``benchmarks/results/tasks.jsonl``, and what is there is not trained again: the command can be stopped and
+started. Seconds are CPU seconds on one thread, so that other work on the machine does not count; `python -m
+benchmarks.tables` makes the tables.
 """
 
 import shutil
