@@ -113,7 +113,11 @@ class _Writer:
             kept = self.stored.get(name)
             if kept is not None and kept.shape == value.shape and torch.equal(kept, value):
                 return name
-        name = f"{target} " if target in self.stored else target
+        return self._constant(target, value)
+
+    def _constant(self, name: str, value: Tensor) -> str:
+        """Its name, which no tensor of the file has."""
+        name = f"{name} " if name in self.stored else name
         self.constants[name] = value
         return name
 
@@ -128,8 +132,7 @@ class _Writer:
             return self.names[first]
         if not call.all_input_nodes and name not in OPERATORS:
             target: Any = call.target
-            self.constants[call.name] = target(*call.args, **call.kwargs)  # such as `eye`
-            return call.name
+            return self._constant(call.name, target(*call.args, **call.kwargs))  # such as `eye`
         written = {key: value for key, one in arguments.items() if (value := self._value(one)) is not SKIPPED}
         self.nodes.append(Node(name, written))
         return f"%{len(self.nodes)}"
