@@ -11,13 +11,14 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], *, strict: bool = 
 
     A state dict carries the version of every module's layout as ``_metadata``, which copies into plain mappings, and
     files of tensors alone, lose; networks such as MNASNet refuse to load without. A state that has lost it is taken to
-    be of the model's own version.
+    be of the model's own version; batch norms' counters of batches, which older files lack, keep the model's values.
 
     Raises:
         RuntimeError: names or shapes differ, and ``strict`` is set.
     """
     if getattr(state, "_metadata", None) is None:
-        own = getattr(model.state_dict(), "_metadata")  # noqa: B009 - typed as a plain dict
-        state = OrderedDict(state)
-        setattr(state, "_metadata", own)  # noqa: B010
+        own = model.state_dict()
+        counters = {name: value for name, value in own.items() if name.rpartition(".")[2] == "num_batches_tracked"}
+        state = OrderedDict(counters | dict(state))
+        setattr(state, "_metadata", getattr(own, "_metadata"))  # noqa: B009, B010 - typed as a plain dict
     model.load_state_dict(state, strict=strict)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from distill.artifact import Artifact
 from distill.batch import Predict
@@ -60,6 +61,11 @@ def _initial_artifact(spec: Network, data: DataModule, arguments: Mapping[str, A
     entry |= {INPUT_TRANSFORM: own} if own else {}
     torch.manual_seed(seed)
     model = build_network(entry, allow=[spec.name.partition(":")[0]])
+    if lazy := [path for path, module in model.named_modules() if isinstance(module, LazyModuleMixin)]:
+        raise RecipeError(
+            f"{spec.name}: layer '{lazy[0]}' finds out its size from its first input, which no file can hold: give it "
+            "its size, such as the argument 'channels'"
+        )
     if spec.weights:
         trains_on = getattr(spec, "epochs", 1) > 0
         load_weights(model, spec.weights, name=spec.name, new_classifier=trains_on)

@@ -33,6 +33,16 @@ def test_weights_from_a_file(form: str, tmp_path: Path) -> None:
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
 
 
+def test_weights_without_counters_of_batches_load_as_pytorch_loads_them(tmp_path: Path) -> None:
+    """Checkpoints of PyTorch before 0.4.1, and many converted ones, have none."""
+    state = {key: value for key, value in ConvNet().state_dict().items() if "num_batches_tracked" not in key}
+    assert len(state) < len(ConvNet().state_dict())
+    torch.save(state, path := tmp_path / "net.pt")
+    model = ConvNet()
+    load_weights(model, str(path), name="mine")
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in state.items())
+
+
 def bad(kind: str, folder: Path) -> str:
     path = folder / "net.pt"
     state: dict[str, Tensor] = ConvNet(width=5 if kind == "other" else 4).state_dict()

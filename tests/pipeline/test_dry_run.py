@@ -52,6 +52,13 @@ class Frozen(ConvNet):
         return super().forward(inputs).detach()
 
 
+class Lazy(nn.Sequential):
+    """Has no size until it sees an image."""
+
+    def __init__(self, *, num_classes: int = 10) -> None:
+        super().__init__(nn.Flatten(), nn.LazyLinear(num_classes))
+
+
 def vector(student, teacher):  # as somebody writes it who annotates nothing
     return (student - teacher).square().mean(dim=1)
 
@@ -88,6 +95,7 @@ def test_others_keep_it() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        ([student("Lazy"), "stages={only: {epochs: 1}}"], "Lazy: layer '1' finds out its size from its first input"),
         ([student("Frozen"), "stages={only: {epochs: 1}}"], "at stages.only: a training step fails: .*grad"),
         *(
             (
