@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from benchmarks import _results, gpu, methods, seeds, stages, tables, tasks
+from distill.console import console
 from distill.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _console(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Benchmarks silence the console for good: here it is lent to them."""
+    monkeypatch.setattr(console, "quiet", console.quiet)
 
 
 @pytest.mark.parametrize(
@@ -110,8 +117,10 @@ def test_a_seed_is_known_when_all_its_steps_are(tmp_path: Path, monkeypatch: pyt
 
     file = tmp_path / "some.jsonl"
     monkeypatch.setattr("sys.argv", ["seeds", "smoke", "--seeds=1", f"--results={file}"])
-    monkeypatch.setattr(seeds, "run", lambda _: type("Result", (), {"steps": ["teacher", "student"]})())
-    monkeypatch.setattr(seeds, "costs", lambda step: {"step": step} if step == "teacher" else stopped(step))
+    (tmp_path / "report.json").write_text('{"latency": {}}')
+    done = type("Result", (), {"steps": ["teacher", "student"], "folder": tmp_path})
+    monkeypatch.setattr(seeds, "run", lambda _: done)
+    monkeypatch.setattr(seeds, "costs", lambda step, _: {"step": step} if step == "teacher" else stopped(step))
     with pytest.raises(SystemExit) as end:
         seeds.main()
     assert end.value.code == 130
