@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -72,7 +73,8 @@ def append(file: Path, *rows: Row) -> None:
     """Add measurements, all of them at once."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+b") as lines:
-        fcntl.flock(lines, fcntl.LOCK_EX)  # what looks cut off may be what another process is writing
+        with suppress(OSError):  # on file systems without locks a measurement is still worth more than a lock
+            fcntl.flock(lines, fcntl.LOCK_EX)  # what looks cut off may be what another process is writing
         _end_last_line(lines)
         lines.write("".join(json.dumps(row) + "\n" for row in rows).encode())
 

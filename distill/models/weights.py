@@ -1,5 +1,6 @@
 """A network's first weights: from a checkpoint file, or torchvision's or a package's by name."""
 
+import json
 import logging
 import pickle
 import warnings
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 import torchvision
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -79,16 +81,27 @@ def _file_state(path: Path) -> dict[str, Tensor]:
     if not path.stat().st_size:
         raise RecipeError(f"cannot read checkpoint '{path}': the file is empty")
     try:
+        compressed = path.suffix == ".safetensors" and _is_compressed(path)
         content: Any = load_file(path) if path.suffix == ".safetensors" else _plain_tensors(path)
     except pickle.UnpicklingError:  # its message runs over a page
         raise RecipeError(f"checkpoint '{path}' holds more than tensors, or is damaged") from None
     except Exception as error:  # what unpickling raises on a text or a damaged file has no bounds
         reason = (str(error) or repr(error)).splitlines()[0].partition(". ")[0]
         raise RecipeError(f"cannot read checkpoint '{path}', it is damaged or none: {reason}") from None
+    if compressed:
+        raise RecipeError(f"checkpoint '{path}' is a compressed artifact: give that of a step before the hooks")
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     return _checked(content, path)
+
+
+def _is_compressed(path: Path) -> bool:
+    """Whether a file is an artifact whose layers or tensors hooks have changed."""
+    with safe_open(path, framework="pt") as file:
+        about = json.loads((file.metadata() or {}).get("distill", "{}"))
+        names = file.keys()
+    return bool(about.get("plans") or about.get("forms") or (about and "packed" in names))
 
 
 def _plain_tensors(path: Path) -> Any:

@@ -44,7 +44,7 @@ class Report:
     cached_views: int = 0
     """Augmentations of each image whose teacher outputs are cached; 0 where the teacher is called each time."""
     cacheable: bool = True
-    """Whether a cache could hold the teacher's outputs: not where images are new in every step."""
+    """Whether a cache could hold the teacher's outputs: not where, say, images are blended anew in every step."""
     curves: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
     """Step -> one row per epoch: {"epoch": 1, "val/accuracy": 0.71, "train/loss": 1.3, ...}."""
     figures: Mapping[str, Sequence[Any] | Mapping[str, float]] = field(default_factory=dict)

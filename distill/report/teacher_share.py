@@ -65,7 +65,7 @@ def teacher_note(report: Report) -> str:
     spent, whole = (f"{value:.1f}" if value >= 1 else f"{value:.2g}" for value in times)
     taken = f"{spent} of {whole} s of distillation ({100 * share.part:.0f} %)"
     if share.cache_views is None:
-        return f"The teacher took {taken}; no cache can hold its outputs, for images are new to it in every step."
+        return f"The teacher took {taken}; no cache can hold its outputs in this recipe."
     pays = f"pays from {share.cache_pays_from_epochs} epochs on"
     if share.cache_pays_from_runs != 1:
         pays = f"{pays}, or from {share.cache_pays_from_runs} runs like this one with the same teacher"

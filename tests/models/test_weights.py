@@ -1,5 +1,6 @@
 import copy
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ from torch import Tensor, nn
 
 from distill.artifact import Artifact, open_artifact
 from distill.artifact.straight_through import finalize, trainable
+from distill.compress.encode import encode
+from distill.compress.quantization.int8 import int8
+from distill.compress.quantization.quantize import quantize
 from distill.errors import RecipeError
 from distill.models.build import build_network
 from distill.models.state import load_state
 from distill.models.weights import load_weights
+from tests.compress import nets
 from tests.nets import ConvNet
 
 WRAPPERS = {"plain": "", "data parallel": "module.", "compiled": "_orig_mod."}
@@ -41,6 +46,18 @@ def test_weights_without_counters_of_batches_load_as_pytorch_loads_them(tmp_path
     model = ConvNet()
     load_weights(model, str(path), name="mine")
     assert all(torch.equal(model.state_dict()[key], value) for key, value in state.items())
+
+
+@pytest.mark.parametrize(
+    "hook", [lambda a: quantize(a), lambda a: encode(quantize(a)), lambda a: int8(a, nets.calibration(), lambda _: 1.0)]
+)
+def test_a_compressed_artifact_is_no_checkpoint(hook: Callable[[Artifact], Artifact], tmp_path: Path) -> None:
+    artifact = nets.artifact()
+    artifact.save(tmp_path / "plain.safetensors")
+    load_weights(artifact.copy_model(), str(tmp_path / "plain.safetensors"), name="mine")
+    hook(artifact).save(tmp_path / "small.safetensors")
+    with pytest.raises(RecipeError, match=r"small\.safetensors' is a compressed artifact: give that of a step before"):
+        load_weights(artifact.copy_model(), str(tmp_path / "small.safetensors"), name="mine")
 
 
 def bad(kind: str, folder: Path) -> str:

@@ -96,6 +96,14 @@ def test_others_keep_it() -> None:
     ("overrides", "message"),
     [
         ([student("Lazy"), "stages={only: {epochs: 1}}"], "Lazy: layer '1' finds out its size from its first input"),
+        (
+            [
+                "teacher={name: resnet8, epochs: 1}",
+                "stages={hint: {epochs: 1, losses: {crd: {student: [stage3], teacher: [layer3]}}}}",
+                "+trainer.precision=bf16-true",
+            ],
+            "at stages.hint: .*not every loss and hook takes weights of bf16-true: .*bf16-mixed",
+        ),
         ([student("Frozen"), "stages={only: {epochs: 1}}"], "at stages.only: a training step fails: .*grad"),
         *(
             (

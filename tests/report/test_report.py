@@ -279,7 +279,7 @@ def test_the_share_of_the_teacher_is_in_the_report(full: Report) -> None:
     assert "pays from 5 epochs on, or from 3 runs like this one with the same teacher: about 1.5 s less" in page(taught)
     assert "the cache pays from 2 epochs on." in page(replace(taught, cached_views=1))
     new = replace(taught, cacheable=False)
-    assert "no cache can hold" in page(new)
+    assert "no cache can hold its outputs in this recipe" in page(new)
     assert report.as_json(new)["teacher"]["cache_pays_from_epochs"] is None
     assert report.as_json(full)["teacher"] is None
 
