@@ -105,11 +105,13 @@ def measured(rows: Iterable[Row]) -> str:
 def with_table(page: str, name: str, text: str) -> str:
     """A page with ``text`` between its markers ``<!-- results: NAME -->`` and ``<!-- end -->``.
 
+    A marker that ends its line has the text in lines of its own; any other has it within the line, as cells need it.
+
     Raises:
         ValueError: the page has no such markers.
     """
-    marked = re.compile(rf"(<!-- results: {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
-    made, found = marked.subn(lambda match: f"{match[1]}\n{text}\n\n{match[2]}", page)
+    marked = re.compile(rf"(<!-- results: {re.escape(name)} -->)(\n?).*?(<!-- end -->)", re.DOTALL)
+    made, found = marked.subn(lambda match: match[2].join([match[1], "", text, "", match[3]]), page)
     if not found:
         raise ValueError(f"no '<!-- results: {name} -->' ... '<!-- end -->' on the page")
     return made

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks._command import command, described, positive
-from benchmarks._over_seeds import grouped, middle, shown
+from benchmarks._jobs import spread
+from benchmarks._over_seeds import gain, grouped, middle, shown
 from benchmarks._page import measured_here
 from benchmarks._quartiles import marked, middle_quartiles, note
 from benchmarks._results import RESULTS, Row, append, measured, read, table
@@ -55,7 +56,29 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
     """A table for each recipe and what differs from it, by its name on pages."""
     names = dict.fromkeys((row["recipe"], row["overrides"]) for row in rows)
     some = {name: [row for row in rows if (row["recipe"], row["overrides"]) == name] for name in names}
-    return {" ".join(filter(None, ["seeds", *name])): recipe_table(some[name]) for name in names}
+    found = {name: " ".join(filter(None, ["seeds", *name])) for name in names}
+    lines = {found[name]: recipe_table(some[name]) for name in names}
+    return lines | {f"{found[name]}: in one line": line for name in names if (line := in_one_line(some[name]))}
+
+
+def in_one_line(rows: Sequence[Row]) -> str:
+    """The last file beside the teacher's and the distilled student beside the student alone, seed by seed.
+
+    Empty where a step has not been measured seed by seed.
+    """
+    steps = {step: some for (step,), some in grouped(rows, "step").items() if "seed" in some[0]}
+    if not {"teacher", "student"} <= {*steps}:
+        return ""
+    teacher, last = steps["teacher"], list(steps.values())[-1]
+    pairs = list(zip(teacher, last, strict=True))
+    smaller = spread([large["bytes"] / small["bytes"] for large, small in pairs], 0)
+    faster = spread([slow["latency_ms"]["batch1"] / fast["latency_ms"]["batch1"] for slow, fast in pairs], 1)
+    lost = spread([above["accuracy"] - below["accuracy"] for above, below in pairs])
+    line = f"{smaller} times smaller and {faster} times as fast as the teacher's file, {lost} points below the teacher"
+    if "baseline" in steps:
+        gained = gain(steps["student"], steps["baseline"], "accuracy").removesuffix(" *")
+        line += f"; distillation gains {gained} points"
+    return line + ("" if len(pairs) > 1 else " (one seed)")
 
 
 def recipe_table(rows: Sequence[Row]) -> str:

@@ -2,7 +2,8 @@
 
     python -m benchmarks.tables [--check]
 
-A page shows the table NAME between the lines ``<!-- results: NAME -->`` and ``<!-- end -->``.
+A page shows the table NAME between the lines ``<!-- results: NAME -->`` and ``<!-- end -->``; what is one sentence may
+stand between both markers within a line.
 """
 
 import re
@@ -45,7 +46,7 @@ SUBJECTS = (
     *(predict_parameters, deep_compression, ranks, students, conditional, methods, character_speed),
 )
 """Each has its ``FILE`` of measurements, the ``IDENTITY`` that tells them apart, and ``tables(rows)``."""
-PAGES = Path("docs")
+PAGES = (Path("README.md"), Path("BENCHMARKS.md"), *sorted(Path("docs").rglob("*.md")))
 MARKER = re.compile(r"<!-- results: (.+?) -->")
 
 
@@ -60,7 +61,7 @@ def tables() -> Mapping[str, str]:
 def pages() -> dict[Path, str]:
     """Every page that shows measurements, as it should be."""
     known, made = tables(), {}
-    for path in sorted(PAGES.rglob("*.md")):
+    for path in PAGES:
         page = text = path.read_text(encoding="utf-8")
         for name in MARKER.findall(text):
             page = with_table(page, name, known.get(name, "Not measured yet."))

@@ -70,7 +70,7 @@ def test_pages_are_compared_before_they_are_written(
 ) -> None:
     page = tmp_path / "page.md"
     page.write_text("<!-- results: none -->\nold\n<!-- end -->\n")
-    monkeypatch.setattr(tables, "PAGES", tmp_path)
+    monkeypatch.setattr(tables, "PAGES", (page,))
     monkeypatch.setattr("sys.argv", ["tables", *["--check"] * check])
     if check:
         with pytest.raises(SystemExit) as end:

@@ -30,6 +30,21 @@ def test_seeds_one_by_one_replace_what_was_known_of_them_together() -> None:
     assert [*seeds.tables([step(90.0, seed=0, overrides="data.limit=5")])] == ["seeds toy data.limit=5"]
 
 
+def test_the_last_file_is_compared_with_that_of_the_teacher_of_the_same_seed() -> None:
+    rows = []
+    for seed in range(2):
+        rows += [step(90.0 + seed, seed=seed), step(88.0, seed=seed, step="baseline")]
+        rows += [step(89.0 + seed, seed=seed, step="student")]
+        latency = {"batch1": 0.25, "batch32": 8.0}
+        rows += [step(88.5 + seed, seed=seed, step="export/onnx", bytes=400, latency_ms=latency)]
+    assert seeds.tables(rows)["seeds toy: in one line"] == (
+        "10 ± 0 times smaller and 2.0 ± 0.0 times as fast as the teacher's file, 1.50 ± 0.00 points below the teacher; "
+        "distillation gains +1.50 ± 0.71 points"
+    )
+    assert seeds.in_one_line(rows[:4]).endswith("points (one seed)")
+    assert "seeds toy: in one line" not in seeds.tables(rows[:1])
+
+
 def network(way: str, test: float, size: int, **about: Any) -> dict[str, Any]:
     cost = {"params": 100, "macs": 2000, "bytes": size, "measured": "today"}
     return {"student": "toy", "way": way, "test": test, **cost, **about}

@@ -90,6 +90,12 @@ def test_a_page_without_the_table_is_refused() -> None:
         _results.with_table(page, "two", "")
 
 
+def test_a_sentence_may_stand_within_a_line() -> None:
+    page = "| a | <!-- results: one -->old<!-- end --> |\n| b | <!-- results: two --><!-- end --> |\n"
+    made = "| a | <!-- results: one -->new<!-- end --> |\n| b | <!-- results: two --><!-- end --> |\n"
+    assert _results.with_table(page, "one", "new") == made
+
+
 def stage(name: str, accuracy: float, size: int, milliseconds: float, **about: Any) -> dict[str, Any]:
     found = {"recipe": "toy", "overrides": "", "seed": 0, "stage": name, "test": {"accuracy": accuracy, "epe": 2}}
     cost = {"bytes": size, "params": 100, "macs": 1000, "effective_params": 50, "effective_macs": 400}
