@@ -87,7 +87,7 @@ def _planned(step: StepSpec, trial: Trial, data: DataModule, batch: Batch, kept:
 def _seconds(artifact: Artifact, batch: Batch) -> float:
     """Of one forward pass."""
     predict = to_accelerator(artifact.copy_model())
-    return statistics.median(_timed(lambda: predict(batch.inputs)) for _ in range(TIMED_STEPS))
+    return statistics.median(_timed(lambda: predict(batch.inputs).cpu()) for _ in range(TIMED_STEPS))
 
 
 def _timed(work: Callable[[], Any]) -> float:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from filelock import FileLock
@@ -68,7 +69,7 @@ class Steps:
             describe: the step's row, given what was made, its bytes on disk and the seconds it took.
         """
         with self._exclusive(key):
-            done = self._reuse(name, key) if is_first() else self._finished_at(self.folder / name, key)
+            done = self._reuse(name, key) if is_first() else self._found(name, key)
             reused = first_decides(done is not None)
             if not reused:
                 self._make(name, key, make, describe)
@@ -123,6 +124,12 @@ class Steps:
                 if done := self._finished_at(own, key):
                     return done
         return None
+
+    def _found(self, name: str, key: str) -> Finished | None:
+        """What `_reuse` finds, left where it is: processes of a launcher decide alike before they know each other."""
+        own = self.folder / name
+        folders = chain([own], self._others(own))
+        return next((done for folder in folders if (done := self._finished_at(folder, key))), None)
 
     def _finished_at(self, folder: Path, key: str) -> Finished | None:
         """The step in ``folder`` if it has this key and its files are what its record says.

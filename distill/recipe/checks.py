@@ -40,6 +40,7 @@ def check(recipe: Recipe) -> None:
         RecipeError: two parts of the recipe do not fit.
     """
     check_trainer(recipe.trainer)
+    check_average(recipe)
     check_losses(recipe)
     check_cache(recipe)
     check_rounds(recipe)
@@ -90,6 +91,20 @@ def trainer_settings() -> tuple[str, ...]:
                     arguments = method.args
                     return tuple(a.arg for a in (*arguments.args, *arguments.kwonlyargs) if a.arg != "self")
     raise LookupError("pytorch_lightning has no Trainer")
+
+
+def check_average(recipe: Recipe) -> None:
+    """Check that weights have digits enough to be averaged in small steps.
+
+    Raises:
+        RecipeError: ``ema`` with weights of 16 bits.
+    """
+    precision = str(recipe.trainer.get("precision"))
+    if precision in ("bf16-true", "16-true") and (recipe.ema or any(stage.ema for stage in recipe.stages.values())):
+        raise RecipeError(
+            f"at ema: weights of precision={precision} have too few digits to be averaged in small steps: choose "
+            "bf16-mixed or 32-true"
+        )
 
 
 def check_losses(recipe: Recipe) -> None:

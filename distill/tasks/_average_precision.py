@@ -6,6 +6,7 @@ Definition at cocodataset.org/#detection-eval: over overlaps of 0.5 to 0.95, 100
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.detection import MeanAveragePrecision
@@ -16,7 +17,17 @@ NAMES = {"map": "map", "map_50": "ap50", "map_75": "ap75"}
 Labelled = list[dict[str, Tensor]]
 
 
-class AveragePrecision(MeanAveragePrecision):
+class _Gathered(MeanAveragePrecision):
+    """Processes may hold different numbers of images: torchmetrics gathers tensor by tensor, and would wait forever."""
+
+    def _sync_dist(self, dist_sync_fn: Any = None, process_group: Any = None) -> None:
+        for name in self._reductions:
+            parts: list[Any] = [None] * dist.get_world_size(process_group)
+            dist.all_gather_object(parts, getattr(self, name), process_group)
+            setattr(self, name, [item for part in parts for item in part])
+
+
+class AveragePrecision(_Gathered):
     """The mean over classes, as fractions of 1: "map" over all overlaps, "ap50" and "ap75" at 0.5 and 0.75."""
 
     def __init__(self) -> None:
@@ -33,7 +44,7 @@ class ByClass(Metric):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.inner = MeanAveragePrecision(backend="faster_coco_eval", class_metrics=True)
+        self.inner = _Gathered(backend="faster_coco_eval", class_metrics=True)
 
     def update(self, found: Labelled, labels: Labelled) -> None:
         self.inner.update(found, labels)

@@ -97,8 +97,9 @@ def _keep(found: dict[str, Tensor], path: str, wanted: int) -> Callable[..., Non
 
 def gram(maps: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels channels"]:
     """Johnson et al., arXiv:1603.08155, equation 3: which channels fire together, wherever."""
-    flat = maps.flatten(2)
-    return flat @ flat.mT / flat[0].numel()
+    flat = maps.float().flatten(2)
+    with torch.autocast(maps.device.type, enabled=False):  # float16 ends at 65,504, sums over pixels do not
+        return flat @ flat.mT / flat[0].numel()
 
 
 def _frozen(spec: Perceptual, section: Any) -> nn.Module:

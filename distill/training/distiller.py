@@ -187,8 +187,9 @@ class Distiller(pl.LightningModule):
     def _log(self, values: Mapping[str, Tensor]) -> None:
         """Their means over the epoch, logged once: in every step it costs Lightning milliseconds."""
         for key, value in values.items():
+            value = value.detach().float()  # bfloat16 has no digits left to add a step's loss to an epoch's
             total, steps = self.sums.get(key, (torch.zeros_like(value), 0))
-            self.sums[key] = total + value.detach(), steps + 1
+            self.sums[key] = total + value, steps + 1
         if self.trainer.is_last_batch:
             means = {f"train/{key}": total / steps for key, (total, steps) in self.sums.items()}
             self.log_dict(means, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)

@@ -77,8 +77,9 @@ def fit(
     best = [_checkpoint(folder, BEST, monitor=monitor, mode=mode)] if stage.keep == "best" else []
     checkpoints = [*best, _checkpoint(folder, LAST)]
     trainer = build_trainer(
-        {**settings, **_strategy(stage, settings)},
+        settings,
         plugins=[CheckpointFiles()],
+        partial=_partial(stage),
         max_epochs=stage.epochs,
         logger=logger,
         callbacks=[epochs, *checkpoints] + ([LearningRateMonitor(logging_interval="epoch")] if logger else []),
@@ -118,7 +119,6 @@ def _checkpoint(folder: Path, name: str, **judged: Any) -> ModelCheckpoint:
     )
 
 
-def _strategy(stage: Stage, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Where a stage trains only a part of the network, DDP has to find out which gradients to wait for."""
-    partial = not stage.task_weight or stage.train != ["*"] or stage.blocks or stage.stochastic_depth
-    return {"strategy": "ddp_find_unused_parameters_true"} if settings.get("strategy") == "ddp" and partial else {}
+def _partial(stage: Stage) -> bool:
+    """Whether a step of this stage may train only a part of the network."""
+    return bool(not stage.task_weight or stage.train != ["*"] or stage.blocks or stage.stochastic_depth)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.strategies import DDPStrategy, StrategyRegistry
 
 from distill.errors import RecipeError
 from distill.training.hardware import check_machine, check_names
@@ -17,14 +18,19 @@ QUIET = {
     "log_every_n_steps": 1_000_000,  # everything is logged once per epoch
 }
 HANDLED = ("sync_batchnorm", "plugins")
+BACKENDS = "cpu:gloo,cuda:nccl"
+"""On GPUs, where Lightning opens NCCL alone: metrics and steps between stages lie on the CPU, and go around there."""
 
 
-def build_trainer(settings: Mapping[str, Any], *, plugins: Sequence[Any] = (), **fixed: Any) -> pl.Trainer:
+def build_trainer(
+    settings: Mapping[str, Any], *, plugins: Sequence[Any] = (), partial: bool = False, **fixed: Any
+) -> pl.Trainer:
     """A Trainer that is quiet unless ``settings`` say otherwise.
 
     Args:
         settings: the recipe's ``trainer`` section.
         plugins: Lightning plugins, beside those of ``settings``.
+        partial: whether a step may leave parameters without gradients, for which DDP would wait.
         fixed: arguments that ``settings`` cannot change.
 
     Raises:
@@ -34,12 +40,31 @@ def build_trainer(settings: Mapping[str, Any], *, plugins: Sequence[Any] = (), *
     named = settings.get("plugins") or []
     every = [*plugins, *([named] if isinstance(named, str) else named)]
     check_names({**chosen, **fixed})
+    arguments = {**QUIET, **chosen, **fixed, "plugins": every or None}
+    trainer = _trainer(arguments)
+    check_machine(trainer, {**settings, **fixed})
+    if isinstance(trainer.strategy, DDPStrategy):  # which "auto" is too where there are several devices
+        trainer = _trainer(
+            {**arguments, "strategy": _ddp(trainer.strategy, arguments.get("strategy", "auto"), partial)}
+        )
+    return trainer
+
+
+def _trainer(arguments: Mapping[str, Any]) -> pl.Trainer:
     try:
-        trainer = pl.Trainer(**{**QUIET, **chosen, **fixed}, plugins=every or None)
+        return pl.Trainer(**arguments)
     except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as error:
         raise RecipeError(f"at trainer: {' '.join(str(error).split())}") from error
-    check_machine(trainer, {**settings, **fixed})
-    return trainer
+
+
+def _ddp(resolved: DDPStrategy, name: str, partial: bool) -> DDPStrategy:
+    """The strategy of that name with what this package needs of it."""
+    options = dict(StrategyRegistry["ddp" if name == "auto" else name]["init_params"])
+    if resolved.root_device.type == "cuda":
+        options["process_group_backend"] = BACKENDS
+    if partial:
+        options["find_unused_parameters"] = True
+    return DDPStrategy(**options)
 
 
 def run_trainer(trainer: pl.Trainer, module: pl.LightningModule, **arguments: Any) -> None:

@@ -40,8 +40,11 @@ def try_steps(module: Distiller, batches: Sequence[Batch], settings: Mapping[str
     """
     timer = _Timer()
     chosen = {name: value for name, value in settings.items() if name != "plugins"}
+    own = build_trainer(chosen, logger=False, enable_checkpointing=False).strategy.root_device
+    devices = ONE_PROCESS["devices"] if own.index is None else [own.index]  # of several GPUs, that of this process
     # Without a cluster's environment: this is one process, whatever the run will be.
-    trainer = build_trainer(chosen, **ONE_PROCESS, callbacks=[timer], plugins=[LightningEnvironment()])
+    fixed = {**ONE_PROCESS, "devices": devices, "callbacks": [timer]}
+    trainer = build_trainer(chosen, **fixed, plugins=[LightningEnvironment()])
     run_trainer(trainer, module, datamodule=_Batches(batches))
     module.cpu()
     return timer.seconds

@@ -7,6 +7,7 @@ from torch import nn
 
 from distill.artifact import Artifact
 from distill.artifact.step import Step
+from distill.pipeline import step_store
 from distill.pipeline.step_store import Steps
 from distill.recipe.plain import key
 from tests.nets import ConvNet
@@ -54,6 +55,18 @@ def test_another_run_takes_it_over(tmp_path: Path) -> None:
     steps(tmp_path, "two").do("teacher", "k", work, describe)
     assert work.done == 1
     assert (tmp_path / "two/teacher/metrics.json").is_file()
+
+
+def test_processes_of_a_launcher_find_the_same_step_before_they_know_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = SweepWorker()
+    first = steps(tmp_path).do("teacher", "k", work, describe)
+    monkeypatch.setattr(step_store, "is_first", lambda: False)
+    found = steps(tmp_path, "two").do("teacher", "k", work, describe)
+    assert work.done == 1
+    assert (found.reused, found.step) == (True, first.step)
+    assert not (tmp_path / "two/teacher").exists()
 
 
 def test_a_changed_key_does_it_anew(tmp_path: Path) -> None:

@@ -117,6 +117,12 @@ def test_names_the_mistake(override: str, complaint: str) -> None:
         load("smoke", override.split(" ") if " teacher" in override else [override])
 
 
+def test_weights_of_16_bits_are_not_averaged() -> None:
+    with pytest.raises(RecipeError, match="at ema: .*bf16-true have too few digits .*: choose bf16-mixed or 32-true"):
+        load("smoke", ["ema=0.99", "trainer.precision=bf16-true"])
+    assert load("smoke", ["ema=0.99", "trainer.precision=bf16-mixed"]).ema == 0.99
+
+
 def test_an_unknown_recipe_gets_the_nearest() -> None:
     with pytest.raises(RecipeError, match="unknown recipe 'quickstrat'. Did you mean 'quickstart'"):
         load("quickstrat")

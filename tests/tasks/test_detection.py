@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from PIL import Image
 from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder, SSDMatcher
@@ -126,6 +127,31 @@ def test_average_precision_by_hand() -> None:
     }
     metrics.update([found], [label(boxes, [1, 1, 1])])
     assert float(metrics.compute()["ap50"]) == pytest.approx((34 + 33 * 2 / 3) / 101, abs=1e-6)
+
+
+def test_processes_that_saw_different_numbers_of_images_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = detection()
+    generator = torch.Generator().manual_seed(0)
+    boxes = [[10.0 + 9 * place, 8.0, 30.0 + 9 * place, 40.0] for place in range(3)]
+    labels = [label([box], [place % 2]) for place, box in enumerate(boxes)]
+    noisy = perfect(task, labels) + torch.randn(perfect(task, labels).shape, generator=generator)
+
+    def measured(*images: int) -> Any:
+        metric = task.metrics()
+        for image in images:
+            task.update(metric, noisy[image : image + 1], batch([labels[image]]))
+        return metric
+
+    first, second, alone = measured(0, 1), measured(2), measured(0, 1, 2)
+    ours = next(iter(first.values()))
+    states = {name: (getattr(ours, name), getattr(next(iter(second.values())), name)) for name in ours._reductions}
+    gathered = iter(states.values())
+    monkeypatch.setattr(dist, "get_world_size", lambda group: 2)
+    monkeypatch.setattr(
+        dist, "all_gather_object", lambda parts, mine, group: parts.__setitem__(slice(2), next(gathered))
+    )
+    ours._sync_dist()
+    assert first.compute() == alone.compute()
 
 
 def test_precision_by_class_is_a_figure() -> None:

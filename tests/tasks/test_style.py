@@ -85,6 +85,13 @@ def test_total_variation_counts_neighbours() -> None:
     assert total_variation(picture) == 0.5 + 0.5
 
 
+def test_gram_of_half_precision_maps_does_not_overflow() -> None:
+    features = torch.full((1, 2, 64, 64), 8.0)  # the sum over places is 262,144, float16 ends at 65,504
+    with torch.autocast("cpu", torch.float16):
+        found = gram(features.half())
+    torch.testing.assert_close(found, gram(features))
+
+
 def test_gram_is_blind_to_places() -> None:
     features = torch.randn(1, 4, 5, 6)
     moved = features.flatten(2)[..., torch.randperm(30)].view(1, 4, 5, 6)

@@ -32,7 +32,7 @@ tracking: {{mode: disabled}}
 
 
 LONG = "name: lenet5, epochs: 100000"
-TWO = ("trainer.devices=2", "trainer.accelerator=cpu", "trainer.strategy=ddp")
+TWO = ("trainer.devices=2", "trainer.accelerator=cpu")
 
 
 def start(folder: Path, *trainer: str) -> subprocess.Popen:

@@ -1,6 +1,7 @@
 """One stage: what trains, what stays, what resuming repeats."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,16 @@ from distill.training.fit import fit
 from tests.nets import TEN_CLASSES, ConvNet
 
 SETTINGS = {"accelerator": "cpu", "devices": 1}
+
+
+def test_the_mean_over_an_epoch_is_exact_in_half_precision() -> None:
+    module = distiller(Stage(epochs=1))
+    module.trainer = SimpleNamespace(is_last_batch=False)  # type: ignore[assignment]
+    module.sums = {}
+    for _ in range(2000):
+        module._log({"loss": torch.tensor(2.3, dtype=torch.bfloat16)})
+    total, steps = module.sums["loss"]
+    assert float(total / steps) == pytest.approx(2.3, abs=0.01)
 
 
 def term(name: str, **settings: Any) -> Loss:

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 
 from distill.errors import RecipeError
-from distill.training import batch_norms, hardware
+from distill.training import batch_norms, hardware, trainer
 from distill.training.trainer import build_trainer, require_trainer
 from tests.nets import ConvNet
 
@@ -53,6 +54,24 @@ def test_a_gpu_that_is_not_there_is_named() -> None:
         require_trainer({"accelerator": "gpu"})
 
 
+@pytest.mark.parametrize("strategy", [{}, {"strategy": "ddp"}, {"strategy": "ddp_spawn"}])
+@pytest.mark.parametrize("partial", [False, True])
+def test_stages_that_train_a_part_wait_for_no_gradients_of_the_rest(strategy: dict[str, Any], partial: bool) -> None:
+    made = build_trainer({"devices": 2, **strategy, **CPU}, partial=partial, logger=False).strategy
+    assert isinstance(made, DDPStrategy)
+    assert made._ddp_kwargs.get("find_unused_parameters", False) == partial
+    assert made.launcher is not None
+    assert ("Multi" in type(made.launcher).__name__) == ("ddp_spawn" in strategy.values())
+    assert made.process_group_backend is None  # gloo on CPUs
+
+
+def test_gpus_gather_what_lies_on_the_cpu_too() -> None:
+    resolved = DDPStrategy()
+    resolved.root_device = torch.device("cuda")
+    made = trainer._ddp(resolved, "ddp", partial=False)
+    assert made.process_group_backend == "cpu:gloo,cuda:nccl"
+
+
 def two(device: str) -> Any:
     """A Trainer of two processes; ``device`` stands for the one that it would compute on."""
     made = build_trainer({"devices": 2, "strategy": "ddp", **CPU}, logger=False)
@@ -62,8 +81,6 @@ def two(device: str) -> Any:
 
 @pytest.fixture(autouse=True)
 def settable_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pytorch_lightning.strategies import DDPStrategy
-
     monkeypatch.setattr(DDPStrategy, "root_device", torch.device("cpu"))
 
 

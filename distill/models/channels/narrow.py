@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from distill.models.copied import copied
 from distill.models.surgery import exchange
 
-Channelwise = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+Channelwise = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 Transposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 Narrowable = Channelwise | Convolution | Transposed | nn.Linear

@@ -1,5 +1,6 @@
 """SplitNet: the published normalisation, that assignments become certain, and that what is cut apart stays apart."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,18 @@ def test_a_wide_resnet_has_the_published_size(groups: dict[str, int], weights: i
     tree, _ = splitnet(model, inputs, groups=groups).deploy(model, "")
     assert cost.params(tree) - norms == weights
     assert 16 * cost.macs(tree, inputs) == pytest.approx(macs, rel=1e-3)  # the paper's images have 16 times as much
+
+
+def test_normalisation_over_several_gpus_is_normalisation() -> None:
+    torch.manual_seed(0)
+    model, inputs = wrn(1, 10), images()
+    synchronized = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model))
+    found = []
+    for network in (model, synchronized):
+        torch.manual_seed(1)
+        loss = splitnet(network, inputs, groups=STAGES)
+        found.append(loss.deploy(network, "")[0](inputs))
+    torch.testing.assert_close(*found)
 
 
 def test_no_path_leads_from_one_branch_to_another() -> None:
