@@ -68,7 +68,7 @@ def numbers(computed: Mapping[str, Any]) -> dict[str, float]:
 
 
 def to_accelerator(model: nn.Module) -> Predict:
-    """The model in eval mode where it runs fastest: where inputs lie, or on the accelerator, to which they are moved."""
+    """The model in eval mode where its inputs lie; those on the CPU are moved to the accelerator."""
     fastest = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model = model.to(fastest).eval()
 

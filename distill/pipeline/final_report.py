@@ -21,12 +21,12 @@ from distill.pipeline.experiment import Experiment
 from distill.pipeline.predictions import Kept, pictures
 from distill.pipeline.provenance import provenance
 from distill.pipeline.step_store import Finished
+from distill.processes import is_first
 from distill.recipe.checks import check_cache
 from distill.recipe.plain import key, resolved
 from distill.recipe.schema.cache import Cache
 from distill.report import Guess, Report
 from distill.tasks import Task
-from distill.training.processes import is_first
 
 FORMAT = 2
 """Of ``final.json``: a file of another format is made again."""

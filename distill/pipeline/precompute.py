@@ -18,10 +18,10 @@ from distill.pipeline.dry_run import DryRun
 from distill.pipeline.experiment import Experiment
 from distill.pipeline.run import train_teachers
 from distill.pipeline.step_store import Finished
+from distill.processes import naming_lost_processes
 from distill.recipe.schema import Recipe
 from distill.training.cache import CachedTeacher, cached, set_views
 from distill.training.ensemble import combined
-from distill.training.processes import naming_lost_processes
 from distill.training.teacher import Teacher
 from distill.training.trainer import build_trainer
 

@@ -21,8 +21,8 @@ from distill.artifact import Artifact, open_artifact
 from distill.artifact.step import Step
 from distill.errors import ArtifactError
 from distill.files import sealed
+from distill.processes import first_decides, is_first, wait_for_all
 from distill.training.fit import Curve
-from distill.training.processes import first_decides, is_first, wait_for_all
 
 NETWORK, METRICS = "network.safetensors", "metrics.json"
 PART, COPY, DAMAGED, CHECKPOINT = ".part", ".copy", ".damaged", ".ckpt"

@@ -14,7 +14,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from torch import nn
 
 from distill.files.atomic import replacing
-from distill.training.processes import is_first, wait_for_all
+from distill.processes import is_first, wait_for_all
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 WRITTEN_AS = "written_as"

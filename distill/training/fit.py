@@ -15,12 +15,12 @@ from distill.data import DataModule
 from distill.errors import RecipeError, TrainingError
 from distill.models.state import load_state
 from distill.parent import followed_by_children
+from distill.processes import naming_lost_processes
 from distill.recipe.schema import Stage
 from distill.training.batch_norms import synchronized
 from distill.training.checkpoints import BEST, LAST, CheckpointFiles, resume_point
 from distill.training.distiller import Distiller
 from distill.training.epochs import Curve, Epochs, OnEpoch
-from distill.training.processes import naming_lost_processes
 from distill.training.trainer import build_trainer, run_trainer
 
 __all__ = ["Curve", "OnEpoch", "Trained", "fit"]

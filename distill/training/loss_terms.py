@@ -14,11 +14,11 @@ from distill.errors import RecipeError, TapError
 from distill.losses import loss as losses
 from distill.models.layout import Layout, channels_first, layouts
 from distill.models.taps import Features, stages
+from distill.processes import share
 from distill.recipe.schema import Loss
 from distill.registry import injected, needs_teacher, options, required
 from distill.training.ensemble import member
 from distill.training.loss_checks import axes_of, compares_one_shape
-from distill.training.processes import share
 
 ABSENT = {
     "train_labels": "the training samples of this data set have no single class each",
