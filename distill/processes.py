@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch.distributed as dist
-from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
 from distill.errors import TrainingError
 
+Decision = TypeVar("Decision")
 LOST = ("gloo", "nccl", "connection", "socket", "timed out", "store")
 """What the messages of PyTorch's communication backends mention when a process does not reply."""
 
@@ -33,6 +34,8 @@ def naming_lost_processes(title: str) -> Iterator[None]:
 
 def is_first() -> bool:
     """Whether this is the process that writes."""
+    from pytorch_lightning.utilities import rank_zero_only  # seconds to import: hooks ask for less
+
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
@@ -44,7 +47,7 @@ def wait_for_all() -> None:
 
 
 @naming_lost_processes("between two steps")
-def first_decides(decision: bool) -> bool:
+def first_decides(decision: Decision) -> Decision:
     """The first process's ``decision`` in every process; before the processes know each other, each one's own."""
     if not _several():
         return decision

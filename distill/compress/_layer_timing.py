@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from distill.export import onnx_file
+from distill.processes import first_decides
 
 COPIES = 8
 """Of the layer in one file: starting a run then costs little beside it, and weights come from memory as they will."""
@@ -59,12 +60,17 @@ def _geometry(layer: nn.Module) -> tuple[Any, ...]:
 
 @cache
 def _timed(geometry: Geometry, shape: tuple[int, ...], rows: int) -> tuple[float, ...]:
-    """Of one image, which is so many rows of a matrix product."""
+    """Of one image, which is so many rows of a matrix product.
+
+    The first process's times in every process: networks that are chosen by them have to be the same.
+    """
     file = _file(geometry, shape)
     runtimes = [onnx_file.session(file, threads=threads) for threads in THREADS]
     images = {batch: np.random.default_rng(0).random((batch * rows, *shape), np.float32) for batch in BATCHES}
-    return tuple(
-        _fastest(runtime, images[batch]) / COPIES / batch for runtime, batch in itertools.product(runtimes, BATCHES)
+    return first_decides(
+        tuple(
+            _fastest(runtime, images[batch]) / COPIES / batch for runtime, batch in itertools.product(runtimes, BATCHES)
+        )
     )
 
 

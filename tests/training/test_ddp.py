@@ -26,6 +26,7 @@ stages:
   hint: {{epochs: 1, task_weight: 0, losses: {{at: {{weight: 100, student: [pool2], teacher: [pool2]}}}}}}
   distill: {{epochs: 1, losses: {{kd: {{weight: 0.9}}}}}}
 compress:
+  svd: {{aim: speed, max_macs: 0.9, finetune: {{epochs: 1}}}}
   quantize: {{}}
 tracking: {{mode: disabled}}
 """
