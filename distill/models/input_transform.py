@@ -7,7 +7,9 @@ the network contain it. Data and student are not affected.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -37,10 +39,19 @@ class InputTransform:
         return (self.of(*arguments),)
 
     def of(self, images: Float[Tensor, "batch _ _ _"]) -> Float[Tensor, "batch _ _ _"]:
+        make = _channels.__wrapped__ if torch.compiler.is_compiling() or type(images) is not Tensor else _channels
         mean, std, data_mean, data_std = (
-            images.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std, self.data_mean, self.data_std)
+            make(tuple(values), images.device, images.dtype)
+            for values in (self.mean, self.std, self.data_mean, self.data_std)
         )
         images = images * (data_std / std) + (data_mean - mean) / std
         if self.size is None:
             return images
         return F.interpolate(images, list(self.size), mode="bilinear", antialias=True)
+
+
+@lru_cache
+def _channels(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """One value per channel: kept, because a copy to a GPU in every pass would wait for all work before it."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device, dtype=dtype).view(-1, 1, 1)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms.v2.functional import resize
 
 from distill.artifact import Artifact, load
@@ -14,7 +15,7 @@ from distill.data import DataInfo
 from distill.data.digits import Digits
 from distill.errors import RecipeError
 from distill.export import onnx_file
-from distill.models.input_transform import InputTransform
+from distill.models.input_transform import InputTransform, _channels
 from distill.models.weights import load_weights
 from distill.pipeline.build import initial_artifact
 from distill.pipeline.teacher_inputs import input_transform, trained_on
@@ -152,3 +153,19 @@ def test_a_teacher_of_pairs_reads_both_images_as_one() -> None:
     assert trained_on("raft_small", "C_T_V2") == {}  # torchvision does not say
     with pytest.raises(RecipeError, match="image_size would change the flow between two images"):
         input_transform(TeacherNetwork("flow_correlation", epochs=1, image_size=64), PAIRS, 6)
+
+
+def test_means_are_copied_to_the_device_once() -> None:
+    transform = InputTransform((0.1, 0.2, 0.3), (0.9, 0.8, 0.7), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    with torch.inference_mode():
+        first = transform.of(torch.ones(2, 3, 4, 4))
+    copies = _channels.cache_info().misses
+    images = torch.ones(2, 3, 4, 4, requires_grad=True)
+    transform.of(images).sum().backward()
+    assert _channels.cache_info().misses == copies
+    torch.testing.assert_close(first, transform.of(images))
+    assert transform.of(images.double()).dtype == torch.float64
+    values = [(0.9 + 0.1 - 0.5) / 0.2, (0.8 + 0.2 - 0.4) / 0.3, (0.7 + 0.3 - 0.3) / 0.4]
+    torch.testing.assert_close(first[0, :, 0, 0], torch.tensor(values))
+    with FakeTensorMode() as mode:
+        assert transform.of(mode.from_tensor(torch.ones(2, 3, 4, 4))).shape == (2, 3, 4, 4)
