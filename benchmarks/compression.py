@@ -1,4 +1,4 @@
-"""Every way to compress, on four students taught by one teacher: accuracy, bytes, milliseconds.
+"""The main ways to compress, on five students taught by one teacher: accuracy, bytes, milliseconds.
 
     pip install -e '.[openvino]'
     python -m benchmarks.compression [--students resnet20 ...] [--ways svd int8 ...] [--seeds 3] [--jobs 2]
