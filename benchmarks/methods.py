@@ -39,8 +39,8 @@ from distill.recipe.loading import load
 FILE = RESULTS / "methods.jsonl"
 IDENTITY = ("budget", "method", "seed")
 FOLDER = "fashion_mnist/methods"
-WITH_BOTH = f"{FOLDER}/ensemble"
-"""The recipe that has both teachers."""
+WITH_ONE, WITH_BOTH = f"{FOLDER}/kd", f"{FOLDER}/ensemble"
+"""Recipes that have the shallow teacher, and both."""
 SHALLOW, DEEP = "shallow", "deep"
 ACCURACIES = {"test": "test, %", "val": "validation, last, %", "best": "validation, best, %"}
 ALONE = "alone"
@@ -90,11 +90,14 @@ def now() -> float:
     return time.perf_counter() if torch.cuda.is_available() else time.process_time()
 
 
-def prepared(output: Path, budget: Budget) -> dict[str, Path]:
-    """Train the teachers, or find them trained; their weights by name."""
-    with Experiment.open(load(WITH_BOTH, [*budget.lines(WITH_BOTH), "seed=0", *kept_in(output)])) as experiment:
+def prepared(output: Path, budget: Budget, methods: Sequence[str]) -> list[Path]:
+    """Train the teachers, or find them trained; the weights of the shallow one, and of the deep one if one asks."""
+    both = any(load(f"{FOLDER}/{method}").teachers for method in methods)
+    name = WITH_BOTH if both else WITH_ONE
+    with Experiment.open(load(name, [*budget.lines(name), "seed=0", *kept_in(output)])) as experiment:
         train_teachers(experiment)
-        return {name: experiment.folder / "teachers" / name / NETWORK for name in (SHALLOW, DEEP)}
+        folders = (f"teachers/{SHALLOW}", f"teachers/{DEEP}") if both else ("teacher",)
+        return [experiment.folder / folder / NETWORK for folder in folders]
 
 
 def overrides(name: str, teachers: dict[str, Path]) -> list[str]:
@@ -168,20 +171,20 @@ def main() -> None:
     parser.add_argument("--jobs", type=positive, default=2, help="methods at a time, each on one thread")
     parser.add_argument("--output", type=Path, default=Path("runs"))
     parser.add_argument("--results", type=Path, default=FILE)
-    parser.add_argument("--alone", nargs=2, type=Path, help=argparse.SUPPRESS)  # one method here, from these teachers
+    parser.add_argument("--alone", nargs="+", type=Path, help=argparse.SUPPRESS)  # one method here, from these teachers
     options = parser.parse_intermixed_args()
     budget = Budget(options.epochs, options.teacher_epochs, tuple(options.settings))
     name = " ".join(budget.arguments)
     if options.alone:
         (method,) = options.methods
-        teachers = dict(zip((SHALLOW, DEEP), options.alone, strict=True))
+        teachers = dict(zip((SHALLOW, DEEP), options.alone))
         for seed in range(options.seeds):
             run = partial(measure, method, seed, options.output, teachers, budget)
             kept(options.results, {"budget": name, "method": method, "seed": seed}, run)
         return
     wanted = {method: {(name, method, seed) for seed in range(options.seeds)} for method in options.methods}
     if left := [method for method, keys in wanted.items() if keys - _known(options.results)]:
-        files = [str(file) for file in prepared(options.output, budget).values()]
+        files = [str(file) for file in prepared(options.output, budget, left)]
         shared = [f"--seeds={options.seeds}", f"--output={options.output}", f"--results={options.results}"]
         work = {method: [*budget.arguments, *shared, "--methods", method, "--alone", *files] for method in left}
         at_once(work, options.output / "methods", options.jobs, "benchmarks.methods")
