@@ -21,6 +21,7 @@ from benchmarks import (
     deep_compression,
     distillation_speed,
     flow,
+    freed_memory,
     gpu,
     int8,
     kernels,
@@ -42,7 +43,7 @@ from benchmarks.faults import _tables as faults
 
 SUBJECTS = (
     *(seeds, tasks, flow, style, unlabelled, stages, codecs, caffe, runtime, gpu, faults),
-    *(distillation_speed, compression, contractions, peers, int8, kernels, blocks),
+    *(distillation_speed, freed_memory, compression, contractions, peers, int8, kernels, blocks),
     *(predict_parameters, deep_compression, ranks, students, conditional, methods, character_speed),
 )
 """Each has its ``FILE`` of measurements, the ``IDENTITY`` that tells them apart, and ``tables(rows)``."""

@@ -8,6 +8,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.strategies import DDPStrategy, StrategyRegistry
 
 from distill.errors import RecipeError
+from distill.training.freed_memory import freed_memory_kept
 from distill.training.hardware import check_machine, check_names
 
 QUIET = {
@@ -79,7 +80,8 @@ def run_trainer(trainer: pl.Trainer, module: pl.LightningModule, **arguments: An
         RecipeError: a setting of the Trainer does not fit the data.
     """
     try:
-        trainer.fit(module, **arguments)
+        with freed_memory_kept():
+            trainer.fit(module, **arguments)
     except SystemExit:  # Lightning raises it after Ctrl-C
         raise KeyboardInterrupt from None
     except MisconfigurationException as error:
