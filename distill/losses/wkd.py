@@ -3,8 +3,8 @@ arXiv:2412.08139, section 3.2, the form for features, WKD-F.
 
 Each channel of each cell of a grid is taken for a normal distribution of its pixels. Between such distributions with
 independent channels, the squared 2-Wasserstein distance is that of their means plus that of their standard deviations.
-As in the authors' code: sum over channels, mean over batch and cells. Departs from it in variances that are divided by the
-number of pixels, not by one less, for a cell may be a single pixel; and in a connector that does not end in a ReLU.
+As in the authors' code: sum over channels, mean over batch and cells. Departs from it in variances that are divided by
+the number of pixels, not by one less, for a cell may be a single pixel; and in a connector that does not end in a ReLU.
 """
 
 import torch.nn.functional as F

@@ -12,7 +12,7 @@ from distill.losses import loss as losses
 from distill.recipe.schema import Loss
 from distill.registry import needs_teacher, schema
 from distill.training.loss_terms import Term
-from students import ssd_miniature
+from students import lccl_resnet20, ssd_miniature
 from tests.nets import ConvNet
 
 BATCH, CLASSES = 4, 10
@@ -74,7 +74,8 @@ def term(name: str, batch: int = BATCH) -> tuple[Term, dict[str, Tensor], dict[s
     labels = {"fgd": BOXES, "cirkd_memory": MASKS}.get(name, LABELS)
     inputs = Batch(torch.zeros(batch, 1, 8, 8), labels[:batch], torch.arange(batch))
     teacher_model = ssd_miniature(num_classes=2, width=1) if name == "crosskd" else ConvNet(width=2)
-    networks = {"student_model": ConvNet(width=2), "teacher_model": teacher_model.eval()}
+    student_model = lccl_resnet20() if name == "lccl" else ConvNet(width=2)
+    networks = {"student_model": student_model, "teacher_model": teacher_model.eval()}
     injectable = {**networks, "train_labels": LABELS, "num_classes": CLASSES, "batch_size": batch}
     compute = Term(name, spec, student, teacher, injectable)
     for part in compute.parts:
@@ -90,6 +91,8 @@ def taught(compute: Term, student: dict[str, Tensor]) -> list[Tensor]:
     """
     if compute.key == "l1":
         return [layer.weight for layer in compute.parts[0].layers]
+    if compute.key == "lccl":
+        return [norm.bias for norm in compute.parts[0].norms]
     if kind := REGULARISED.get(compute.key):
         (model,) = compute.parts[0].network
         return [layer.weight for layer in model.modules() if isinstance(layer, kind)]
