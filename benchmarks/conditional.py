@@ -34,7 +34,8 @@ from students.lccl import saving, skip
 FILE = RESULTS / "conditional.jsonl"
 IDENTITY = ("longer", "seed")
 GATED = "lccl_resnet20"
-DENSE = "student={name: resnet20}"
+PLAIN, DENSE = "shufflenet_v2", "student={name: resnet20}"
+"""A recipe without losses and settings of its own, and the network without gates in place of its student."""
 BATCHES = (1, 32)
 COLUMNS = ("epochs", "seeds", "without gates, %", "with gates, %", "difference", "MACs saved, %")
 
@@ -50,10 +51,10 @@ class Trained(NamedTuple):
 
 
 @contextmanager
-def trained(seed: int, longer: int, output: Path, teacher: Path, *changes: str) -> Iterator[Trained]:
+def trained(recipe: str, seed: int, longer: int, output: Path, teacher: Path, *changes: str) -> Iterator[Trained]:
     """The recipe's student, taught."""
-    fixed = [f"teacher.weights={teacher}", "teacher.epochs=0", *lengthened(GATED, longer), *changes]
-    with Experiment.open(load(f"students/{GATED}", [*settings(output, seed), *fixed])) as experiment:
+    fixed = [f"teacher.weights={teacher}", "teacher.epochs=0", *lengthened(recipe, longer), *changes]
+    with Experiment.open(load(f"students/{recipe}", [*settings(output, seed), *fixed])) as experiment:
         *_, last = train_student(experiment, train_teachers(experiment)).values()
         batches = [batch.inputs for batch in experiment.data.test_dataloader()]
         yield Trained(deployable(last.artifact.model).eval(), accuracy(experiment, last.artifact), torch.cat(batches))
@@ -61,9 +62,9 @@ def trained(seed: int, longer: int, output: Path, teacher: Path, *changes: str) 
 
 def measure(seed: int, longer: int, output: Path, teacher: Path) -> Row:
     """Accuracies, what gates save, and how long the gated network takes."""
-    with trained(seed, longer, output, teacher, DENSE) as dense:
+    with trained(PLAIN, seed, longer, output, teacher, DENSE) as dense:
         without = dense.accuracy
-    with trained(seed, longer, output, teacher) as gated:
+    with trained(GATED, seed, longer, output, teacher) as gated:
         found = saving(gated.model, gated.images[:1000])
         times = {f"batch{size}": in_turns(gated.model, gated.images[:size]) for size in BATCHES}
         return {
