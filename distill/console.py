@@ -7,7 +7,7 @@ import warnings
 from rich.console import Console
 from rich.logging import RichHandler
 
-console = Console(quiet=os.environ.get("LOCAL_RANK", "0") != "0", highlight=False, soft_wrap=True)
+console = Console(quiet=os.environ.get("LOCAL_RANK", "0") != "0", highlight=False, soft_wrap=True, emoji=False)
 if not console.is_terminal and "COLUMNS" not in os.environ:
     console.width = 120  # output to a file is not cut to 80 columns
 

@@ -1,5 +1,6 @@
-"""Words of the command line that name a recipe and change it."""
+"""Words of the command line: a recipe and what changes it, numbers."""
 
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 
 from distill.errors import RecipeError
@@ -22,3 +23,14 @@ def recipe_arguments(arguments: Sequence[str]) -> tuple[str, list[str]]:
     overrides = [a for a in arguments if not a.startswith("recipe=")]
     check_unique(overrides)
     return recipes[0], overrides
+
+
+def positive(text: str) -> int:
+    """The type of an option that is a whole number of at least 1.
+
+    Raises:
+        ArgumentTypeError: anything else.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"'{text}' is no whole number of at least 1")
+    return int(text)

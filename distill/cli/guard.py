@@ -21,6 +21,7 @@ def guarded(work: Callable[[], None], *, debug: bool) -> int:
     end_with_parent()
     try:
         quiet_libraries(debug=debug)
+        _escape_what_cannot_be_shown()
         work()
         sys.stdout.flush()
         return 0
@@ -39,6 +40,13 @@ def guarded(work: Callable[[], None], *, debug: bool) -> int:
         return failed(_of_the_system(error), 1, debug)
     except Exception as error:
         return failed(f"unexpected {type(error).__name__}: {error} (--debug shows where)", 1, debug)
+
+
+def _escape_what_cannot_be_shown() -> None:
+    """On terminals that are not UTF-8, where one name would end the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def failed(message: str, code: int, debug: bool = False) -> int:

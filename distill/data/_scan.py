@@ -21,6 +21,7 @@ READERS = 16
 
 def pictures_below(folder: Path) -> list[Path]:
     """All pictures of a folder and its sub-folders, by the ending of their names; ordered by folder, then by name.
+    Hidden files and folders are passed over.
 
     Raises:
         DataError: a folder cannot be read, a link leads nowhere or back to a folder that it is in.
@@ -126,8 +127,9 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Of a folder, without what is hidden: copies that notebooks and macOS leave beside pictures."""
     try:
         with os.scandir(folder) as entries:
-            return list(entries)
+            return [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
         raise DataError(f"{shown(folder)}: {error.strerror}") from None

@@ -17,6 +17,7 @@ from distill.data.info import DataInfo
 from distill.data.picture_arrays import BATCH_SIZE, Picture, batched_arrays, picture_files
 from distill.data.preprocessing import normalised
 from distill.errors import DataError
+from distill.registry.nearest import did_you_mean
 
 Inputs = Float32[Tensor, "batch channels height width"]
 
@@ -66,8 +67,9 @@ def read_inputs(
         folder: where pictures lie; where a sample has two, neighbours in the order of their names.
         info: what images the network reads.
         order: of channels; ``bgr`` where blue is the first.
-        labels: ``folders``: folders are classes, numbered in the order of their names; or a file with a line for each
-            picture, its path below ``folder`` and its class, as Caffe has such lists.
+        labels: ``folders``: folders are classes, by the network's names for them, or where it has none, in the order
+            of their names; or a file with a line for each picture, its path below ``folder`` and its class, as Caffe
+            has such lists.
         limit: samples that are read at most, evenly spread.
 
     Raises:
@@ -90,18 +92,22 @@ def read_inputs(
     if order == "bgr":
         info = replace(info, mean=info.mean[::-1], std=info.std[::-1])
     images = torch.cat(list(batched_inputs(files, info)))
-    classes = torch.tensor(list(_labels(folder, files, labels))) if labels else None
+    classes = torch.tensor(list(_labels(folder, files, labels, info.class_names))) if labels else None
     if order == "bgr":
         images = images.unflatten(1, (info.images, info.channels)).flip(2).flatten(1, 2)
     return ImageInputs(images, classes)
 
 
-def _labels(folder: Path, files: Sequence[Path], labels: str) -> Iterator[int]:
+def _labels(folder: Path, files: Sequence[Path], labels: str, class_names: Sequence[str]) -> Iterator[int]:
     if labels == "folders":
-        index = {path.name: position for position, path in enumerate(subfolders(folder))}
+        names = class_names or [path.name for path in subfolders(folder)]
+        index = {name: position for position, name in enumerate(names)}
         for file in files:
             if len(parts := file.relative_to(folder).parts) < 2:
                 raise DataError(f"{file} lies in no folder of a class: put it in one, or give --labels FILE")
+            if parts[0] not in index:
+                hint = did_you_mean(parts[0], names)
+                raise DataError(f"rename folders of {folder}, or give --labels FILE: the network has no class {hint}")
             yield index[parts[0]]
         return
     listed = _listed(Path(labels))

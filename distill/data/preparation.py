@@ -14,6 +14,7 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Mode = Literal["RGB", "L"]
 P = TypeVar("P", bound="Preparation")
 LARGEST = 2**15
+LONGEST = 2 * LARGEST
 """Pixels of a side: beyond it a file is damaged rather than meant."""
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -56,6 +57,8 @@ class Preparation:
             rows, columns = self.resize
         elif self.resize is not None:
             shorter, rest = self.resize, int(self.resize * max(width, height) / min(width, height))
+            if rest > LONGEST:
+                shorter, rest = max(1, int(LONGEST * shorter / rest)), LONGEST
             rows, columns = (shorter, rest) if height <= width else (rest, shorter)
         else:
             return picture

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from distill.data.preparation import LARGEST, Interpolation, Mode, Preparation, scaled
+from distill.data.preparation import LARGEST, LONGEST, Interpolation, Mode, Preparation, scaled
 
 __all__ = ["LARGEST", "Interpolation", "Mode", "Preprocessing", "normalised"]
 
@@ -30,7 +30,8 @@ class Preprocessing(Preparation):
         size = list(self.resize) if isinstance(self.resize, tuple) else self.resize
         steps: list[v2.Transform] = []
         if size is not None:
-            steps.append(v2.Resize(size, InterpolationMode(self.interpolation)))
+            longest = LONGEST if isinstance(size, int) else None
+            steps.append(v2.Resize(size, InterpolationMode(self.interpolation), max_size=longest))
         if self.crop is not None:
             steps.append(v2.CenterCrop(list(self.crop)))
         return v2.Compose(steps or [v2.Identity()])

@@ -21,7 +21,10 @@ Sections = dict[str, Any]
 _PROBLEMS = (
     (r"'\\t'|tab character", "a tab, where YAML wants blanks"),
     (r"cannot start any token", "a text that begins with a character of YAML's own; put it in quotes"),
-    (r"mapping values are not allowed", "a second colon; put texts with colons in quotes"),
+    (
+        r"mapping values are not allowed",
+        "a second colon, or a line further in than the ones beside it; put texts with colons in quotes",
+    ),
     (r"could not find expected ':'", "a key without its colon"),
     (
         r"expected <block end>|expected the node content|expected <document start>|did not find expected key",

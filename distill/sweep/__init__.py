@@ -20,11 +20,13 @@ from distill.errors import DistillError, RecipeError, UserError
 from distill.files import atomic
 from distill.pipeline.run import run
 from distill.pipeline.tracking import headline
+from distill.recipe.files import find
 from distill.recipe.loading import load
-from distill.recipe.plain import resolved
+from distill.recipe.plain import key, resolved
+from distill.recipe.reading import sections
 from distill.recipe.schema import Recipe
 from distill.registry import call, did_you_mean
-from distill.sweep.file import SweepFile, read, short
+from distill.sweep.file import SIZES, SweepFile, read, short
 from distill.sweep.work import Objective, Report, SweepWorker
 from distill.tasks import injectable, task
 
@@ -87,6 +89,7 @@ def sweep(
         raise UserError(f"--jobs is {jobs}, but a sweep has at least one worker")
     count = _count(plan, trials)
     folder = _check(plan).output / "sweeps" / plan.name
+    plan = replace(plan, digest=key(plan.digest, sections(find(plan.recipe)))[:8])  # an edited recipe is a new sweep
     folder.mkdir(parents=True, exist_ok=True)
     work = SweepWorker(plan, count, folder, storage, objective)
     study = work.study()
@@ -122,19 +125,16 @@ def _check(plan: SweepFile) -> Recipe:
 
 
 def _check_metric(plan: SweepFile, recipe: Recipe) -> None:
-    """See that the task computes the metric, and that the goal is the direction in which it becomes better."""
-    split, _, name = plan.metric.partition("/")
-    if split != "val":
-        return
+    """See that a run has the metric, and that the goal is the direction in which it becomes better."""
     component = task.find(recipe.task.name)
     some_data = replace(SOME_DATA, images=getattr(component, "input_images", 1))
     meaning = call(component, recipe.task, injectable(some_data))
-    better = meaning.higher_is_better()
-    if name not in better:
-        known = [f"val/{one}" for one in better]
-        raise RecipeError(f"sweep '{plan.path}' at metric.name: unknown metric {did_you_mean(plan.metric, known)}")
-    if better[name] not in (None, plan.maximize):
-        goal = "maximize" if better[name] else "minimize"
+    better: dict[str, bool | None] = {f"val/{name}": high for name, high in meaning.higher_is_better().items()}
+    better |= dict.fromkeys((*SIZES, *(f"latency_ms/batch{size}" for size in recipe.latency_batch_sizes)), False)
+    if plan.metric not in better:
+        raise RecipeError(f"sweep '{plan.path}' at metric.name: unknown metric {did_you_mean(plan.metric, better)}")
+    if better[plan.metric] not in (None, plan.maximize):
+        goal = "maximize" if better[plan.metric] else "minimize"
         raise RecipeError(f"sweep '{plan.path}' at metric.goal: of {plan.metric} the task wants to {goal}; write that")
 
 
@@ -202,11 +202,11 @@ def _rank(plan: SweepFile, trial: FrozenTrial) -> tuple[bool, bool, float]:
 
 def _table(plan: SweepFile, trials: Sequence[FrozenTrial]) -> Table:
     table = Table("trial", plan.metric, "state", "seconds", box=None, pad_edge=False)
-    for key in plan.space:
-        table.add_column(key, overflow="fold")
+    for parameter in plan.space:
+        table.add_column(parameter, overflow="fold")
     for trial in trials:
         value = "" if trial.value is None else f"{trial.value:.4f}"
         seconds = f"{trial.duration.total_seconds():.1f}" if trial.duration else ""
-        parameters = [short(trial.params.get(key, "")) for key in plan.space]
+        parameters = [short(trial.params.get(name, "")) for name in plan.space]
         table.add_row(str(trial.number), value, trial.state.name.lower(), seconds, *parameters)
     return table

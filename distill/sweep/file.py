@@ -19,7 +19,7 @@ from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial
 
 from distill.errors import RecipeError
-from distill.sweep.space import distribution, leaves, mapping, one_of, whole
+from distill.sweep.space import DIGITS, distribution, leaves, mapping, one_of, whole
 
 LABELS = ("name", "description", "program", "project", "entity")  # for W&B alone
 KEYS = (*LABELS, "method", "metric", "parameters", "early_terminate", "run_cap", "command")
@@ -28,6 +28,16 @@ ARGUMENTS = "${args_no_hyphens}"
 SIZES = ("params", "macs", "bytes")
 
 Sample = Mapping[str, Any]
+
+
+class Unique(yaml.SafeLoader):
+    """The parser that W&B uses, so that what it takes for a text is one there too; but no key may stand twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := [key for place, key in enumerate(keys) if key in keys[:place]]:
+            raise yaml.constructor.ConstructorError(problem=f"'{twice[0]}' stands twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,7 @@ class SweepFile:
                 return range(distribution.low, distribution.high + 1, distribution.step)
             case FloatDistribution(step=float(step)):
                 steps = round((distribution.high - distribution.low) / step)
-                return [distribution.low + i * step for i in range(steps + 1)]
+                return [round(distribution.low + i * step, DIGITS) for i in range(steps + 1)]
         raise RecipeError(
             f"sweep '{self.path}' at parameters.{key}: a grid needs 'values' or whole numbers, not a continuous range"
         )
@@ -112,7 +122,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> SweepFile:
         RecipeError: names the file, the key, what is wrong and what would be right.
     """
     try:
-        tree = yaml.safe_load(path.read_text())  # the parser that W&B uses: what it takes for a text is one there too
+        tree = yaml.load(path.read_text(), Unique)
         return _parse(path, mapping(tree, KEYS, "the top"), overrides)
     except OSError as error:
         raise RecipeError(f"cannot read sweep '{path}': {error.strerror}; recipes/sweeps has examples") from None
@@ -126,11 +136,16 @@ def _parse(path: Path, tree: Mapping[str, Any], overrides: Sequence[str]) -> Swe
     method = one_of(tree.get("method"), METHODS, "method")
     metric = mapping(tree.get("metric"), ("name", "goal"), "metric")
     recipe, fixed = _command(tree.get("command"))
+    taken = {word.partition("=")[0].lstrip("+") for word in (*fixed, *overrides)}
     space: dict[str, BaseDistribution] = {}
     constants: dict[str, Any] = {}
     nested: dict[str, tuple[str, ...]] = {}
     for place, spec in leaves(tree.get("parameters"), ()):
         key = ".".join(place)
+        if place[0] == "recipe":
+            raise RecipeError("at parameters.recipe: a sweep is of one recipe, which command names")
+        if key in taken:
+            raise RecipeError(f"at parameters.{key}: command or the command line sets it too; keep one of them")
         if len(place) > 1:
             nested[key] = place
         if (ranges := distribution(spec, f"parameters.{key}")) is None:
@@ -158,7 +173,10 @@ def _command(words: Any) -> tuple[str, tuple[str, ...]]:
     example = f"[python, train.py, recipe=NAME, '{ARGUMENTS}']"
     if not isinstance(words, list) or ARGUMENTS not in words:
         raise RecipeError(f"at command: train.py takes its parameters from '{ARGUMENTS}'; write {example}")
-    settings = [word for word in map(str, words) if re.match(r"[\w.]+=", word)]
+    program = next((i for i, word in enumerate(words) if str(word).endswith((".py", "${program}"))), -1)
+    settings = [str(word) for word in words[program + 1 :] if word != ARGUMENTS]
+    if wrong := [word for word in settings if not re.match(r"\+?[\w.]+=", word)]:
+        raise RecipeError(f"at command: '{wrong[0]}' is not of the form key.path=value")
     recipes = [word.removeprefix("recipe=") for word in settings if word.startswith("recipe=")]
     if len(recipes) != 1:
         raise RecipeError(f"at command: names {len(recipes)} recipes instead of one; write {example}")

@@ -13,6 +13,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from distill.errors import RecipeError
 from distill.registry import did_you_mean
 
+DIGITS = 12
+"""After the point, of numbers that are multiples: 3 * 0.3 is a little less than 0.9."""
+
 
 def leaves(parameters: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
     """Every entry with its path; W&B nests them under ``parameters`` again."""
@@ -77,12 +80,12 @@ def _categorical(values: Any) -> BaseDistribution:
 
 def _multiples(*, min: float, max: float, q: float) -> BaseDistribution:
     """Multiples of q, as W&B makes them; here those beyond the bounds are left out."""
-    if not q > 0 or math.floor(max / q) < math.ceil(min / q):
+    low, high = (math.ceil(round(min / q, DIGITS)), math.floor(round(max / q, DIGITS))) if q > 0 else (1, 0)
+    if high < low:
         raise ValueError(f"no multiple of q = {q} lies between {min} and {max}")
-    low, high = math.ceil(min / q), math.floor(max / q)
     if isinstance(q, int):
         return IntDistribution(low * q, high * q, step=q)
-    return FloatDistribution(low * q, high * q, step=q)
+    return FloatDistribution(round(low * q, DIGITS), round(high * q, DIGITS), step=q)
 
 
 DISTRIBUTIONS: Mapping[str, tuple[tuple[str, ...], Callable[..., BaseDistribution | None]]] = {

@@ -1,6 +1,9 @@
 """What ends a command: one line that says what went wrong and what helps, and the right exit code."""
 
 import errno
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +38,13 @@ def failing(error: BaseException) -> Callable[[], None]:
 def test_what_ends_a_run(error: BaseException, code: int, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert guarded(failing(error), debug=False) == code
     assert capsys.readouterr().err == shown
+
+
+def test_what_a_terminal_cannot_show_is_escaped() -> None:
+    code = "from distill.cli.guard import guarded; guarded(lambda: print(chr(0x732b)), debug=False)"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "\\u732b\n"
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,6 +57,24 @@ def test_folders_are_classes_in_the_order_of_their_names(folder: Path) -> None:
     assert labels.tolist() == [0, 0, 1]
 
 
+def test_folders_are_the_networks_classes_where_it_names_them(folder: Path) -> None:
+    info = replace(INFO, class_names=("bird", "dog", "cat"))
+    labels = read_inputs(folder, info, labels="folders").labels
+    assert labels is not None
+    assert labels.tolist() == [2, 2, 1]
+    with pytest.raises(DataError, match=r"the network has no class 'dog'. Did you mean 'dot'\? There are: cat, dot"):
+        read_inputs(folder, replace(INFO, class_names=("cat", "dot")), labels="folders")
+
+
+def test_what_notebooks_and_macos_leave_behind_is_passed_over(folder: Path) -> None:
+    for name in ("cat/.ipynb_checkpoints/a.png", ".ipynb_checkpoints/a.png", "cat/._a.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"no picture")
+    labels = read_inputs(folder, INFO, labels="folders").labels
+    assert labels is not None
+    assert labels.tolist() == [0, 0, 1]
+
+
 def test_a_list_of_labels_as_caffe_has_it(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("dog/c.png 7\ncat/a.png 2\n\ncat/b.png 3\n")
     labels = read_inputs(folder, INFO, labels=str(tmp_path / "labels.txt")).labels

@@ -46,6 +46,14 @@ def test_the_centre_of_the_resized_picture():
     assert np.array_equal(pixels.permute(1, 2, 0), expected)
 
 
+@pytest.mark.parametrize("size", [(5000, 1), (1, 5000)])
+def test_a_line_of_pixels_does_not_become_gigabytes(size):
+    picture = Image.new("RGB", size, (255, 0, 0))
+    preprocessing = Preprocessing(resize=256, crop=(224, 224))
+    assert max(preprocessing.geometry().transforms[0](picture).size) <= 2**16
+    assert np.array_equal(preprocessing(picture).numpy(), preprocessing.pixels(picture))
+
+
 def test_grey_is_grey():
     pixels = Preprocessing(mode="L", resize=(8, 8))(PICTURE)
     expected = PICTURE.convert("L").resize((8, 8), Image.Resampling.BILINEAR)

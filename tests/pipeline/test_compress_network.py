@@ -114,6 +114,18 @@ def test_images_that_the_network_cannot_read(images: Tensor) -> None:
         Reference(INFO, nn.Conv2d(3, 1, 1), ImageInputs(images, None))
 
 
+def test_exports_of_another_network_are_not_written_over(
+    net: CaffeNet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Artifact(net, network=net.entry, about={"info": INFO.to_json()}).save(tmp_path / "a.safetensors")
+    (tmp_path / "student.onnx").write_text("of another network")
+    (tmp_path / "recipe.yaml").write_text("compress: {svd: {max_params: 0.8}}\nexport: {onnx: {}}")
+    given = ["--recipe", str(tmp_path / "recipe.yaml"), "--images", str(tmp_path)]
+    assert main(["compress", str(tmp_path / "a.safetensors"), *given]) == 2
+    assert "student.onnx is of another network: name an --output in a folder of its own" in capsys.readouterr().err
+    assert (tmp_path / "student.onnx").read_text() == "of another network"
+
+
 def test_an_encoded_file_is_refused_with_the_files_to_take(
     net: CaffeNet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

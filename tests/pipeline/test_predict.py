@@ -192,6 +192,26 @@ class TestCommand:
         assert len(list(drawn.glob("*.png"))) == 5
         assert all(open_picture(file).mode in ("RGB", "L") for file in drawn.iterdir())
 
+    def test_names_are_printed_as_they_are(
+        self, saved: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        names = (":smile:.png", f"{'n' * 240}.png")
+        for name in names:
+            (tmp_path / name).write_bytes(next(pictures.glob("*.png")).read_bytes())
+        files = [str(tmp_path / name) for name in names]
+        assert main(["predict", str(saved), *files, "--json", "--draw", str(tmp_path / "drawn")]) == 0
+        assert [row["file"] for row in json.loads(capsys.readouterr().out)] == files
+        assert len(list((tmp_path / "drawn").iterdir())) == 2
+
+    def test_a_place_that_cannot_be_drawn_to_is_refused_before_anything_is_predicted(
+        self, saved: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "drawn").touch()
+        assert main(["predict", str(saved), str(pictures), "--draw", str(tmp_path / "drawn")]) == 1
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert printed.err == f"error: File exists: {tmp_path / 'drawn'}; something else stands there; move it away\n"
+
     @pytest.mark.parametrize("command", ["export", "bench"])
     def test_no_data_set_is_needed(
         self, command: str, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

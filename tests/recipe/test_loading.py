@@ -146,7 +146,10 @@ def test_a_missing_file_is_named() -> None:
         ("seed: 1\n\tstudent: lenet5\n", "is not YAML: line 2, column 1: a tab, where YAML wants blanks"),
         ("data:\n\tname: digits\n", "line 2, column 1: a tab, where YAML wants blanks"),
         ("output: @runs\n", "line 1, column 9: a text that begins with a character of YAML's own; put it in quotes"),
-        ("output: a: b\n", "line 1, column 10: a second colon; put texts with colons in quotes"),
+        (
+            "output: a: b\n",
+            "line 1, column 10: a second colon, or a line further in than the ones beside it; put texts with",
+        ),
         ("seed: 'one\n", "a quotation mark that is not closed"),
         ("seed: 1\nseed: 2\n", "found duplicate key seed"),
         ("student: *network\n", "an alias .* without its anchor"),

@@ -69,9 +69,34 @@ def test_the_command_gives_the_recipe_and_what_every_trial_shares(tmp_path: Path
     assert plan.overrides == ("data.limit=100", "student={name: lenet5}", "seed=1")
 
 
+def test_multiples_reach_their_bounds(tmp_path: Path) -> None:
+    ranges = {"distribution": "q_uniform", "min": 0.3, "max": 0.9, "q": 0.3}
+    plan = read(write(tmp_path, parameters={"optimizer.lr": ranges}))
+    assert [sample["optimizer.lr"] for sample in plan.grid()] == [0.3, 0.6, 0.9]
+
+
+def test_a_command_adds_entries_too(tmp_path: Path) -> None:
+    added = "+compress.prune={sparsity: 0.2}"
+    assert read(write(tmp_path, command=[*COMMAND, added])).overrides == (added,)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_text(path.read_text() + "method: random\n")
+    with pytest.raises(RecipeError, match="is not YAML: 'method' stands twice"):
+        read(path)
+
+
+def test_what_the_command_line_sets_is_no_parameter(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="at parameters.seed: command or the command line sets it too; keep one"):
+        read(write(tmp_path, parameters={"seed": {"values": [1, 2]}}), ["seed=77"])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"command": [*COMMAND, "baselin"]}, "at command: 'baselin' is not of the form key.path=value"),
+        ({"parameters": {"recipe": {"values": ["smoke"]}}}, "at parameters.recipe: a sweep is of one recipe"),
         ({"methode": "grid"}, r"at the top: unknown key 'methode'. Did you mean 'method'\?"),
         ({"method": "bayse"}, r"at method: unknown 'bayse'. Did you mean 'bayes'\?"),
         (

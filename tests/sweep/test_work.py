@@ -43,6 +43,16 @@ def test_more_trials_can_be_asked_for_later_and_another_search_is_another_study(
     assert len(go(tmp_path, 2, method="bayes").trials) == 2
 
 
+def test_an_edited_recipe_is_another_sweep(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    began = []
+    for seed in (1, 1, 2):
+        recipe.write_text(f"base: smoke\nseed: {seed}\n")
+        done = go(tmp_path, 2, command=["python", "train.py", f"recipe={recipe}", "${args_no_hyphens}"])
+        began.append([trial.datetime_start for trial in done.trials])
+    assert began[0] == began[1] != began[2]
+
+
 def test_a_trial_whose_process_was_killed_is_done_again(tmp_path: Path) -> None:
     arguments = (tmp_path, 2, 1, slow)
     process = multiprocessing.get_context("spawn").Process(target=go, args=arguments)

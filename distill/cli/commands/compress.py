@@ -5,11 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distill.cli.arguments import positive
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from distill.artifact.step import Step
 
+EXPORTED = ("student.onnx", "student.xml", "student.runtime.safetensors")
+"""Names of exported files, which lie beside the artifact."""
 METRICS = {
     "change": "change of output, %",
     "same class": "same class, %",
@@ -26,7 +30,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     help_ = "without FILE, folders of pictures are classes; FILE has lines 'PATH CLASS'"
     parser.add_argument("--labels", nargs="?", const="folders", metavar="FILE", help=help_)
     parser.add_argument("--output", metavar="FILE", help="default: MODEL.small.safetensors")
-    parser.add_argument("--limit", type=int, default=512, metavar="N", help="pictures that are read; default: 512")
+    parser.add_argument("--limit", type=positive, default=512, metavar="N", help="pictures that are read; default: 512")
     parser.add_argument("--allow", action="append", default=[], metavar="MODULE", help="module of your own network")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="for example compress.quantize.bits=6")
 
@@ -37,7 +41,7 @@ def run(options: Namespace) -> None:
     from distill.console import console
     from distill.data.image_inputs import read_inputs
     from distill.data.info import DataInfo
-    from distill.errors import ArtifactError
+    from distill.errors import ArtifactError, UserError
     from distill.pipeline.compress_network import compress_network
     from distill.recipe.loading import load_compression
 
@@ -51,8 +55,12 @@ def run(options: Namespace) -> None:
             "take the network.safetensors of an earlier step, in the run's folders student/ and compress/"
         )
     info, order = DataInfo.from_json(artifact.about["info"]), artifact.about.get("order", "rgb")
-    inputs = read_inputs(Path(options.images), info, order=order, labels=options.labels, limit=options.limit)
     path = Path(options.output or Path(options.model).with_suffix(".small.safetensors"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    others = [] if path.exists() else [name for name in EXPORTED if (path.parent / name).exists()]
+    if compression.export and others:
+        raise UserError(f"{path.parent / others[0]} is of another network: name an --output in a folder of its own")
+    inputs = read_inputs(Path(options.images), info, order=order, labels=options.labels, limit=options.limit)
     result = compress_network(artifact, compression, inputs, info, path.parent, on_step=_announce)
     console.print(table(result.steps))
     kept = "; hooks have not seen them" if result.measured < len(inputs.images) else ", the ones that hooks have seen"

@@ -12,6 +12,8 @@ SUMMARISED = ("objects", "areas")
 """Of detection and segmentation, which predict nothing that is one number or text."""
 LARGEST = 3
 """Areas that are shown."""
+NAME = 60
+"""Characters of a picture's name in that of its drawing: of up to four bytes each, and file systems take 255."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -32,6 +34,9 @@ def run(options: Namespace) -> None:
 
     predictor = _predictor(options.artifact, options.allow)
     pictures = expanded(options.images)
+    folder = Path(options.draw) if options.draw else None
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
     predictions = predictor.predict(pictures)
     images = predictor.info.images
     samples = [pictures[start : start + images] for start in range(0, len(pictures), images)]
@@ -40,11 +45,9 @@ def run(options: Namespace) -> None:
         console.print(json.dumps(named, indent=2), markup=False, soft_wrap=True)
     else:
         console.print(_table(named))
-    if options.draw:
-        folder = Path(options.draw)
-        folder.mkdir(parents=True, exist_ok=True)
+    if folder:
         for number, (sample, prediction) in enumerate(zip(samples, predictions, strict=True)):
-            file = folder / f"{number:04}-{Path(str(sample[0])).stem}"
+            file = folder / f"{number:04}-{Path(str(sample[0])).stem[:NAME]}"
             predictor.draw(sample, prediction).save(file.with_name(f"{file.name}.png"))
             predictor.write(sample, prediction, file)
 

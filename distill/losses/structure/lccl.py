@@ -35,7 +35,8 @@ class ClosingGates(nn.Module):
         gates = [module for module in student_model.modules() if isinstance(module, Gate)]
         if not gates:
             raise ValueError("lccl: the network has no gates; lccl_resnet20 has them")
-        self.norms = tuple(gate[1] for gate in gates)  # in a tuple: their parameters are not this loss's
+        # in a tuple: their parameters are not this loss's
+        self.norms = tuple(norm for gate in gates for norm in gate if isinstance(norm, nn.BatchNorm2d))
         self.multiple = -torch.special.ndtri(torch.tensor(closed)).item()
 
     def forward(self, student: Float[Tensor, "batch classes"]) -> Float[Tensor, ""]:
