@@ -30,11 +30,15 @@ SIZES = ("params", "macs", "bytes")
 Sample = Mapping[str, Any]
 
 
+MERGE = "tag:yaml.org,2002:merge"
+"""Of the key ``<<``."""
+
+
 class Unique(yaml.SafeLoader):
     """The parser that W&B uses, so that what it takes for a text is one there too; but no key may stand twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != MERGE]
         if twice := [key for place, key in enumerate(keys) if key in keys[:place]]:
             raise yaml.constructor.ConstructorError(problem=f"'{twice[0]}' stands twice", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)

@@ -87,6 +87,13 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
         read(path)
 
 
+def test_anchors_and_merged_mappings_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path, parameters={})
+    rates = "parameters:\n  seed: &one {min: 1, max: 3}\n  data.limit: {<<: *one, max: 9}\n"
+    path.write_text(path.read_text().replace("parameters: {}\n", rates))
+    assert [(ranges.low, ranges.high) for ranges in read(path).space.values()] == [(1, 3), (1, 9)]
+
+
 def test_what_the_command_line_sets_is_no_parameter(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="at parameters.seed: command or the command line sets it too; keep one"):
         read(write(tmp_path, parameters={"seed": {"values": [1, 2]}}), ["seed=77"])
