@@ -92,7 +92,7 @@ def taught(compute: Term, student: dict[str, Tensor]) -> list[Tensor]:
     if compute.key == "l1":
         return [layer.weight for layer in compute.parts[0].layers]
     if compute.key == "lccl":
-        return [norm.bias for norm in compute.parts[0].norms]
+        return [norm.bias for norm in compute.parts[0].layers]
     if kind := REGULARISED.get(compute.key):
         (model,) = compute.parts[0].network
         return [layer.weight for layer in model.modules() if isinstance(layer, kind)]

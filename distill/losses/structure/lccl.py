@@ -36,9 +36,9 @@ class ClosingGates(nn.Module):
         if not gates:
             raise ValueError("lccl: the network has no gates; lccl_resnet20 has them")
         # in a tuple: their parameters are not this loss's
-        self.norms = tuple(norm for gate in gates for norm in gate if isinstance(norm, nn.BatchNorm2d))
+        self.layers = tuple(norm for gate in gates for norm in gate if isinstance(norm, nn.BatchNorm2d))
         self.multiple = -torch.special.ndtri(torch.tensor(closed)).item()
 
     def forward(self, student: Float[Tensor, "batch classes"]) -> Float[Tensor, ""]:
-        shares = [(norm.bias - self.multiple * norm.weight.detach().abs()).relu().mean() for norm in self.norms]
+        shares = [(norm.bias - self.multiple * norm.weight.detach().abs()).relu().mean() for norm in self.layers]
         return torch.stack(shares).mean()
