@@ -20,7 +20,7 @@ def freed_memory_kept() -> Iterator[None]:
     """Within the block, glibc keeps up to 1 GiB of freed memory for the next step.
 
     Otherwise large blocks, as feature maps are, go back to the system when they are freed, and come back as pages that
-    are zeroed one by one, on first touch: a tenth of a step on a CPU and more (``benchmarks/freed_memory.py``). The
+    are zeroed one by one, on first touch: 5 to 30 % of a step on a CPU (``benchmarks/freed_memory.py``). The
     environment's settings of the allocator stay as they are; other C libraries than glibc are left alone.
     """
     library: Any = ctypes.CDLL(None) if os.name == "posix" else None
