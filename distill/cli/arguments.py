@@ -32,5 +32,5 @@ def positive(text: str) -> int:
         ArgumentTypeError: anything else.
     """
     if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"'{text}' is no whole number of at least 1")
+        raise ArgumentTypeError(f"'{text}' is no number of at least 1")
     return int(text)

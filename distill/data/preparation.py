@@ -14,8 +14,9 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Mode = Literal["RGB", "L"]
 P = TypeVar("P", bound="Preparation")
 LARGEST = 2**15
-LONGEST = 2 * LARGEST
 """Pixels of a side: beyond it a file is damaged rather than meant."""
+LONGEST = 2 * LARGEST
+"""Pixels of the longer side where the shorter one is resized: 5000x1 would become 1,280,000x256."""
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,

@@ -122,7 +122,7 @@ def test_exports_of_another_network_are_not_written_over(
     (tmp_path / "recipe.yaml").write_text("compress: {svd: {max_params: 0.8}}\nexport: {onnx: {}}")
     given = ["--recipe", str(tmp_path / "recipe.yaml"), "--images", str(tmp_path)]
     assert main(["compress", str(tmp_path / "a.safetensors"), *given]) == 2
-    assert "student.onnx is of another network: name an --output in a folder of its own" in capsys.readouterr().err
+    assert "student.onnx is there already: remove it, or name an --output in another folder" in capsys.readouterr().err
     assert (tmp_path / "student.onnx").read_text() == "of another network"
 
 

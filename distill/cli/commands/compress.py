@@ -59,7 +59,7 @@ def run(options: Namespace) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     others = [] if path.exists() else [name for name in EXPORTED if (path.parent / name).exists()]
     if compression.export and others:
-        raise UserError(f"{path.parent / others[0]} is of another network: name an --output in a folder of its own")
+        raise UserError(f"{path.parent / others[0]} is there already: remove it, or name an --output in another folder")
     inputs = read_inputs(Path(options.images), info, order=order, labels=options.labels, limit=options.limit)
     result = compress_network(artifact, compression, inputs, info, path.parent, on_step=_announce)
     console.print(table(result.steps))
