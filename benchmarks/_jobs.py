@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks._command import positive
+from distill.cli.arguments import positive
 from distill.console import console
 
 

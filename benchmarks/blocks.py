@@ -22,10 +22,11 @@ from plotly import graph_objects as go
 from torch import nn
 
 from benchmarks import _results
-from benchmarks._command import command, described, positive
+from benchmarks._command import command, described
 from benchmarks._jobs import spread
 from benchmarks._over_seeds import grouped, shown
 from benchmarks._results import RESULTS, Row, kept, read
+from distill.cli.arguments import positive
 from distill.data.fashion_mnist import FashionMNIST
 from distill.measure.evaluation import score
 from distill.pipeline.build import build_distiller, initial_artifact

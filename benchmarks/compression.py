@@ -22,13 +22,14 @@ from typing import Any
 from torch import nn
 
 from benchmarks import _race, _results
-from benchmarks._command import command, described, positive
+from benchmarks._command import command, described
 from benchmarks._jobs import at_once, say, spread
 from benchmarks._over_seeds import grouped, shown
 from benchmarks._results import RESULTS, Row, kept
 from distill.artifact import open_artifact
 from distill.artifact.step import Step
 from distill.batch import Batch
+from distill.cli.arguments import positive
 from distill.console import console
 from distill.data import data as datasets
 from distill.errors import DistillError

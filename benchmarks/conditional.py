@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import _results
-from benchmarks._command import command, described, positive
+from benchmarks._command import command, described
 from benchmarks._jobs import parsed, spread
 from benchmarks._results import RESULTS, Row, kept
 from benchmarks.students import accuracy, lengthened, prepared, settings
+from distill.cli.arguments import positive
 from distill.measure import latency
 from distill.models.surgery import deployable
 from distill.pipeline.experiment import Experiment

@@ -15,11 +15,12 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import _results
-from benchmarks._command import command, described, positive
+from benchmarks._command import command, described
 from benchmarks._jobs import at_once, say
 from benchmarks._over_seeds import grouped, shown
 from benchmarks._results import RESULTS, Row, kept
 from benchmarks.compression import test
+from distill.cli.arguments import positive
 from distill.console import console
 from distill.pipeline.experiment import Experiment
 from distill.pipeline.run import compress, train_student

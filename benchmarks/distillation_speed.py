@@ -24,12 +24,13 @@ from pathlib import Path
 import torch
 
 from benchmarks import _rounds
-from benchmarks._command import command, described, positive
+from benchmarks._command import command, described
 from benchmarks._memory import peak_mb
 from benchmarks._results import RESULTS, Row, kept, measured, table
 from benchmarks._rounds import Way, about, race, row, speed_table
 from benchmarks._ways import Cached, bare, ours, torchdistill
 from benchmarks._work import Workload
+from distill.cli.arguments import positive
 from distill.console import console, quiet_libraries
 
 FILE = RESULTS / "distillation_speed.jsonl"

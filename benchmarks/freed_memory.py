@@ -24,10 +24,11 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import _results
-from benchmarks._command import command, described, positive
+from benchmarks._command import command, described
 from benchmarks._jobs import say
 from benchmarks._memory import peak_mb
 from benchmarks._results import RESULTS, Row, kept
+from distill.cli.arguments import positive
 from distill.models.build import build_network
 from distill.training.freed_memory import freed_memory_kept
 

@@ -24,12 +24,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks._command import command, described, positive
+from benchmarks._command import command, described
 from benchmarks._loading import LOADING, from_files, in_memory, workers_here
 from benchmarks._results import RESULTS, Row, append, read
 from benchmarks._rounds import IDENTITY, Race, Way, about, race, row, speed_table, switches
 from benchmarks._ways import Cached, bare, limit, ours, torchdistill
 from benchmarks._work import Workload
+from distill.cli.arguments import positive
 from distill.console import console
 from distill.errors import UserError
 

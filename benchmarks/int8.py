@@ -16,11 +16,12 @@ from pathlib import Path
 import torch
 
 from benchmarks import _race
-from benchmarks._command import command, described, positive
+from benchmarks._command import command, described
 from benchmarks._jobs import say
 from benchmarks._results import RESULTS, Row, kept
 from distill.artifact import Artifact
 from distill.batch import Batch
+from distill.cli.arguments import positive
 from distill.compress import hook
 from distill.models.build import build_network
 

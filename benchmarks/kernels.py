@@ -22,9 +22,10 @@ import torch
 from torch import nn
 
 from benchmarks import _results
-from benchmarks._command import command, described, positive
+from benchmarks._command import command, described
 from benchmarks._jobs import say
 from benchmarks._results import RESULTS, Row, kept
+from distill.cli.arguments import positive
 from distill.kernels import BlockedConv2d, Geometry, Machine, SparseConv2d, measured, pack
 from distill.kernels._native import library
 from distill.kernels.performance import Work

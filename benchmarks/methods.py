@@ -23,11 +23,12 @@ from typing import Any
 import torch
 
 from benchmarks import _results
-from benchmarks._command import command, described, positive
+from benchmarks._command import command, described
 from benchmarks._jobs import at_once, say
 from benchmarks._memory import peak_mb
 from benchmarks._over_seeds import gain, grouped, mean, shown
 from benchmarks._results import RESULTS, Row, kept, read
+from distill.cli.arguments import positive
 from distill.measure.evaluation import score, to_accelerator
 from distill.models.surgery import deployable
 from distill.pipeline.experiment import Experiment

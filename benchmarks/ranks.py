@@ -18,12 +18,13 @@ from itertools import islice, product
 from torch import nn
 
 from benchmarks import _results
-from benchmarks._command import command, described, positive
+from benchmarks._command import command, described
 from benchmarks._jobs import parsed
 from benchmarks._over_seeds import grouped, mean, shown
 from benchmarks._results import RESULTS, Row, kept
 from distill.artifact import Artifact
 from distill.batch import Batch
+from distill.cli.arguments import positive
 from distill.compress import hook
 from distill.compress.low_rank import _matrices, cp, tensor_train, tucker
 from distill.compress.low_rank._allocation import Allocation, Goal, LayersOptions

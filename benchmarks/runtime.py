@@ -22,11 +22,12 @@ import torch
 from torch import Tensor
 
 from benchmarks import _quartiles, _results
-from benchmarks._command import command, described, positive
+from benchmarks._command import command, described
 from benchmarks._jobs import say
 from benchmarks._results import RESULTS, Row, kept
 from distill import runtime
 from distill.artifact import Artifact
+from distill.cli.arguments import positive
 from distill.compress import hook
 from distill.export import onnx_file
 from distill.export.runtime import written

@@ -12,13 +12,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks._command import command, described, positive
+from benchmarks._command import command, described
 from benchmarks._jobs import spread
 from benchmarks._over_seeds import gain, grouped, middle, shown
 from benchmarks._page import measured_here
 from benchmarks._quartiles import marked, middle_quartiles, note
 from benchmarks._results import RESULTS, Row, append, measured, read, table
 from distill.artifact.step import Step
+from distill.cli.arguments import positive
 from distill.pipeline.run import run
 from distill.recipe.loading import load
 

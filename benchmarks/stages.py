@@ -16,13 +16,14 @@ from tempfile import TemporaryDirectory
 from torch import Tensor
 
 from benchmarks import _quartiles
-from benchmarks._command import command, described, positive
+from benchmarks._command import command, described
 from benchmarks._jobs import spread
 from benchmarks._over_seeds import grouped, middle
 from benchmarks._page import measured_here
 from benchmarks._results import RESULTS, Row, append, measured, read, table
 from distill.artifact import Artifact
 from distill.batch import Batch, Predict
+from distill.cli.arguments import positive
 from distill.export import exporter
 from distill.measure.costs import costs
 from distill.measure.evaluation import score, to_accelerator

@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 from benchmarks import _quartiles, _results
-from benchmarks._command import command, described, positive
+from benchmarks._command import command, described
 from benchmarks._jobs import at_once, say
 from benchmarks._over_seeds import grouped, shown
 from benchmarks._page import measured_here
 from benchmarks._results import RESULTS, Row, append, kept, read
 from distill.artifact import Artifact, open_artifact
+from distill.cli.arguments import positive
 from distill.console import console
 from distill.errors import ExportError
 from distill.measure import latency

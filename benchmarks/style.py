@@ -16,10 +16,11 @@ from functools import partial
 
 import torch
 
-from benchmarks._command import command, described, positive
+from benchmarks._command import command, described
 from benchmarks._page import measured_here
 from benchmarks._results import RESULTS, Row, append, read, table
 from distill.artifact import Artifact
+from distill.cli.arguments import positive
 from distill.export import onnx_file
 from distill.models import cost
 from distill.models.surgery import deployable

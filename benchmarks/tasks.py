@@ -22,11 +22,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks._command import command, described, positive
+from benchmarks._command import command, described
 from benchmarks._jobs import spread
 from benchmarks._over_seeds import grouped, marked
 from benchmarks._page import measured_here
 from benchmarks._results import RESULTS, Row, append, read, table
+from distill.cli.arguments import positive
 from distill.console import console
 from distill.measure.evaluation import score, to_accelerator
 from distill.models.surgery import deployable

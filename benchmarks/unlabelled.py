@@ -26,10 +26,11 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from benchmarks._command import command, described, positive
+from benchmarks._command import command, described
 from benchmarks._jobs import spread
 from benchmarks._page import measured_here
 from benchmarks._results import RESULTS, Row, append, read, table
+from distill.cli.arguments import positive
 from distill.console import console
 from distill.data import DataInfo, _idx
 from distill.data._find import find

@@ -14,12 +14,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks._command import positive
 from benchmarks._page import measured_here
 from benchmarks._results import append
 from benchmarks.faults import kills
 from benchmarks.faults._faults import MEMORY, SECONDS, Result, faults_of, kind_of, run, say, subjects, work
 from benchmarks.faults._tables import FILE, tables
+from distill.cli.arguments import positive
 
 
 def main() -> int:

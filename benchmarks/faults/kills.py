@@ -22,7 +22,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 import distill
-from benchmarks._command import positive
+from distill.cli.arguments import positive
 
 RECIPE = """
 task: {name: classification}
