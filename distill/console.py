@@ -7,9 +7,16 @@ import warnings
 from rich.console import Console
 from rich.logging import RichHandler
 
-console = Console(quiet=os.environ.get("LOCAL_RANK", "0") != "0", highlight=False, soft_wrap=True, emoji=False)
-if not console.is_terminal and "COLUMNS" not in os.environ:
-    console.width = 120  # output to a file is not cut to 80 columns
+
+def new_console() -> Console:
+    """Silent in all processes of a training but the first; prints to what is standard output at that moment."""
+    made = Console(quiet=os.environ.get("LOCAL_RANK", "0") != "0", highlight=False, soft_wrap=True, emoji=False)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = 120  # output to a file is not cut to 80 columns
+    return made
+
+
+console = new_console()
 
 
 def quiet_libraries(*, debug: bool = False) -> None:

@@ -27,6 +27,7 @@ from distill.recipe.reading import sections
 from distill.recipe.schema import Recipe
 from distill.registry import call, did_you_mean
 from distill.sweep.file import SIZES, SweepFile, read, short
+from distill.sweep.progress import shown
 from distill.sweep.work import Objective, Report, SweepWorker
 from distill.tasks import injectable, task
 
@@ -93,10 +94,11 @@ def sweep(
     folder.mkdir(parents=True, exist_ok=True)
     work = SweepWorker(plan, count, folder, storage, objective)
     study = work.study()
-    if jobs == 1:
-        work.go(study)
-    else:
-        _in_processes(work, jobs)
+    with shown(study, plan, count):
+        if jobs == 1:
+            work.go(study)
+        else:
+            _in_processes(work, jobs)
     last = {trial.user_attrs["slot"]: trial for trial in study.get_trials(deepcopy=False)}
     return _conclude(plan, folder, [last[slot] for slot in sorted(last)])
 

@@ -17,7 +17,6 @@ from filelock import BaseFileLock, FileLock, Timeout
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from distill.console import console
 from distill.errors import DistillError, UserError
 from distill.sweep.database import check_integrity, is_damage, set_aside
 from distill.sweep.file import SweepFile
@@ -138,16 +137,15 @@ class SweepWorker:
                 value = self.objective(self.plan.recipe, words, report).get(metric, math.nan)
             if not math.isfinite(value):
                 raise DistillError(f"{metric} is {value}")
-            done = study.tell(trial, value)
+            study.tell(trial, value)
         except optuna.TrialPruned:
-            done = study.tell(trial, state=TrialState.PRUNED)
+            study.tell(trial, state=TrialState.PRUNED)
         except FAILURES as error:
             trial.set_user_attr("error", f"{type(error).__name__}: {error}")
-            done = study.tell(trial, state=TrialState.FAIL)
+            study.tell(trial, state=TrialState.FAIL)
         except BaseException:  # Ctrl-C or a mistake in the code, not in the trial's settings
             _put_back(study, study.trials[trial.number])
             raise
-        console.print(self.plan.describe(done), soft_wrap=True, markup=False)
 
     @contextlib.contextmanager
     def _log(self, number: int) -> Iterator[None]:
