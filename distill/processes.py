@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from distill.errors import TrainingError
 
@@ -61,6 +62,29 @@ def share(module: nn.Module) -> None:
     if _several():
         for tensor in module.state_dict().values():
             dist.broadcast(tensor, src=0)
+
+
+def gathered(*rows: Tensor) -> tuple[Tensor, ...]:
+    """The rows of all processes, in the order of the processes; with one process, the same tensors.
+
+    Args:
+        rows: tensors that each have as many rows; another process may have another number of them.
+    """
+    if not _several():
+        return rows
+    device = rows[0].device
+    counts = [int(count) for count in _from_all(torch.tensor(len(rows[0]), device=device))]
+    missing = max(counts) - len(rows[0])
+    padded = [torch.cat([part, part.new_zeros(missing, *part.shape[1:])]) for part in rows]
+    return tuple(
+        torch.cat([part[:count] for part, count in zip(_from_all(one), counts, strict=True)]) for one in padded
+    )
+
+
+def _from_all(tensor: Tensor) -> list[Tensor]:
+    found = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    dist.all_gather(found, tensor.contiguous())
+    return found
 
 
 def _several() -> bool:

@@ -5,11 +5,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from distill.processes import gathered
+
 
 class ClassMemory(nn.Module):
     """A ring of unit vectors for each class: random ones until there have been enough.
 
-    Buffers, so that checkpoints hold them.
+    Buffers, so that checkpoints hold them; the same in all processes, each of which remembers what any has seen.
 
     Args:
         num_classes: rings.
@@ -17,6 +19,7 @@ class ClassMemory(nn.Module):
         dimension: of an embedding.
     """
 
+    same_everywhere = True
     rows: Tensor
     oldest: Tensor
 
@@ -32,7 +35,8 @@ class ClassMemory(nn.Module):
         return self.rows[:, chosen].flatten(0, 1)
 
     def remember(self, embedded: Float[Tensor, "new dimension"], classes: Int64[Tensor, " new"]) -> None:
-        """Put each embedding in the place of the oldest one of its class; of too many, the last ones stay."""
+        """Put each embedding of any process in the place of the oldest one of its class; of too many, the last stay."""
+        embedded, classes = gathered(embedded, classes)
         length = self.rows.shape[1]
         counts = classes.bincount(minlength=len(self.oldest))
         rank = rank_within(classes)

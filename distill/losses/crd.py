@@ -6,7 +6,7 @@ cancels out; scores against the whole memory by one matrix product, from which t
 ``queue``, which needs no row per training sample.
 
 Batches of one are fine, since negatives come from memory. Under DDP each process contrasts its local batch with what
-the first process remembers.
+all processes remember.
 """
 
 from typing import Literal
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from distill.losses import loss
 from distill.models.feature_maps import embedding, embedding_size
+from distill.processes import gathered
 from distill.registry.ranges import Count, Probability, Temperature
 
 Both = Float[Tensor, "2 batch dimension"]
@@ -85,7 +86,8 @@ class Contrast(nn.Module):
         log_z = torch.where(self.log_z.isnan(), log_mean_exp(scores.detach()), self.log_z)
         if torch.is_grad_enabled():  # a probe leaves no trace
             self.log_z.copy_(log_z)
-            self.memory.remember(embedded.detach(), sample)
+            new, sample = gathered(embedded.detach().transpose(0, 1), sample)
+            self.memory.remember(new.transpose(0, 1), sample)
         # Log odds that a pair is the true one, not one of that many drawn from the noise.
         odds = scores - log_z - negatives.clamp(min=1).log()
         likelihood = F.logsigmoid(odds[:, :, 0]) + F.logsigmoid(-odds[:, :, 1:]).sum(dim=2)
@@ -95,6 +97,7 @@ class Contrast(nn.Module):
 class Bank(nn.Module):
     """A row for every training sample, updated whenever the sample comes."""
 
+    same_everywhere = True
     rows: Tensor
     classes: Tensor
     by_class: Tensor
@@ -131,6 +134,7 @@ class Bank(nn.Module):
 class Queue(nn.Module):
     """The latest embeddings and their classes; random ones of no class until there have been enough."""
 
+    same_everywhere = True
     rows: Tensor
     row_labels: Tensor
     labels: Tensor

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torchmetrics import MetricCollection
 
 from distill.artifact import Plan
@@ -95,6 +96,7 @@ class Distiller(pl.LightningModule):
             raise RecipeError("compiled code leaves no blocks out: set compile=false, or remove stochastic_depth")
         if compiled:
             compile_networks(self.method.to_compile())
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, [*self._never_sent()])
 
     @property
     def student(self) -> Taps:
@@ -204,6 +206,12 @@ class Distiller(pl.LightningModule):
     def _progress(self) -> float:
         """The part of the stage that is done, from 0 to 1."""
         return self.global_step / float(self.trainer.estimated_stepping_batches)
+
+    def _never_sent(self) -> Iterator[str]:
+        """Buffers that DDP would copy to every process in every step, although they are equal there anyway."""
+        for path, module in self.named_modules():
+            if getattr(module, "same_everywhere", False) or f"{path}.".startswith(TEACHER):
+                yield from (f"{path}.{name}" for name, _ in module.named_buffers(recurse=False))
 
     def _freeze(self) -> None:
         chosen = [

@@ -117,6 +117,17 @@ def test_a_checkpoint_does_not_contain_the_teacher(tmp_path: Path) -> None:
     assert not any(key.startswith("method.teacher.") for key in state)
 
 
+def test_several_processes_do_not_send_what_each_of_them_has() -> None:
+    crd = term("crd", student=["stage3"], teacher=["stage3"], negatives=16)
+    module = distiller(Stage(epochs=1, losses={"crd": crd}))
+    left_out = module._ddp_params_and_buffers_to_ignore
+    sent = {name for name, _ in module.named_buffers()} - set(left_out)
+    assert {name.rpartition(".")[2] for name in left_out} >= {"rows", "classes", "running_mean"}
+    assert all(name.startswith(("method.student.", "method.terms.")) for name in sent)
+    assert {name.rpartition(".")[2] for name in sent} >= {"running_mean", "running_var", "log_z"}
+    assert not any("memory" in name for name in sent)
+
+
 def test_frozen_parts_keep_weights_and_batch_statistics(tmp_path: Path) -> None:
     start = ConvNet()
     before = {k: v.clone() for k, v in start.state_dict().items()}
