@@ -2,6 +2,7 @@
 section 4: fine-tuning of a network whose weights are stored as codes.
 
 Every forward pass computes with what the current weights would be stored as; their gradient passes as if they were not.
+Pruned weights are left out of it: they are zero whatever the others learn.
 Forms that share values are trained in these instead: the codes stay, and a value gets the gradients of all positions
 that have it (Han, Mao & Dally: Deep Compression. arXiv:1510.00149, equation 3).
 """
@@ -16,9 +17,23 @@ from torch.nn.utils import parametrize
 
 from distill.artifact import Artifact, store
 from distill.artifact.raw import to_raw
+from distill.artifact.sparse import Sparse
 from distill.artifact.storage import Shared, Stored, moved
 from distill.errors import RecipeError
 from distill.models.state import load_state
+
+
+class Masked(nn.Module):
+    """A weight with zeros where its stored form has them; they get no gradient."""
+
+    mask: Tensor
+
+    def __init__(self, form: Sparse) -> None:
+        super().__init__()
+        self.register_buffer("mask", form.mask(), persistent=False)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * self.mask
 
 
 class StraightThrough(nn.Module):
@@ -84,7 +99,8 @@ def trainable(artifact: Artifact) -> nn.Module:
                 chain = attrgetter(f"parametrizations.{name}")(module)
                 chain.original = tables.setdefault(_table(kept), chain.original)
             elif kept:
-                parametrize.register_parametrization(module, name, StraightThrough(kept))
+                through = Masked(kept) if isinstance(kept, Sparse) else StraightThrough(kept)
+                parametrize.register_parametrization(module, name, through)
     return model
 
 

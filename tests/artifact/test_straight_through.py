@@ -8,6 +8,7 @@ from distill.artifact import Artifact
 from distill.artifact.straight_through import finalize, trainable
 from distill.compress.encode import encode
 from distill.compress.low_rank.svd import svd
+from distill.compress.pruning.prune import prune
 from distill.compress.quantization.quantize import quantize
 from distill.errors import RecipeError
 from tests.compress import nets
@@ -25,6 +26,18 @@ def test_gradients_pass_as_if_nothing_were_rounded() -> None:
     model(rows).square().sum().backward()
     plain(rows).square().sum().backward()
     torch.testing.assert_close(model.parametrizations.weight.original.grad, plain.weight.grad)
+
+
+def test_pruned_weights_compute_as_stored_and_get_no_gradient() -> None:
+    artifact = prune(Artifact(nn.Linear(6, 4)), sparsity=0.5)
+    model, plain = trainable(artifact), artifact.copy_model()
+    rows = torch.randn(5, 6)
+    assert torch.equal(model(rows), plain(rows))
+    model(rows).square().sum().backward()
+    plain(rows).square().sum().backward()
+    expected = plain.weight.grad.masked_fill(plain.weight == 0, 0)
+    torch.testing.assert_close(model.parametrizations.weight.original.grad, expected)
+    assert 0 < (expected == 0).sum() < expected.numel()
 
 
 def test_every_forward_follows_the_weights() -> None:
