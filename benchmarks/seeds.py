@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks._command import command, described
 from benchmarks._jobs import spread
+from benchmarks._memory import peak_mb
 from benchmarks._over_seeds import gain, grouped, middle, shown
 from benchmarks._page import measured_here
 from benchmarks._quartiles import marked, middle_quartiles, note
@@ -33,23 +34,26 @@ def known(file: Path, recipe: str, overrides: str, seed: int) -> bool:
     return any((row["recipe"], row["overrides"], row.get("seed")) == named for row in read(file, IDENTITY))
 
 
-def costs(step: Step, latency: Row) -> Row:
+def costs(step: Step, report: Row) -> Row:
     """What is kept of one step.
 
     Args:
         step: a row of the report.
-        latency: what report.json says of it, for all steps.
+        report: report.json.
     """
+    latency, coded = report["latency"], report["coded_bytes"]
     return {
         "step": step.step,
         "params": step.params,
         "macs": step.macs,
         "bytes": step.bytes,
+        **({"coded_bytes": sum(coded.values())} if coded and step.step == "export/onnx" else {}),
         "accuracy": 100 * step.metrics["test/accuracy"],
         "latency_ms": {key: step.latency_ms[key] for key in ("batch1", "batch32")},
         "quartiles_ms": latency["quartiles_ms"][step.step],
         "waited": latency["waited"],
         "seconds": step.seconds,
+        "peak_mb": round(peak_mb()),
     }
 
 
@@ -97,7 +101,16 @@ def recipe_table(rows: Sequence[Row]) -> str:
         lines.append([step, *counts, shown(seeds, "accuracy"), *latency, f"{seconds:.0f}"])
     head = ["step", "parameters", "MACs", "bytes", "test accuracy, %", "batch 1, ms", "batch 32, ms", "seconds"]
     text = table(head, lines)
-    return f"{text}\n\n{measured(rows)}{note(rows, text, 'the row above')}"
+    return "\n\n".join([text, *beside(rows), f"{measured(rows)}{note(rows, text, 'the row above')}"])
+
+
+def beside(rows: Sequence[Row]) -> list[str]:
+    """What the run needed, and what the ONNX file has where it is coded: not part of every row that was measured."""
+    memory = [row["peak_mb"] for row in rows if "peak_mb" in row]
+    coded = [row["coded_bytes"] for row in rows if "coded_bytes" in row]
+    words = [f"Peak memory of the process: {max(memory):,} MB."] if memory else []
+    words += [f"The ONNX file, coded (student.onnx.xz): {spread(coded, 0)} bytes."] if coded else []
+    return [" ".join(words)] if words else []
 
 
 @command
@@ -116,8 +129,8 @@ def main() -> None:
             recipe = load(options.recipe, [f"output={options.output}", *options.overrides, f"seed={seed}"])
             about = {**named, "seed": seed, "measured": measured_here()}
             done = run(recipe)
-            latency = json.loads((done.folder / "report.json").read_bytes())["latency"]
-            append(options.results, *({**about, **costs(step, latency)} for step in done.steps))
+            report = json.loads((done.folder / "report.json").read_bytes())
+            append(options.results, *({**about, **costs(step, report)} for step in done.steps))
     print(tables(read(options.results, IDENTITY))[" ".join(filter(None, ["seeds", *named.values()]))])
 
 

@@ -40,11 +40,18 @@ class Exported:
     """Whether the file holds the network in ONNX and nothing else: what `distill.measure.latency` times."""
     parts: tuple[Path, ...] = ()
     """Further files that belong to it."""
+    coded: Path | None = None
+    """The same file entropy-coded, where that pays."""
 
     @property
     def nbytes(self) -> int:
-        """Of all files."""
+        """Of all files that the runtime reads."""
         return sum(path.stat().st_size for path in (self.path, *self.parts))
+
+    def sizes(self) -> str:
+        """Bytes in words: of what the runtime reads, and of the coded file."""
+        coded = f" ({self.coded.stat().st_size:,} as {self.coded.name})" if self.coded else ""
+        return f"{self.nbytes:,} bytes{coded}"
 
 
 def to_export(artifact: Artifact, samples: list[Batch], kind: str) -> nn.Module:

@@ -15,6 +15,7 @@ from distill.artifact import Artifact
 from distill.batch import Batch, Predict
 from distill.errors import ExportError
 from distill.export import exporter, onnx_file
+from distill.export.coded import write_coded
 from distill.export.exported import Exported, compared, to_export
 from distill.files.atomic import replacing
 from distill.registry.ranges import Count, NonNegative
@@ -33,6 +34,7 @@ def onnx(
     opset: Count | None = None,
     tolerance: NonNegative | None = None,
     nms: bool = False,
+    coded: bool = True,
 ) -> Exported:
     """Write ``folder/student.onnx``: input "input" (batch, channels, height, width), any batch size, and any
     height and width where the task says so; the task names the output ("logits" for classification).
@@ -51,6 +53,7 @@ def onnx(
             `int8` 0.1 of all but one value in a hundred, and an agreement of 95 %.
         nms: of a detector, a second output "detections", (objects, 7): position in the batch, class, score, left, top,
             right and bottom in pixels of the inputs, by the task's threshold and non-maximum suppression.
+        coded: also write ``student.onnx.xz``, the same file entropy-coded, where that saves a tenth or more.
 
     Raises:
         ExportError: the network has no ONNX form, or its file computes something else.
@@ -66,7 +69,9 @@ def onnx(
         predict = runner(content)
         difference, agreement = compared(model, predict, samples, task, path, "export.onnx.tolerance", tolerance)
     plain = not nms and opset is None and not task.any_size
-    return Exported(path, predict, difference, agreement, single=partial(runner, content, threads=1), plain=plain)
+    single = partial(runner, content, threads=1)
+    shipped = write_coded(content, path) if coded else None
+    return Exported(path, predict, difference, agreement, single=single, plain=plain, coded=shipped)
 
 
 def fits(task: Task, *, nms: bool = False, **_: Any) -> None:

@@ -63,6 +63,7 @@ def write_final_report(experiment: Experiment, made: Made, stages: Made, exporte
         batch_sizes=_batch_sizes(experiment),
         quartiles_ms=final["latency"]["quartiles_ms"],
         waited=final["latency"]["waited"],
+        coded_bytes={file.coded.name: file.coded.stat().st_size for _, file in exported.values() if file.coded},
         cached_views=experiment.recipe.cache.views if experiment.recipe.cache else 0,
         cacheable=_cacheable(experiment),
         curves={name: done.curve for name, done in trained.items() if done.curve},

@@ -18,6 +18,7 @@ from distill.data.info import DataInfo
 from distill.data.picture_arrays import BATCH_SIZE, Picture, expanded, named
 from distill.errors import ArtifactError, DataError
 from distill.export import onnx_file
+from distill.export.coded import SUFFIX, read_coded
 from distill.measure.evaluation import to_accelerator
 from distill.models.surgery import deployable
 from distill.recipe.typed import built
@@ -36,15 +37,15 @@ class Predictor:
 
     @classmethod
     def open(cls, path: Path | str, allow: Collection[str] = ()) -> "Predictor":
-        """From an artifact (``.safetensors``), an ONNX file or OpenVINO's ``.xml``.
+        """From an artifact (``.safetensors``), an ONNX file (``.onnx``, ``.onnx.xz``) or OpenVINO's ``.xml``.
 
         Raises:
             ArtifactError: the file is damaged, or says nothing about its images and its task.
         """
         path = Path(path)
         match path.suffix:
-            case ".onnx":
-                session = onnx_file.session(path)
+            case ".onnx" | ".xz":
+                session = onnx_file.session(read_coded(path) if path.suffix == SUFFIX else path)
                 about = _parsed(session.get_modelmeta().custom_metadata_map, path)
                 return cls.described(lambda inputs: onnx_file.answer(session, inputs), about, path)
             case ".xml":

@@ -178,7 +178,7 @@ def export(experiment: Experiment, artifact: Artifact) -> dict[str, tuple[Step, 
             made,
         )
         console.print(
-            f"[green]export/{name:<15}[/green] {made.path}, differs from the artifact by {made.difference:.1e}, "
-            f"{experiment.task.agreement_name} {100 * made.agreement:.1f} %"
+            f"[green]export/{name:<15}[/green] {made.path}, {made.sizes()}, differs from the artifact by "
+            f"{made.difference:.1e}, {experiment.task.agreement_name} {100 * made.agreement:.1f} %"
         )
     return done

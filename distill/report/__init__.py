@@ -13,7 +13,7 @@ from distill.files.atomic import replacing
 from distill.report.content import Guess, Report
 from distill.report.headline import sentence, warnings
 from distill.report.html import page
-from distill.report.rows import Column, columns, legend, timing_note
+from distill.report.rows import Column, coded_note, columns, legend, timing_note
 from distill.report.teacher_share import teacher_note, teacher_share
 
 __all__ = ["Guess", "Report", "notes", "table", "warnings", "write"]
@@ -43,6 +43,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "guess": dict(report.guess.metrics),
         "steps": [step.to_json() for step in report.steps],
         "teacher": share.to_json() if (share := teacher_share(report)) else None,
+        "coded_bytes": dict(report.coded_bytes),
         "latency": {"quartiles_ms": report.quartiles_ms, "waited": report.waited},
         "classes": list(report.classes),
         "figures": dict(report.figures),
@@ -52,8 +53,8 @@ def as_json(report: Report) -> dict[str, Any]:
 
 
 def notes(report: Report) -> list[str]:
-    """What is said below the table: how latency was measured, and what the teacher cost."""
-    return [line for line in (timing_note(report), teacher_note(report)) if line]
+    """What is said below the table: how latency was measured, what the teacher cost, and which files are coded."""
+    return [line for line in (timing_note(report), coded_note(report), teacher_note(report)) if line]
 
 
 def table(report: Report, width: int | None = None) -> Table:

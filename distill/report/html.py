@@ -6,7 +6,7 @@ from html import escape
 from distill.report.content import Report
 from distill.report.headline import Fact, headline, warnings
 from distill.report.pictures import Picture, pictures, script
-from distill.report.rows import cells, headers, legend, timing_note
+from distill.report.rows import cells, coded_note, headers, legend, timing_note
 from distill.report.style import colour
 from distill.report.teacher_share import teacher_note
 
@@ -82,7 +82,7 @@ def _sections(report: Report, drawn: Sequence[Picture]) -> Iterator[str]:
         yield f'<div class="card warning">{"".join(f"<p>{escape(line)}</p>" for line in found)}</div>'
     if facts := headline(report):
         yield f'<div class="grid facts">{"".join(_fact(fact) for fact in facts)}</div>'
-    lines = (legend(report), timing_note(report), teacher_note(report))
+    lines = (legend(report), timing_note(report), coded_note(report), teacher_note(report))
     note = "".join(f"<p>{escape(line)}</p>" for line in lines if line)
     swipe = '<p class="swipe">Scroll sideways for more columns.</p>'
     yield f'<div class="card"><div class="scroll">{_table(report)}</div>{swipe}{note}</div>'

@@ -163,6 +163,16 @@ def timing_note(report: Report) -> str:
     return how + (same if marked else "") + (f"; {disturbed}" if disturbed else "")
 
 
+def coded_note(report: Report) -> str:
+    """How many bytes exported files have on their way to the device; empty where coding does not pay."""
+    first = report.reference
+    return "; ".join(
+        f"{name}, coded for its way to the device (xz -d): {count(size, 'B')}, {times(first.bytes / size)} smaller "
+        f"than the {title(first.step, report)}"
+        for name, size in report.coded_bytes.items()
+    )
+
+
 def _latency(report: Report, size: int, step: Step) -> str:
     """A latency, marked if it cannot be told from that of the last row above that has one."""
     shown = milliseconds(step.latency_ms.get(f"batch{size}"))

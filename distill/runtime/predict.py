@@ -46,7 +46,7 @@ class Predictor:
         Raises:
             ArtifactError: the file is damaged, holds no graph, or its task needs PyTorch.
         """
-        if Path(path).suffix in (".onnx", ".xml"):
+        if Path(path).suffix in (".onnx", ".xml", ".xz"):
             raise ArtifactError(f"{path} needs PyTorch, which is not installed: pip install torch")
         network = load(path)
         if missing := {"task", "info"} - network.about.keys():

@@ -30,7 +30,7 @@ def run(options: Namespace) -> None:
 
     if options.threads < 1 or min(options.batch_sizes) < 1:
         raise UserError("--threads and --batch-sizes are numbers of at least 1")
-    if other := [path for path in options.artifacts if path.endswith((".onnx", ".xml"))]:
+    if other := [path for path in options.artifacts if path.endswith((".onnx", ".xml", ".xz"))]:
         raise UserError(f"bench times artifacts, .safetensors files of runs, not {other[0]}")
     networks, images = {}, {}
     for place, path in enumerate(options.artifacts):  # one file may be named twice: against itself

@@ -66,7 +66,7 @@ def run(options: Namespace) -> None:
     kept = "; hooks have not seen them" if result.measured < len(inputs.images) else ", the ones that hooks have seen"
     console.print(f"measured on {result.measured} of {len(inputs.images)} images{kept}")
     for made in result.exported.values():
-        console.print(f"{made.path}: {made.nbytes:,} bytes, differs by {made.difference:.1e}", soft_wrap=True)
+        console.print(f"{made.path}: {made.sizes()}, differs by {made.difference:.1e}", soft_wrap=True)
     console.print(f"{path}: {result.artifact.save(path):,} bytes", soft_wrap=True)
 
 

@@ -37,7 +37,7 @@ def run(options: Namespace) -> None:
     made = built(options.to, registry.exporter, available)
     checked = "pictures" if options.images else "noise (--images PATH checks on pictures)"
     console.print(
-        f"{made.path}: {made.nbytes:,} bytes; on {checked} it differs from the artifact by {made.difference:.1e}, "
+        f"{made.path}: {made.sizes()}; on {checked} it differs from the artifact by {made.difference:.1e}, "
         f"{task.agreement_name} {100 * made.agreement:.1f} %",
         markup=False,
     )

@@ -1,0 +1,55 @@
+"""An exported file coded for its way to the device, in the xz format, which every system and most languages read."""
+
+import lzma
+from pathlib import Path
+
+import zstandard
+
+from distill.errors import ArtifactError, ExportError
+from distill.files.atomic import replacing
+
+SUFFIX = ".xz"
+PAYS = 0.9
+"""The largest part of the bytes that is worth a second file."""
+HOPELESS = 0.95
+"""The part that a coder a hundred times as fast leaves of what xz will not bring below `PAYS`: plain floats, mostly."""
+
+
+def write_coded(content: bytes, path: Path) -> Path | None:
+    """Write ``path.xz``, unless that saves less than a tenth; an older one of that name is gone then.
+
+    Args:
+        content: of the exported file.
+        path: of the exported file.
+
+    Raises:
+        ExportError: the folder cannot be written to.
+    """
+    target = path.with_name(path.name + SUFFIX)
+    coded = _coded(content)
+    if len(coded) > PAYS * len(content):
+        target.unlink(missing_ok=True)
+        return None
+    with replacing(target, ExportError) as part:
+        part.write_bytes(coded)
+    return target
+
+
+def _coded(content: bytes) -> bytes:
+    if len(zstandard.ZstdCompressor(level=1).compress(content)) > HOPELESS * len(content):
+        return content
+    return lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)
+
+
+def read_coded(path: Path) -> bytes:
+    """The exported file that `write_coded` coded.
+
+    Raises:
+        ArtifactError: the file is damaged, or none.
+    """
+    try:
+        return lzma.decompress(path.read_bytes(), lzma.FORMAT_XZ)
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        raise ArtifactError(
+            f"cannot read {path}: {error}; export it again, or name the file without {SUFFIX}"
+        ) from None
