@@ -7,7 +7,6 @@ Compares the images of a batch with each other, and the positions of dense outpu
 batch.
 """
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,6 +14,9 @@ from distill.losses import loss
 from distill.losses._batch import refuse_a_batch_of_one
 from distill.losses._divergence import as_rows, softened
 from distill.registry.ranges import NonNegative, Temperature
+
+CONSTANT = 1e-6
+"""How much the values of a row differ by rounding alone, at most, of its length."""
 
 
 @loss("dist")
@@ -49,4 +51,14 @@ def stronger_teacher(
 
 def correlation(student: Float[Tensor, " rows _"], teacher: Float[Tensor, " rows _"]) -> Float[Tensor, " rows"]:
     """Pearson's coefficient of each pair of rows; of a constant row, zero."""
-    return F.cosine_similarity(student - student.mean(1, keepdim=True), teacher - teacher.mean(1, keepdim=True))
+    return (_standard(student) * _standard(teacher)).sum(1)
+
+
+def _standard(rows: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+    """Of mean 0 and length 1; a row that is constant but for rounding keeps its length.
+
+    Divided by it, equal probabilities, as of a classifier that starts at zero, would send a gradient of 1e7.
+    """
+    centred = rows - rows.mean(1, keepdim=True)
+    length = centred.norm(dim=1, keepdim=True)
+    return centred / length.where(length > CONSTANT * rows.norm(dim=1, keepdim=True), 1)

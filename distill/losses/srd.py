@@ -23,7 +23,7 @@ class ProjectedLogSum(nn.Module):
     """Logarithm of the mean power of the differences between normalised features; falls without bound.
 
     Compares the features that the classifiers read: vectors, or maps and tokens averaged over positions. Batch
-    statistics are those of the local batch under DDP.
+    statistics are those of all processes on GPUs, on CPUs of the local batch.
 
     Args:
         student_shape: of the student's tap.

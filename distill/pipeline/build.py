@@ -125,6 +125,8 @@ def build_distiller(
     }
     # Another seed: two networks that start with equal weights would teach each other nothing.
     peer = initial_artifact(stage.peer, data, task, recipe.seed + 1).model if stage.peer else None
+    # What losses learn starts alike whatever this process trained before: a resumed run ends with equal numbers.
+    torch.manual_seed(recipe.seed + 2)
     return Distiller(
         student,
         teacher,

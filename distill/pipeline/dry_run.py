@@ -191,8 +191,9 @@ class DryRun:
         alone = len(self.batches[0].inputs) == 1  # batch norm cannot normalise a single value per channel
         remedy = "; a process trains on one image at a time: raise data.batch_size or data.limit" if alone else ""
         precision = str(self.recipe.trainer.get("precision"))
-        if precision in ("bf16-true", "16-true"):
-            remedy += f"; not every loss and hook takes weights of {precision}: choose trainer.precision=bf16-mixed"
+        if precision in ("bf16-true", "16-true", "64-true"):
+            other = "32-true" if precision == "64-true" else "bf16-mixed"
+            remedy += f"; not every loss and hook takes weights of {precision}: choose trainer.precision={other}"
         return RecipeError(f"a training step fails: {_first_line(error)}{remedy}")
 
     @torch.no_grad()

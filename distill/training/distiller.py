@@ -83,10 +83,9 @@ class Distiller(pl.LightningModule):
         self.method = build_method(student, teacher, peer, Setting(task, stage, example, injectable, cached))
         self.mixing = Mixing(stage.mix, task, self.terms) if stage.mix else None
         self.average = average(self.student.model, stage.ema) if stage.ema else None
-        if self.average and self.method.depth:
-            raise RecipeError(
-                "an average of weights knows no blocks left out at random: remove ema or stochastic_depth"
-            )
+        self.averaged = 0
+        """The step of the latest update of the average."""
+        self._check_average()
         self.train()
         self.metrics: MetricCollection = task.metrics().clone(prefix="val/")
         self._freeze()
@@ -102,11 +101,6 @@ class Distiller(pl.LightningModule):
     def student(self) -> Taps:
         """The network in training, with its taps."""
         return self.method.student
-
-    @property
-    def networks(self) -> list[nn.Module]:
-        """Every network in training."""
-        return self.method.trained()
 
     @property
     def teacher(self) -> nn.Module | None:
@@ -132,7 +126,8 @@ class Distiller(pl.LightningModule):
         return total
 
     def on_train_batch_end(self, *_: Any) -> None:
-        if self.average:
+        if self.average and self.global_step != self.averaged:  # gradients of several batches may make one step
+            self.averaged = self.global_step
             self.average.update_parameters(self.student.model)
 
     def on_validation_epoch_start(self) -> None:
@@ -153,10 +148,11 @@ class Distiller(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.sums: dict[str, tuple[Tensor, int]] = {}
+        self.averaged = self.global_step
         torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
         for module in self.student.model.modules():
-            own = list(module.parameters(recurse=False))
-            if own and not any(p.requires_grad for p in own):
+            learned = [parameter.requires_grad for parameter in module.parameters()]
+            if learned and not any(learned):
                 module.eval()  # a frozen batch norm keeps its statistics too
 
     def configure_optimizers(self) -> Any:
@@ -213,6 +209,18 @@ class Distiller(pl.LightningModule):
             if getattr(module, "same_everywhere", False) or f"{path}.".startswith(TEACHER):
                 yield from (f"{path}.{name}" for name, _ in module.named_buffers(recurse=False))
 
+    def _check_average(self) -> None:
+        if self.average and self.method.depth:
+            raise RecipeError(
+                "an average of weights knows no blocks left out at random: remove ema or stochastic_depth"
+            )
+        learned = [term.key for term in self.terms if term.deployments() and any(True for _ in term.parameters())]
+        if self.average and learned:
+            raise RecipeError(
+                f"loss '{learned[0]}' learns a part that ships with the student, and ema averages the student alone: "
+                "remove ema"
+            )
+
     def _freeze(self) -> None:
         chosen = [
             parameter.requires_grad_(any(fnmatch(name, pattern) for pattern in self.stage.train))
@@ -249,13 +257,16 @@ def build_method(student: nn.Module, teacher: nn.Module | None, peer: nn.Module 
 
 
 class TeacherFeatures:
-    """The teacher's features at one tap; each iteration is one epoch of the training set, augmented alike."""
+    """The teacher's features at one tap, as the stage's steps compute them; each iteration is one epoch of the training
+    set, augmented alike."""
 
     def __init__(self, module: Distiller, path: str) -> None:
         self.module, self.path = module, path
 
     def __iter__(self) -> Iterator[Tensor]:
-        module = self.module
+        module, precision = self.module, self.module.trainer.precision_plugin
         for batch in module.trainer.datamodule.train_dataloader():  # type: ignore[attr-defined]
             batch = module._to_memory_format(module.transfer_batch_to_device(batch, module.device, 0))
-            yield module.teacher(batch)[self.path]  # type: ignore[misc]
+            with precision.forward_context():
+                features = module.teacher(precision.convert_input(batch))[self.path]  # type: ignore[misc]
+            yield features.to(module.dtype)

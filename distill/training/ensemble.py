@@ -1,4 +1,8 @@
-"""Several teachers as one: You et al., Learning from Multiple Teacher Networks, KDD 2017, section 3.1."""
+"""Several teachers as one: You et al., Learning from Multiple Teacher Networks, KDD 2017, section 3.1.
+
+Departs from the paper, which averages softened probabilities: outputs are averaged before they are softened, which is
+their geometric mean, so that every loss and every task can have an ensemble.
+"""
 
 from collections.abc import Mapping
 

@@ -85,11 +85,10 @@ def fit(
         callbacks=[epochs, *checkpoints] + ([LearningRateMonitor(logging_interval="epoch")] if logger else []),
         **{} if validates else {"limit_val_batches": 0},
     )
-    trained = module.networks
-    with synchronized(trained, trainer, settings.get("sync_batchnorm")), naming_lost_processes(title):
+    with synchronized(module.method.learning(), trainer, settings.get("sync_batchnorm")), naming_lost_processes(title):
         _train(trainer, title, module, data, resume_point(folder, module, needs_best=bool(best)))
     if best:
-        state = torch.load(best[0].best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+        state = torch.load(folder / BEST, map_location="cpu", weights_only=True)["state_dict"]
         load_state(module, state, strict=False)
     student, plans = module.deployed()
     student = student.cpu().to(memory_format=torch.contiguous_format)
@@ -110,13 +109,27 @@ def _train(trainer: pl.Trainer, title: str, module: Distiller, data: DataModule,
 
 def _checkpoint(folder: Path, name: str, **judged: Any) -> ModelCheckpoint:
     """Keeps one epoch in ``folder``: the best by ``monitor``, or the last one, to go on from."""
-    return ModelCheckpoint(
+    return Kept(
         folder,
         filename=Path(name).stem,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
         **judged,
     )
+
+
+class Kept(ModelCheckpoint):
+    """Still knows the best epoch when a run goes on after its folder was moved: Lightning stores whole paths."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        folder = Path(cast(str, self.dirpath))
+
+        def here(path: str) -> str:
+            return str(folder / Path(path).name) if path else path
+
+        paths = {key: here(state_dict[key]) for key in ("best_model_path", "last_model_path", "kth_best_model_path")}
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **paths, "best_k_models": best, "dirpath": self.dirpath})
 
 
 def _partial(stage: Stage) -> bool:

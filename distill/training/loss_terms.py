@@ -1,8 +1,8 @@
 """A loss, bound to the taps of one recipe entry."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast, get_type_hints
 
@@ -101,7 +101,7 @@ class Term(nn.Module):
         if self.prepared or not preparing:
             return
         for part, path in preparing:
-            cast(Any, part).prepare(features(path))
+            cast(Any, part).prepare(Arranged(features(path), partial(self._arranged, "teacher", path)))
             share(part)
         self.prepared.fill_(True)
 
@@ -157,6 +157,17 @@ class Term(nn.Module):
         if absent := [need for need in injected(component) if need not in injectable]:
             raise RecipeError(f"it needs {absent[0]}, but {ABSENT.get(absent[0], 'this stage has none')}")
         return cast(nn.Module, component(**{need: injectable[need] for need in injected(component)}, **settings))
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """Features that can be iterated over again and again, each laid out as the loss has them in training."""
+
+    features: Iterable[Tensor]
+    arranged: Callable[[Tensor], Tensor]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return map(self.arranged, self.features)
 
 
 @torch.no_grad()

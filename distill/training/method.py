@@ -66,9 +66,9 @@ class Method(nn.Module, ABC):
             progress: the part of the stage that is done, from 0 to 1.
         """
 
-    def trained(self) -> list[nn.Module]:
-        """The networks in training."""
-        return [self.student]
+    def learning(self) -> list[nn.Module]:
+        """The networks in training, and what losses learn beside them."""
+        return [child for name, child in self.named_children() if name != "teacher"]
 
     @abstractmethod
     def to_compile(self) -> list[nn.Module]:

@@ -15,6 +15,8 @@ from distill.training.loss_terms import bind, unique
 from distill.training.method import Method, Setting
 from distill.training.output_parts import PartTaps
 
+OTHER = {"student": "teacher", "teacher": "student"}
+
 
 class Mutual(Method):
     """A student and its peer, each with the other in the place of a teacher.
@@ -31,7 +33,7 @@ class Mutual(Method):
     def __init__(self, student: nn.Module, peer: nn.Module, losses: Mapping[str, Loss], setting: Setting) -> None:
         super().__init__(student, losses, setting)
         example = setting.example
-        mirrored = {key: replace(spec, student=spec.teacher, teacher=spec.student) for key, spec in losses.items()}
+        mirrored = {key: mirror(spec) for key, spec in losses.items()}
         self.peer = PartTaps(peer.eval(), unique(spec.student for spec in mirrored.values()), self.task.parts)
         _, student_features = self.student(example.inputs)
         _, peer_features = self.peer(example.inputs)
@@ -50,8 +52,13 @@ class Mutual(Method):
         own |= {key: term(peer, fixed, batch, epoch) for key, term in self.peer_terms.items()}
         return values | {f"peer_{name}": value for name, value in own.items()}
 
-    def trained(self) -> list[nn.Module]:
-        return [self.student, self.peer]
-
     def to_compile(self) -> list[nn.Module]:
         return [self.student, self.peer]
+
+
+def mirror(loss: Loss) -> Loss:
+    """The entry as the peer has it: the networks change places. One that reads no teacher reads the peer's own maps."""
+    if not loss.teacher:
+        return loss
+    layout = {OTHER[role]: layout for role, layout in loss.layout.items()}
+    return replace(loss, student=loss.teacher, teacher=loss.student, layout=layout)

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from distill.errors import RecipeError
 from distill.recipe.schema import Stage
 from distill.training.averaging import average
-from tests.training.test_distiller import distiller, same, trained
+from distill.training.fit import fit
+from tests.training.test_distiller import SETTINGS, digits, distiller, same, term, trained
 
 
 def test_it_is_the_weighted_mean_of_all_weights_so_far() -> None:
@@ -47,3 +49,16 @@ def test_the_average_is_not_trained() -> None:
     trained_parameters = {id(p) for group in module._groups() for p in group["params"]}
     assert module.average is not None
     assert not trained_parameters & {id(p) for p in module.average.parameters()}
+
+
+def test_gradients_of_several_batches_are_one_step(tmp_path: Path) -> None:
+    module = distiller(Stage(epochs=2, ema=0.9))
+    fit(module, digits(), tmp_path, title="student", settings={**SETTINGS, "accumulate_grad_batches": 2})
+    batches = len(digits().train_dataloader())
+    assert int(module.average.n_averaged) == 2 * -(-batches // 2)
+
+
+def test_a_part_that_ships_without_being_averaged_is_refused() -> None:
+    simkd = term("simkd", student=["stage3"], teacher=["stage3"])
+    with pytest.raises(RecipeError, match="loss 'simkd' learns a part that ships .*: remove ema"):
+        distiller(Stage(epochs=1, ema=0.9, task_weight=0, losses={"simkd": simkd}))

@@ -18,7 +18,7 @@ from distill.errors import DistillError
 from distill.recipe.schema import Optimizer, Schedule, Stage
 from distill.tasks.classification import Classification
 from distill.training.distiller import Distiller
-from distill.training.fit import fit
+from distill.training.fit import Kept, fit
 from tests.nets import ConvNet
 from tests.training.disks import small_disk
 
@@ -100,6 +100,22 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.raises(KilledError):
         train(folder, killed_in=3)
     return folder
+
+
+def test_a_folder_that_was_moved_still_has_its_best_epoch(killed: Path, tmp_path: Path, uninterrupted: Ended) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(killed, moved)
+    away = killed.rename(tmp_path / "away")  # a path in a checkpoint leads nowhere now
+    try:
+        assert same(train(moved), uninterrupted)
+    finally:
+        away.rename(killed)
+    state = torch.load(moved / "last.ckpt", weights_only=True)["callbacks"]
+    (best,) = [kept for kept in state.values() if kept.get("monitor")]
+    here = Kept(tmp_path / "third", filename="best", monitor=best["monitor"], mode="max")
+    here.load_state_dict(best)
+    assert here.best_model_score == best["best_model_score"]
+    assert here.best_model_path == str(tmp_path / "third" / "best.ckpt")
 
 
 @pytest.fixture

@@ -136,6 +136,26 @@ def test_frozen_parts_keep_weights_and_batch_statistics(tmp_path: Path) -> None:
     assert changed == {"stage3", "head"}
 
 
+class Outer(nn.Module):
+    """Has a parameter of its own beside layers, as a vision transformer has its class token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1))
+        self.body, self.drop, self.frozen = ConvNet(), nn.Dropout(), nn.Sequential(nn.Linear(10, 10), nn.Dropout())
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.frozen(self.drop(self.body(inputs))) + self.token
+
+
+def test_only_what_is_frozen_as_a_whole_stops_training() -> None:
+    module = distiller(Stage(epochs=1, train=["body.*"]), student=Outer()).train()
+    module.on_train_epoch_start()
+    training = {name for name, part in module.student.model.named_modules() if part.training}
+    assert training >= {"", "body", "body.stage1.1", "drop"}
+    assert not training & {"frozen", "frozen.0", "frozen.1"}
+
+
 def test_without_task_weight_the_classifier_stays(tmp_path: Path) -> None:
     start = ConvNet()
     before = start.head.weight.clone()

@@ -94,6 +94,19 @@ def test_features_with_channels_last_are_compared_channels_first() -> None:
     assert not torch.allclose(value, Term("at", wrong, features, teacher, {})(features, teacher, batch))
 
 
+def test_what_a_loss_learns_before_its_stage_is_laid_out_as_in_the_stage() -> None:
+    teacher = Taps(Scaled().eval(), ["linear"])
+    images, student = torch.randn(4, 1, 2, 2), {"s": torch.randn(4, 2, 2, 2)}
+    with torch.no_grad():
+        _, features = teacher(images)
+    spec = schema(losses.find("ft"), Loss)(name="ft", student=["s"], teacher=["linear"], paraphraser_epochs=1)
+    batch = BATCH._replace(inputs=images)
+    (term,) = bind({"ft": spec}, student, features, batch, {"teacher_model": teacher.model}).values()
+    term.prepare(lambda path: [features[path]] * 2)
+    assert term.prepared
+    assert term(student, features, batch).isfinite()
+
+
 def test_tokens_are_refused_for_maps_and_arranged_when_asked() -> None:
     tokens = torch.randn(4, 17, 6)
     student, teacher = {"s": torch.randn(4, 2, 4, 4)}, {"t": tokens}

@@ -1,5 +1,6 @@
 """Two networks that teach each other: each has the other in its teacher's place."""
 
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -12,7 +13,7 @@ from distill.registry import schema
 from distill.tasks.classification import Classification
 from distill.training.loss_terms import with_taps
 from distill.training.method import Setting
-from distill.training.mutual import Mutual
+from distill.training.mutual import Mutual, mirror
 from tests.nets import TEN_CLASSES, ConvNet
 
 ME = "tests.training.test_mutual:Watching"
@@ -57,3 +58,21 @@ def test_both_networks_learn_and_neither_through_the_other() -> None:
     values["peer_watching"].backward()
     assert all(parameter.grad is None for parameter in student.parameters())
     assert any(parameter.grad is not None and parameter.grad.any() for parameter in peer.parameters())
+
+
+def test_a_layout_stays_with_its_network() -> None:
+    at = schema(losses.find("at"), Loss)(name="at", student=["s"], teacher=["t"], layout={"student": "tokens"})
+    assert mirror(at) == replace(at, student=["t"], teacher=["s"], layout={"teacher": "tokens"})
+    assert mirror(mirror(at)) == at
+
+
+def test_a_loss_of_one_network_is_each_ones_own() -> None:
+    student, peer = ConvNet(), ConvNet(width=8)
+    spec = with_taps(schema(losses.find("tfkd"), Loss)(name="tfkd"), student, peer)
+    example = Digits(0, limit=40, crop=1, batch_size=8).calibration(8)[0]
+    setting = Setting(Classification(TEN_CLASSES), Stage(epochs=1), example)
+    values = Mutual(student, peer, {"tfkd": spec}, setting).step(example, 1.0, 0.0)
+    for name, network in (("tfkd", student), ("peer_tfkd", peer)):
+        network.zero_grad()
+        values[name].backward(retain_graph=True)
+        assert network.head.weight.grad.any()

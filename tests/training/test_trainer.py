@@ -98,6 +98,23 @@ def test_on_gpus_batch_norms_are_synchronized_while_they_train_and_stay_the_same
     assert vars(net.stage1[1]).keys() == vars(ConvNet().stage1[1]).keys()
 
 
+class NormAct(nn.BatchNorm2d):
+    """Does more than a batch norm, as timm's does."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return super().forward(inputs).relu()
+
+
+def test_a_batch_norm_of_another_kind_computes_what_it_will_when_it_ships(caplog: pytest.LogCaptureFixture) -> None:
+    batch_norms._warn_once.cache_clear()
+    net, images = nn.Sequential(nn.Conv2d(1, 3, 1), NormAct(3), nn.BatchNorm2d(3)).eval(), torch.randn(2, 1, 4, 4)
+    expected = net[:2](images)
+    with batch_norms.synchronized([net], two("cuda"), None):
+        assert kinds(net) == {NormAct, nn.SyncBatchNorm}
+        assert torch.equal(net[:2](images), expected)
+    assert "NormAct cannot be synchronized" in caplog.text
+
+
 @pytest.mark.parametrize(("device", "wanted", "lines"), [("cpu", None, 1), ("cpu", False, 0), ("cuda", False, 0)])
 def test_elsewhere_they_are_not_and_it_is_said(
     device: str, wanted: bool | None, lines: int, caplog: pytest.LogCaptureFixture

@@ -148,13 +148,12 @@ class Prices:
     def strengths(self, model: nn.Module) -> Tensor:
         """The scale of every channel, in the order of ``ids``."""
         values = torch.cat([scales(model.get_submodule(path)) for path in self.sources])
-        index = self.index.to(values.device)
-        return values.new_zeros(len(self.ids)).scatter_reduce(0, index, values, "amax", include_self=False)
+        self._to(values.device)
+        return values.new_zeros(len(self.ids)).scatter_reduce(0, self.index, values, "amax", include_self=False)
 
     def regulariser(self, model: nn.Module, threshold: float) -> Tensor:
         """Equation 7 in the paper, relative: its gradient at a scale is what the channel costs."""
         strengths = self.strengths(model)
-        self._to(strengths.device)
         shrinkable = strengths.masked_fill(self.fixed, 0.0)
         inputs, outputs = self._alive(strengths, threshold)
         costs = inputs * (self.makes * shrinkable).sum(1) + outputs * (self.reads * shrinkable).sum(1)
@@ -163,7 +162,6 @@ class Prices:
     def cost(self, model: nn.Module, threshold: float) -> float:
         """Of what is alive."""
         strengths = self.strengths(model)
-        self._to(strengths.device)
         inputs, outputs = self._alive(strengths, threshold)
         return float((self.unit * inputs * outputs).sum())
 
@@ -173,7 +171,7 @@ class Prices:
         return (self.reads * alive).sum(1), (self.makes * alive).sum(1)
 
     def _to(self, device: torch.device) -> None:
-        for name in ("fixed", "reads", "makes", "unit"):
+        for name in ("fixed", "index", "reads", "makes", "unit"):
             setattr(self, name, getattr(self, name).to(device))
 
 
