@@ -1,8 +1,8 @@
 """One recipe with several seeds: mean and standard deviation of every row of its table.
 
     python -m benchmarks.seeds quickstart --seeds 3
-    python -m benchmarks.seeds fashion_mnist/resnet20_shufflenet data.limit=20000 --seeds 3
-    python -m benchmarks.seeds fashion_mnist/resnet20_shufflenet --seeds 1
+    python -m benchmarks.seeds fashion_mnist/real_run_cpu data.limit=20000 --seeds 3
+    python -m benchmarks.seeds fashion_mnist/real_run_cpu --seeds 1
 
 Each step of each seed is one line of ``benchmarks/results/seeds.jsonl``, and a seed that is there is not run again;
 finished steps are reused, so the command can be stopped and started. `python -m benchmarks.tables` makes the tables.

@@ -41,7 +41,7 @@ class Epochs(pl.Callback):
         self.teacher = Stopwatch(getattr(pl_module, "teacher", None))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.started = time.perf_counter()
+        self.started, self.validated = time.perf_counter(), False
         self.teacher.restart()
         for key in [key for key in trainer.callback_metrics if key.startswith("train/")]:
             del trainer.callback_metrics[key]  # Lightning would show it again in an epoch that does not log it
@@ -51,8 +51,13 @@ class Epochs(pl.Callback):
     def on_train_batch_end(self, *_: Any) -> None:
         self.progress.advance(self.bar)
 
+    def on_validation_epoch_end(self, *_: Any) -> None:
+        self.validated = True
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        if not self.validated:  # `trainer.check_val_every_n_epoch`: Lightning still shows those of an earlier epoch
+            metrics = {key: value for key, value in metrics.items() if not key.startswith("val/")}
         seconds = time.perf_counter() - self.started
         teacher = {"teacher_seconds": self.teacher.seconds()} if self.teacher.module else {}
         self.curve.append({"epoch": trainer.current_epoch + 1, **metrics, "seconds": seconds, **teacher})

@@ -58,6 +58,20 @@ def test_the_best_epoch_follows_the_direction_of_the_monitor(mode: Any, best: An
     assert float(metrics.compute()["accuracy"]) == pytest.approx(best(values))
 
 
+def test_an_epoch_that_was_not_validated_shows_no_older_metrics(tmp_path: Path) -> None:
+    seen: list[set[str]] = []
+    every_other = {"check_val_every_n_epoch": 2}
+    found = trained(
+        tmp_path,
+        Stage(epochs=5),
+        trainer=every_other,
+        on_epoch=lambda *about: seen.append({*about[2]} & {"val/accuracy"}),
+    )
+    assert ["val/accuracy" in row for row in found.curve] == [False, True, False, True, False]
+    assert [bool(metrics) for metrics in seen] == [False, True, False, True, False]
+    assert all("train/loss" in row for row in found.curve)
+
+
 def test_each_row_has_its_seconds_and_the_teachers_share(tmp_path: Path) -> None:
     stage = Stage(epochs=2, losses={"kd": term("kd")})
     for row in trained(tmp_path, stage, SlowTeacher()).curve:
