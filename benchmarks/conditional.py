@@ -72,12 +72,15 @@ def measure(seed: int, longer: int, output: Path, teacher: Path) -> Row:
             "without": without,
             "gated": gated.accuracy,
             "saved": 100 * found.saved / found.macs,
-            "milliseconds": times,
+            "milliseconds": {size: {way: timing.median for way, timing in one.items()} for size, one in times.items()},
+            "quartiles_ms": {
+                size: {way: list(timing.quartiles) for way, timing in one.items()} for size, one in times.items()
+            },
         }
 
 
 @torch.inference_mode()
-def in_turns(model: nn.Module, images: Tensor) -> dict[str, float]:
+def in_turns(model: nn.Module, images: Tensor) -> dict[str, latency.Timing]:
     """Milliseconds where all pixels are computed, and where only those are that gates keep."""
 
     def run(only_kept: bool) -> Tensor:
@@ -85,7 +88,7 @@ def in_turns(model: nn.Module, images: Tensor) -> dict[str, float]:
 
     timings = latency.in_turns({"all": partial(run, False), "kept": partial(run, True)})
     skip(model, False)
-    return {name: timing.median for name, timing in timings.items()}
+    return timings
 
 
 def tables(rows: Sequence[Row]) -> dict[str, str]:

@@ -4,14 +4,12 @@ after the recipe's hooks.
     python -m benchmarks.style [--recipe style/photographs] [--sizes 256 512 1024] [--threads 2]
 
 Teacher and student of the recipe, and the paper's network, with first weights, for speed does not depend on them; hooks
-run without their training. One file serves all sizes. Networks are timed in turns, so that what disturbs one disturbs
-all. Each figure is one line of ``benchmarks/results/style.jsonl``; `python -m benchmarks.tables` makes the table.
+run without their training. One file serves all sizes. Networks are timed in turns, one run of each a round, so that
+what disturbs one disturbs all. Each figure is one line of ``benchmarks/results/style.jsonl``; `python -m
+benchmarks.tables` makes the table.
 """
 
-import statistics
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
@@ -22,6 +20,7 @@ from benchmarks._results import RESULTS, Row, append, read, table
 from distill.artifact import Artifact
 from distill.cli.arguments import positive
 from distill.export import onnx_file
+from distill.measure import latency
 from distill.models import cost
 from distill.models.surgery import deployable
 from distill.pipeline.apply_hook import apply_hook
@@ -33,9 +32,8 @@ from distill.recipe.typed import typed
 FILE = RESULTS / "style.jsonl"
 IDENTITY = ("recipe", "network", "size", "threads")
 CHANNELS = 3
-ROUNDS = 3
-SECONDS = 0.5
-"""Of each network at each size, in each round."""
+SECONDS = 1.5
+"""Of each network at each size."""
 
 
 def networks(name: str) -> Iterator[tuple[str, Artifact]]:
@@ -63,36 +61,20 @@ def measure(name: str, sizes: Sequence[int], threads: int) -> Iterator[Row]:
     sessions = {title: onnx_file.session(content, threads=threads) for title, content in files.items()}
     for size in sizes:
         picture = torch.randn(1, CHANNELS, size, size, generator=torch.Generator().manual_seed(1))
-        times: dict[str, list[float]] = defaultdict(list)
-        for _ in range(ROUNDS):
-            for title, session in sessions.items():
-                times[title] += durations(partial(onnx_file.answer, session, picture))
-        for title, values in times.items():
+        runs = {title: partial(onnx_file.answer, session, picture) for title, session in sessions.items()}
+        for title, timing in latency.in_turns(runs, SECONDS).items():
             yield {
                 "recipe": name,
                 "network": title,
                 "size": size,
                 "threads": threads,
-                "fastest_ms": round(min(values), 3),
-                "median_ms": round(statistics.median(values), 3),
-                "runs": len(values),
+                "median_ms": round(timing.median, 3),
+                "quartiles_ms": [round(end, 3) for end in timing.quartiles],
                 "params": cost.params(entrants[title]),
                 "macs": cost.macs(entrants[title], picture),
                 "onnx_bytes": len(files[title]),
                 "measured": measured_here(),
             }
-
-
-def durations(run: Callable[[], object]) -> list[float]:
-    """Milliseconds of runs for `SECONDS`, two at least, after one that is not counted."""
-    run()
-    found: list[float] = []
-    end = time.perf_counter() + SECONDS
-    while len(found) < 2 or time.perf_counter() < end:
-        start = time.perf_counter()
-        run()
-        found.append(1000 * (time.perf_counter() - start))
-    return found
 
 
 def tables(rows: Sequence[Row]) -> dict[str, str]:
@@ -113,9 +95,7 @@ def _table(rows: Sequence[Row]) -> str:
     header = ["network", "parameters", f"million MACs at {sizes[0]}", "bytes of the ONNX file"]
     threads, machine = rows[0]["threads"], rows[0]["measured"]
     text = table([*header, *(f"pictures/s at {size} (against the teacher)" for size in sizes)], lines)
-    return (
-        f"{text}\n\nONNX Runtime, {threads} threads, medians, in turns of half a second on a shared machine; {machine}."
-    )
+    return f"{text}\n\nONNX Runtime, {threads} threads, medians, in turns; {machine}."
 
 
 def _unique(rows: Sequence[Row], field: str) -> list:
