@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from hashlib import blake2b
 from pathlib import Path
@@ -68,16 +69,23 @@ def check_headers(paths: Sequence[Path]) -> None:
 
 
 def check_once(
-    what: str, items: Sequence[T], check: Callable[[T], object], files: Iterable[Path], threads: int = READERS
-) -> None:
+    what: str,
+    items: Sequence[T],
+    check: Callable[[T], Iterable[int] | None],
+    files: Iterable[Path],
+    threads: int = READERS,
+) -> set[int]:
     """Checks every item, in parallel; not again while the files that it was done for keep their names, sizes and times.
 
     Args:
         what: names the check: one word, with all settings that its result depends on.
         items: what to check.
-        check: raises DataError where an item is damaged.
+        check: raises DataError where an item is damaged; may return numbers that are to be known of all items.
         files: what the items are read from.
         threads: 1 where ``check`` cannot be called by several at once.
+
+    Returns:
+        All different numbers that ``check`` returned, now or when it was called.
 
     Raises:
         DataError: an item or a file is damaged or missing.
@@ -91,15 +99,13 @@ def check_once(
         listing.update(os.fsencode(path.absolute()) + f"\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
     checked = Path.home() / ".cache" / "distill" / "checked" / listing.hexdigest()
     if checked.exists():
-        return
+        return {int(number) for number in checked.read_text().split()}
     with ThreadPoolExecutor(threads) as readers:
-        for _ in readers.map(check, items):
-            pass
-    try:
-        with replacing(checked) as part:
-            part.write_bytes(b"")
-    except DistillError:  # a home that cannot be written: everything is checked again next time
-        return
+        found = {number for numbers in readers.map(check, items) for number in numbers or ()}
+    # A home that cannot be written: everything is checked again next time.
+    with suppress(DistillError), replacing(checked) as part:
+        part.write_text(" ".join(map(str, found)))
+    return found
 
 
 def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, str]]:
