@@ -37,6 +37,8 @@ from distill.training.trainer import require_trainer
 
 UNKEYED = ("output", "tracking", "recipe", "latency_batch_sizes")
 """Sections that do not change any result."""
+UNKEYED_DATA = ("root", "workers")
+"""Settings of data sets that say where samples are read and by how many processes: a fingerprint says what they are."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Experiment:
         data, task, line = prepared(recipe)
         require_trainer(recipe.trainer)
         tried = DryRun(recipe, data, task, line)
-        folder = recipe.output / recipe.recipe / key(_effects(recipe))[:8]
+        folder = recipe.output / recipe.recipe / key(_effects(recipe), line.foundation.fingerprint)[:8]
         steps = Steps(folder, recipe.output, allow=outside_modules(recipe))
         (folder / "recipe.yaml").write_text(f"# distill {__version__}, torch {torch.__version__}\n{resolved(recipe)}")
         console.print(f"[bold]{recipe.recipe}[/bold] -> {folder}")
@@ -166,7 +168,13 @@ class Experiment:
 def _effects(recipe: Recipe) -> dict[str, Any]:
     """All of a recipe that changes some result."""
     anywhere = replace(recipe, cache=recipe.cache and replace(recipe.cache, folder=None))
-    return {name: section for name, section in plain(anywhere).items() if name not in UNKEYED}
+    sections = {name: section for name, section in plain(anywhere).items() if name not in UNKEYED}
+    return sections | {"data": _data_effects(recipe)}
+
+
+def _data_effects(recipe: Recipe) -> dict[str, Any]:
+    """All of the data section that changes some result."""
+    return {name: value for name, value in plain(recipe.data).items() if name not in UNKEYED_DATA}
 
 
 def prepared(recipe: Recipe) -> tuple[DataModule, Task, Line]:
@@ -181,8 +189,8 @@ def prepared(recipe: Recipe) -> tuple[DataModule, Task, Line]:
     classes, top_k = data.info.num_classes, recipe.cache and recipe.cache.top_k
     if top_k and top_k >= classes:
         raise RecipeError(f"cache.top_k={top_k} keeps the largest logits, but there are only {classes} classes")
-    content = data.fingerprint()
-    foundation = Foundation(__version__, recipe.seed, plain(recipe.data), content, _meaning(recipe, task))
+    content, names = data.fingerprint(), data.info.class_names
+    foundation = Foundation(__version__, recipe.seed, _data_effects(recipe), content, names, _meaning(recipe, task))
     return data, task, Line(recipe if task.baseline else replace(recipe, baseline=False), foundation)
 
 
