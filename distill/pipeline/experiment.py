@@ -25,6 +25,7 @@ from distill.pipeline.dry_run import DryRun
 from distill.pipeline.step_store import Finished, Make, Steps
 from distill.pipeline.steps import Foundation, Line, content_of, new_network
 from distill.pipeline.tracking import Tracker
+from distill.recipe.checks import check_unvalidated
 from distill.recipe.plain import key, plain, resolved
 from distill.recipe.schema import Network, Recipe, Stage
 from distill.registry import injected
@@ -181,7 +182,7 @@ def prepared(recipe: Recipe) -> tuple[DataModule, Task, Line]:
     """Data, task and steps of a recipe; nothing is written.
 
     Raises:
-        RecipeError: the cache and the data do not fit.
+        RecipeError: the cache and the data do not fit, or a validation split that decides something is empty.
     """
     require_trainer(recipe.trainer)
     data, task = data_and_task(recipe)
@@ -189,6 +190,8 @@ def prepared(recipe: Recipe) -> tuple[DataModule, Task, Line]:
     classes, top_k = data.info.num_classes, recipe.cache and recipe.cache.top_k
     if top_k and top_k >= classes:
         raise RecipeError(f"cache.top_k={top_k} keeps the largest logits, but there are only {classes} classes")
+    if not len(data.val_dataloader()):
+        check_unvalidated(recipe)
     content, names = data.fingerprint(), data.info.class_names
     foundation = Foundation(__version__, recipe.seed, _data_effects(recipe), content, names, _meaning(recipe, task))
     return data, task, Line(recipe if task.baseline else replace(recipe, baseline=False), foundation)

@@ -205,12 +205,6 @@ def test_an_environment_variable_may_hold_a_number(monkeypatch: pytest.MonkeyPat
     assert load("smoke", ["stages.distill.epochs=${oc.env:EPOCHS}"]).stages["distill"].epochs == 7
 
 
-@pytest.mark.parametrize("override", ["stages.distill.keep=best", "compress.svd.max_drop=0.01"])
-def test_what_the_validation_split_decides_needs_one(override: str) -> None:
-    with pytest.raises(RecipeError, match="decided|measured on the validation split, but data.val is 0"):
-        load("smoke", ["data.val=0", override])
-
-
 @pytest.mark.parametrize("kind", FAULTS.kinds)
 def test_mutated_recipes_load_or_are_refused_in_one_line(kind: str, tmp_path: Path) -> None:
     """``python -m benchmarks.faults`` tries more of them."""
