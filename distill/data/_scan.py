@@ -35,13 +35,29 @@ def subfolders(folder: Path) -> list[Path]:
     """The folders in a folder, by name, those behind links included.
 
     Raises:
-        DataError: the folder cannot be read, or the name of one in it is not UTF-8.
+        DataError: the folder cannot be read, a link in it leads nowhere, or the name of a folder is not UTF-8.
     """
-    found = sorted(Path(entry.path) for entry in _entries(folder) if entry.is_dir())
+    found = sorted(Path(entry.path) for entry in _entries(folder) if is_folder(entry))
     for path in found:
         if path.name != shown(path.name):
             raise DataError(f"{shown(path)}: the name of this folder is not UTF-8; rename it")
     return found
+
+
+def is_folder(entry: os.DirEntry[str] | Path) -> bool:
+    """Whether there is a folder, perhaps behind a link.
+
+    Raises:
+        DataError: a link cannot be followed.
+    """
+    try:
+        if entry.is_symlink():
+            Path(entry).stat()  # is_dir() is silent about links that lead nowhere
+        return entry.is_dir()
+    except OSError as error:
+        raise DataError(
+            f"{shown(Path(entry))} is a link that cannot be followed ({error.strerror}); remove it"
+        ) from None
 
 
 def files_called(folder: Path, pattern: str) -> dict[str, Path]:
@@ -115,21 +131,10 @@ def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[st
     if this in above:
         raise DataError(f"{shown(folder)} is a link back to a folder that it is in; remove it")
     for entry in _entries(folder):
-        if _is_folder(entry):
+        if is_folder(entry):
             yield from _walk(Path(entry.path), (*above, this))
         else:
             yield str(folder), entry.name
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        if entry.is_symlink():
-            Path(entry.path).stat()  # is_dir() is silent about links that lead nowhere
-        return entry.is_dir()
-    except OSError as error:
-        raise DataError(
-            f"{shown(entry.path)} is a link that cannot be followed ({error.strerror}); remove it"
-        ) from None
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
