@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.text import Text
 from torch import nn
 
 from distill import __version__
@@ -67,7 +68,7 @@ class Experiment:
         folder = recipe.output / recipe.recipe / key(_effects(recipe), line.foundation.fingerprint)[:8]
         steps = Steps(folder, recipe.output, allow=outside_modules(recipe))
         (folder / "recipe.yaml").write_text(f"# distill {__version__}, torch {torch.__version__}\n{resolved(recipe)}")
-        console.print(f"[bold]{recipe.recipe}[/bold] -> {folder}")
+        console.print(Text.assemble((recipe.recipe, "bold"), f" -> {folder}"))
         with Tracker(
             folder, name=f"{recipe.recipe}/{folder.name}", config=plain(recipe), **plain(recipe.tracking)
         ) as t:
@@ -83,7 +84,7 @@ class Experiment:
         shown = "  ".join(f"{metric} {value:.4f}" for metric, value in done.step.metrics.items())
         size = f"{done.step.parameters}  {done.step.bytes:,} bytes"
         when = "kept from an earlier run" if done.reused else f"{done.step.seconds:.1f} s"
-        console.print(f"[green]{name:<22}[/green] {shown}  {size}  {when}")
+        console.print(Text.assemble((f"{name:<22}", "green"), f" {shown}  {size}  {when}"))
         return done
 
     def network(self, spec: Network) -> Artifact:
