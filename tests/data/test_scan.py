@@ -66,9 +66,10 @@ def test_a_class_or_a_split_that_is_a_link_to_nowhere_is_named(root, name):
 
 
 def test_a_split_of_unlabelled_pictures_that_is_a_link_to_nowhere_is_named(tmp_path):
-    tiny.plain_pictures(tmp_path / "train")
-    (tmp_path / "test").symlink_to("/nowhere")
-    with pytest.raises(DataError, match=rf"{tmp_path}/test is a link that cannot be followed"):
+    for part in ("train", "test"):
+        tiny.plain_pictures(tmp_path / part)
+    (tmp_path / "val").symlink_to("/nowhere")
+    with pytest.raises(DataError, match=rf"{tmp_path}/val is a link that cannot be followed"):
         data.find("pictures")(0, root=tmp_path, image_size=16, workers=0)
 
 
