@@ -9,8 +9,10 @@ from rich.logging import RichHandler
 
 
 def new_console() -> Console:
-    """Silent in all processes of a training but the first; prints to what is standard output at that moment."""
-    made = Console(quiet=os.environ.get("LOCAL_RANK", "0") != "0", highlight=False, soft_wrap=True, emoji=False)
+    """Silent in all processes of a training but the first; prints to what is standard output at that moment, texts as
+    they are: paths and names may hold brackets."""
+    quiet = os.environ.get("LOCAL_RANK", "0") != "0"
+    made = Console(quiet=quiet, markup=False, highlight=False, soft_wrap=True, emoji=False)
     if not made.is_terminal and "COLUMNS" not in os.environ:
         made.width = 120  # output to a file is not cut to 80 columns
     return made

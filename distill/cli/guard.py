@@ -20,6 +20,7 @@ def guarded(work: Callable[[], None], *, debug: bool) -> int:
     """
     end_with_parent()
     try:
+        _open_what_is_closed()
         quiet_libraries(debug=debug)
         _escape_what_cannot_be_shown()
         work()
@@ -40,6 +41,12 @@ def guarded(work: Callable[[], None], *, debug: bool) -> int:
         return failed(_of_the_system(error), 1, debug)
     except Exception as error:
         return failed(f"unexpected {type(error).__name__}: {error} (--debug shows where)", 1, debug)
+
+
+def _open_what_is_closed() -> None:
+    """Where a shell closed a stream (``>&-``), Python has None in its place: what is written goes nowhere."""
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
 def _escape_what_cannot_be_shown() -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from rich.markup import escape
 from rich.table import Table
 
 from distill.cli.arguments import recipe_arguments
@@ -51,8 +50,8 @@ def _train(arguments: Sequence[str]) -> None:
 def _help() -> None:
     from distill.recipe.files import names, summary
 
-    console.print(escape(USAGE))
+    console.print(USAGE)
     table = Table("recipe", "what it does", box=None, pad_edge=False)
     for name in names():
-        table.add_row(name, escape(summary(name)))
+        table.add_row(name, summary(name))
     console.print(table)

@@ -5,6 +5,7 @@ CC-BY-SA, CC0 and GPL-2+ file by file, opencv-doc BSD and Apache-2.0. Paintings,
 scene are left out.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
@@ -16,9 +17,11 @@ from distill.data._scan import pictures_below
 from distill.data.decoding import open_picture, shown
 from distill.errors import DataError
 
+log = logging.getLogger(__name__)
+
 Collection = Literal["scikit-learn", "debian"]
 MOST = 200
-"""Photographs of a folder that are used."""
+"""Photographs of a folder that are used: all of them are in memory."""
 SMALLEST = 16
 """Pixels that a side of a photograph needs."""
 SIDE = 480
@@ -68,9 +71,13 @@ def collected(source: Path | Collection, share: Path = Path("/usr/share")) -> li
     folder = Path(source).expanduser()
     if not folder.is_dir():
         raise DataError(f"{source} (data.root) is no folder")
-    if found := pictures_below(folder)[:MOST]:
-        return [_opened(path) for path in found]
-    raise DataError(f"{source} (data.root) holds no pictures")
+    found = pictures_below(folder)
+    if not found:
+        raise DataError(f"{source} (data.root) holds no pictures")
+    used = min(MOST, len(found))
+    if used < len(found):
+        log.info("%d of the %d pictures in %s are used, spread evenly", used, len(found), shown(folder))
+    return [_opened(found[number * len(found) // used]) for number in range(used)]
 
 
 def _installed(share: Path) -> Iterator[Path]:

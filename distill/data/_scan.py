@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from hashlib import blake2b
 from pathlib import Path
@@ -34,13 +35,29 @@ def subfolders(folder: Path) -> list[Path]:
     """The folders in a folder, by name, those behind links included.
 
     Raises:
-        DataError: the folder cannot be read, or the name of one in it is not UTF-8.
+        DataError: the folder cannot be read, a link in it leads nowhere, or the name of a folder is not UTF-8.
     """
-    found = sorted(Path(entry.path) for entry in _entries(folder) if entry.is_dir())
+    found = sorted(Path(entry.path) for entry in _entries(folder) if is_folder(entry))
     for path in found:
         if path.name != shown(path.name):
             raise DataError(f"{shown(path)}: the name of this folder is not UTF-8; rename it")
     return found
+
+
+def is_folder(entry: os.DirEntry[str] | Path) -> bool:
+    """Whether there is a folder, perhaps behind a link.
+
+    Raises:
+        DataError: a link cannot be followed.
+    """
+    try:
+        if entry.is_symlink():
+            Path(entry).stat()  # is_dir() is silent about links that lead nowhere
+        return entry.is_dir()
+    except OSError as error:
+        raise DataError(
+            f"{shown(Path(entry))} is a link that cannot be followed ({error.strerror}); remove it"
+        ) from None
 
 
 def files_called(folder: Path, pattern: str) -> dict[str, Path]:
@@ -68,16 +85,23 @@ def check_headers(paths: Sequence[Path]) -> None:
 
 
 def check_once(
-    what: str, items: Sequence[T], check: Callable[[T], object], files: Iterable[Path], threads: int = READERS
-) -> None:
+    what: str,
+    items: Sequence[T],
+    check: Callable[[T], Iterable[int] | None],
+    files: Iterable[Path],
+    threads: int = READERS,
+) -> set[int]:
     """Checks every item, in parallel; not again while the files that it was done for keep their names, sizes and times.
 
     Args:
         what: names the check: one word, with all settings that its result depends on.
         items: what to check.
-        check: raises DataError where an item is damaged.
+        check: raises DataError where an item is damaged; may return numbers that are to be known of all items.
         files: what the items are read from.
         threads: 1 where ``check`` cannot be called by several at once.
+
+    Returns:
+        All different numbers that ``check`` returned, now or when it was called.
 
     Raises:
         DataError: an item or a file is damaged or missing.
@@ -91,15 +115,13 @@ def check_once(
         listing.update(os.fsencode(path.absolute()) + f"\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
     checked = Path.home() / ".cache" / "distill" / "checked" / listing.hexdigest()
     if checked.exists():
-        return
+        return {int(number) for number in checked.read_text().split()}
     with ThreadPoolExecutor(threads) as readers:
-        for _ in readers.map(check, items):
-            pass
-    try:
-        with replacing(checked) as part:
-            part.write_bytes(b"")
-    except DistillError:  # a home that cannot be written: everything is checked again next time
-        return
+        found = {number for numbers in readers.map(check, items) for number in numbers or ()}
+    # A home that cannot be written: everything is checked again next time.
+    with suppress(DistillError), replacing(checked) as part:
+        part.write_text(" ".join(map(str, found)))
+    return found
 
 
 def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, str]]:
@@ -109,21 +131,10 @@ def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[st
     if this in above:
         raise DataError(f"{shown(folder)} is a link back to a folder that it is in; remove it")
     for entry in _entries(folder):
-        if _is_folder(entry):
+        if is_folder(entry):
             yield from _walk(Path(entry.path), (*above, this))
         else:
             yield str(folder), entry.name
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        if entry.is_symlink():
-            Path(entry.path).stat()  # is_dir() is silent about links that lead nowhere
-        return entry.is_dir()
-    except OSError as error:
-        raise DataError(
-            f"{shown(entry.path)} is a link that cannot be followed ({error.strerror}); remove it"
-        ) from None
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -6,7 +6,6 @@ from typing import Final
 
 import numpy as np
 from PIL import Image
-from PIL.ImageFile import ImageFile
 
 from distill.errors import DataError
 
@@ -25,7 +24,7 @@ SIDEWAYS: Final = (5, 6, 7, 8)
 """Orientations that exchange height and width."""
 STILL: Final = ("MPO", "PSD")
 """Formats whose first frame is the whole picture: phones store a depth map or a second eye after it, PSD its layers."""
-BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
+WIDTH, HEIGHT, BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 256, 257, 258, 262, 339
 """TIFF tags. Photometric 0: white is zero, sample format 2: signed. TIFF 6.0, sections 8 and 19."""
 UINT16, UINT32 = 2**16 - 1, 2**32 - 1
 
@@ -33,8 +32,7 @@ UINT16, UINT32 = 2**16 - 1, 2**32 - 1
 def open_picture(path: str | Path, *, side: int | None = None) -> Image.Image:
     """The picture in a file, in mode RGB, or L where it is grey.
 
-    It is turned upright as its Exif orientation says. Values of 16 and 32 bits are scaled by the range of their type,
-    floats by the range from 0 to 1; transparent pixels show white behind them.
+    It is `upright`.
 
     Args:
         path: of the file.
@@ -51,13 +49,26 @@ def open_picture(path: str | Path, *, side: int | None = None) -> Image.Image:
                 raise DataError(f"{shown(path)} holds {frames} frames, not one picture; keep one of them")
             if side is not None:
                 file.draft(None, (side, side))
-            file.load()
-            picture, orientation = _opaque(file), _orientation(file)
-            return picture.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else picture
+            return upright(file)
     except DataError:
         raise
     except Exception as error:  # Pillow's readers of damaged files fail in many ways
         raise DataError(f"{shown(path)} is no readable picture ({_reason(error)}); replace or remove it") from None
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """A picture as a person sees it, in mode RGB, or L where it is grey.
+
+    It is turned as its Exif orientation says. Values of 16 and 32 bits are scaled by the range of their type, floats by
+    the range from 0 to 1; transparent pixels show white behind them.
+
+    Raises:
+        DataError: it holds values without a defined black and white.
+    """
+    picture.load()  # an orientation may stand behind the pixels
+    seen, orientation = _opaque(picture), _orientation(picture)
+    seen.info = {}  # a picture that is upright already must not be turned again
+    return seen.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else seen
 
 
 def check_header(path: str | Path) -> None:
@@ -77,7 +88,9 @@ def header_size(path: str | Path) -> tuple[int, int]:
     """
     try:
         with Image.open(path) as file:
-            return file.size if _is_sideways(file) else (file.height, file.width)
+            stored = getattr(file, "tag_v2", {})  # Pillow 11 and later exchange the sides of a TIFF themselves
+            width, height = stored.get(WIDTH, file.width), stored.get(HEIGHT, file.height)
+            return (width, height) if _is_sideways(file) else (height, width)
     except Exception as error:
         raise DataError(f"{shown(path)} is no readable picture ({_reason(error)}); replace or remove it") from None
 
@@ -121,7 +134,7 @@ def _is_sideways(file: Image.Image) -> bool:
     return (file.format != "PNG" or "exif" in file.info) and _orientation(file) in SIDEWAYS
 
 
-def _opaque(file: ImageFile) -> Image.Image:
+def _opaque(file: Image.Image) -> Image.Image:
     """The picture in mode RGB or L, over white."""
     if file.mode == "F" or file.mode.startswith("I"):
         return _in_bytes(file)
@@ -134,9 +147,9 @@ def _opaque(file: ImageFile) -> Image.Image:
     return picture
 
 
-def _in_bytes(file: ImageFile) -> Image.Image:
+def _in_bytes(file: Image.Image) -> Image.Image:
     """Grey values of more than 8 bits, scaled to 8."""
-    name, values, white = shown(file.filename), np.asarray(file), _white(file)
+    name, values, white = _name(file), np.asarray(file), _white(file)
     if white == UINT32:
         values = values.view(np.uint32)
     low, high = values.min(), values.max()
@@ -153,7 +166,7 @@ def _in_bytes(file: ImageFile) -> Image.Image:
     return Image.fromarray(scaled)
 
 
-def _white(file: ImageFile) -> int:
+def _white(file: Image.Image) -> int:
     """The largest value of the type that the file stores."""
     if file.mode == "F":
         return 1
@@ -162,7 +175,11 @@ def _white(file: ImageFile) -> int:
         return 2 ** (tags[BITS_PER_SAMPLE][0] - signed) - 1
     if file.mode != "I" or file.format == "PPM":  # Pillow scales every PGM of more than 8 bits to 16
         return UINT16
-    raise DataError(f"{shown(file.filename)} holds integers of 32 bits without a defined white; save it with 8 or 16")
+    raise DataError(f"{_name(file)} holds integers of 32 bits without a defined white; save it with 8 or 16")
+
+
+def _name(picture: Image.Image) -> str:
+    return shown(getattr(picture, "filename", "") or "a picture in memory")
 
 
 def _reason(error: Exception) -> str:

@@ -22,7 +22,7 @@ from distill.data import data
 from distill.data._distort import affine
 from distill.data._sample_data import SampleData
 from distill.data._samples import Sample
-from distill.data._scan import files_called
+from distill.data._scan import files_called, is_folder
 from distill.data.decoding import shown
 from distill.data.info import DataInfo
 from distill.data.preprocessing import Preprocessing
@@ -110,7 +110,7 @@ class HWDB(SampleData):
 
 
 def _read(root: Path, part: str, names: tuple[str, ...] | None) -> tuple[Characters, tuple[str, ...]]:
-    folders = [root / name for name in FOLDERS[part] if (root / name).is_dir()]
+    folders = [root / name for name in FOLDERS[part] if is_folder(root / name)]
     files = [path for folder in folders[:1] for path in files_called(folder, "*.gnt").values()]
     if not files:
         raise DataError(

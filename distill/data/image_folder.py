@@ -12,7 +12,7 @@ from distill.data import data
 from distill.data._rand_augment import OPERATIONS, Magnitude
 from distill.data._sample_data import PARTS, Part, SampleData, crop_and_flip, photographs
 from distill.data._samples import Sample
-from distill.data._scan import check_headers, pictures_below, subfolders
+from distill.data._scan import check_headers, is_folder, pictures_below, subfolders
 from distill.data.decoding import open_picture
 from distill.data.pictures import file_identity
 from distill.errors import DataError
@@ -82,7 +82,7 @@ class ImageFolder(SampleData):
 
 def _listed(root: Path) -> dict[Part, ClassFolders]:
     """Every picture of 'train' and of 'val', 'test' or both."""
-    there = [part for part in PARTS if (root / part).is_dir()]
+    there = [part for part in PARTS if is_folder(root / part)]
     if "train" not in there or len(there) == 1:
         raise DataError(f"{root} (data.root) should hold 'train' and 'val', each with a folder of pictures per class")
     parts = {part: _read_folders(root, root / part) for part in there}

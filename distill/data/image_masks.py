@@ -1,6 +1,7 @@
 """Any folder of pictures and of masks, one class for each pixel: for segmentation."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +12,15 @@ from torchvision import tv_tensors
 
 from distill.batch import IGNORED
 from distill.data import data
-from distill.data._sample_data import SampleData, crop_and_flip, photographs
+from distill.data._sample_data import Part, SampleData, crop_and_flip, photographs
 from distill.data._samples import Sample
 from distill.data._scan import check_once, pictures_below
 from distill.data.decoding import check_size, open_picture, shown
 from distill.data.pictures import file_identity, split_folders
 from distill.errors import DataError, RecipeError
 from distill.registry.ranges import BelowOne, Count, Fraction, Index
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,18 @@ class MaskedPictures:
     def identity(self, position: int) -> bytes:
         return b"\t".join(file_identity(self.root, path) for path in self.pairs[position])
 
-    def check(self) -> None:
-        """Raises: DataError: a picture or a mask is damaged, or they do not fit each other."""
+    def check(self) -> set[int]:
+        """The numbers in its masks, `IGNORED` among them where it occurs.
+
+        Raises:
+            DataError: a picture or a mask is damaged, or they do not fit each other.
+        """
         files = [path for pair in self.pairs for path in pair]
-        check_once(f"masks of some of {self.num_classes} classes", range(len(self)), self.read, files)
+        return check_once(f"numbers in masks of {self.num_classes} classes", range(len(self)), self._numbers, files)
+
+    def _numbers(self, position: int) -> list[int]:
+        numbers: list[int] = self.read(position).label.unique().tolist()
+        return numbers
 
 
 @data("image_masks")
@@ -79,8 +90,7 @@ class ImageMasks(SampleData):
         root = root.expanduser()
         folders = split_folders(root)
         parts = {part: MaskedPictures(root, _pairs(folder), len(classes)) for part, folder in folders.items()}
-        for reader in parts.values():
-            reader.check()
+        check_masks(parts, classes)
         info = photographs(image_size, tuple(classes), whole=True)
         super().__init__(
             seed,
@@ -92,6 +102,24 @@ class ImageMasks(SampleData):
             limit=limit,
             batch_size=batch_size,
             workers=workers,
+        )
+
+
+def check_masks(parts: Mapping[Part, MaskedPictures], class_names: Sequence[str]) -> None:
+    """Read every picture and mask once, and warn of classes that no training mask holds.
+
+    Raises:
+        DataError: a picture or a mask is damaged, they do not fit each other, or training masks hold one class alone.
+    """
+    found = {part: reader.check() for part, reader in parts.items()}["train"]
+    held = [name for number, name in enumerate(class_names) if number in found]
+    if len(held) == 1:
+        ignored = f"; pixels of {IGNORED} have no class: give those of an object its number" if IGNORED in found else ""
+        raise DataError(f"{parts['train'].root}: training masks hold one class alone, '{held[0]}'{ignored}")
+    if absent := [name for name in class_names if name not in held]:
+        log.warning(
+            "%d of the %d classes are in no training mask, '%s' among them: the network does not learn them",
+            *(len(absent), len(class_names), absent[0]),
         )
 
 

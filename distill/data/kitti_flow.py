@@ -9,7 +9,7 @@ from pathlib import Path
 from distill.data import data
 from distill.data._flow_files import FlowPairs, Pair, flow_augmentation, flow_info, read_kitti
 from distill.data._sample_data import SampleData
-from distill.data._scan import files_called
+from distill.data._scan import files_called, is_folder
 from distill.data.decoding import shown
 from distill.errors import DataError
 from distill.registry.ranges import BelowOne, Count, Index
@@ -58,7 +58,7 @@ def _pairs(training: Path) -> list[Pair]:
     flows = files_called(training / "flow_occ", "*_10.png")
     if not flows:
         raise DataError(f"{shown(training / 'flow_occ')} holds no *_10.png (data.root)")
-    found = [folder for folder in FOLDERS if (training / folder).is_dir()]
+    found = [folder for folder in FOLDERS if is_folder(training / folder)]
     if not found:
         raise DataError(f"{shown(training)} holds none of {', '.join(FOLDERS)}")
     folder = training / found[0]

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from distill.data._scan import pictures_below
-from distill.data.decoding import open_picture, shown
+from distill.data.decoding import open_picture, shown, upright
 from distill.data.info import DataInfo
 from distill.data.preparation import Preparation, scaled
 from distill.errors import DataError
@@ -53,6 +53,15 @@ def expanded(images: Sequence[Picture]) -> list[Picture]:
     return found
 
 
+def opened(picture: Picture) -> Image.Image:
+    """A picture as a person sees it, be it a file or in memory.
+
+    Raises:
+        DataError: it is no readable picture.
+    """
+    return upright(picture) if isinstance(picture, Image.Image) else open_picture(picture)
+
+
 def sample_array(pictures: Sequence[Picture], info: DataInfo) -> np.ndarray:
     """One sample: as many pictures as the network reads at once, prepared, normalised and stacked along channels.
 
@@ -63,11 +72,11 @@ def sample_array(pictures: Sequence[Picture], info: DataInfo) -> np.ndarray:
         DataError: a file is no readable picture, or pictures that are read at once are of different sizes.
     """
     prepare = Preparation.of(info)
-    opened = [picture if isinstance(picture, Image.Image) else open_picture(picture) for picture in pictures]
-    pixels = [prepare.pixels(picture) for picture in opened]
-    for picture, file, values in zip(opened, pictures, pixels, strict=True):
+    seen = [opened(picture) for picture in pictures]
+    pixels = [prepare.pixels(picture) for picture in seen]
+    for picture, file, values in zip(seen, pictures, pixels, strict=True):
         if values.shape != pixels[0].shape:
-            sizes = f"{_sized(pictures[0], opened[0])} and {_sized(file, picture)}"
+            sizes = f"{_sized(pictures[0], seen[0])} and {_sized(file, picture)}"
             raise DataError(f"the network reads {info.images} pictures of one size at once, but {sizes} pixels")
     values = scaled(np.stack(pixels), info.mean, info.std)
     return values.reshape(1, -1, *values.shape[2:])
@@ -93,9 +102,9 @@ def batched_arrays(pictures: Sequence[Picture], info: DataInfo, batch_size: int 
         yield np.concatenate(waiting)
 
 
-def _sized(picture: Picture, opened: Image.Image) -> str:
+def _sized(picture: Picture, seen: Image.Image) -> str:
     name = "one" if isinstance(picture, Image.Image) else shown(picture)
-    return f"{name} is of {opened.width}x{opened.height}"
+    return f"{name} is of {seen.width}x{seen.height}"
 
 
 def named(pictures: Sequence[Picture], info: DataInfo, predictions: Sequence[dict]) -> list[dict]:

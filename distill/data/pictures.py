@@ -9,7 +9,7 @@ from pathlib import Path
 from distill.data import data
 from distill.data._sample_data import PARTS, Part, SampleData, crop_and_flip, photographs
 from distill.data._samples import Sample
-from distill.data._scan import check_headers, pictures_below
+from distill.data._scan import check_headers, is_folder, pictures_below
 from distill.data.decoding import open_picture
 from distill.errors import DataError
 from distill.registry.ranges import BelowOne, Count, Fraction, Index
@@ -86,11 +86,11 @@ def split_folders(root: Path) -> dict[Part, Path]:
     itself to train on.
 
     Raises:
-        DataError: there is no folder of that name.
+        DataError: there is no folder of that name, or a split is a link that leads nowhere.
     """
     if not root.is_dir():
         raise DataError(f"{root} (data.root) is no folder")
-    folders: dict[Part, Path] = {part: root / part for part in PARTS if (root / part).is_dir()}
+    folders: dict[Part, Path] = {part: root / part for part in PARTS if is_folder(root / part)}
     return folders if {"train", "test"} <= folders.keys() else {"train": root}
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 from distill.data import data
 from distill.data._flow_files import FlowPairs, Pair, flow_augmentation, flow_info, read_flo
 from distill.data._sample_data import SampleData
-from distill.data._scan import files_called
+from distill.data._scan import files_called, is_folder
 from distill.data._split import shuffled
 from distill.data.decoding import shown
 from distill.errors import DataError, RecipeError
@@ -64,7 +64,7 @@ class Sintel(SampleData):
 
 def _scenes(training: Path, rendering: str) -> list[list[Pair]]:
     """The pairs of each scene, in order."""
-    folders = sorted(path for path in (training / "flow").glob("*") if path.is_dir())
+    folders = sorted(path for path in (training / "flow").glob("*") if is_folder(path))
     if not folders:
         raise DataError(f"{shown(training / 'flow')} holds no scenes (data.root)")
     scenes = []

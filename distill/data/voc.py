@@ -112,7 +112,7 @@ def _entry(path: Path, classes: tuple[str, ...], invalid: Invalid) -> tuple[tupl
         found = [(thing.findtext("name", ""), _box(thing, classes)) for thing in tree.iterfind("object")]
     except OSError as error:
         raise DataError(f"{shown(path)}: {error.strerror}") from None
-    except (ElementTree.ParseError, ValueError) as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: an encoding that Python has not
         raise DataError(f"{shown(path)} is not of VOC's form ({error})") from None
     kept = []
     for position, (name, box) in enumerate(found):

@@ -8,7 +8,7 @@ from pathlib import Path
 from distill.batch import IGNORED
 from distill.data import data
 from distill.data._sample_data import Part, SampleData, crop_and_flip, photographs, warn_of_shared
-from distill.data.image_masks import MaskedPictures
+from distill.data.image_masks import MaskedPictures, check_masks
 from distill.data.voc import CLASSES, listed
 from distill.errors import RecipeError
 from distill.registry.ranges import BelowOne, Count, Fraction, Index
@@ -47,8 +47,7 @@ class VOCMasks(SampleData):
             raise RecipeError(f"data.classes={classes}: up to {IGNORED - 1} different names beside 'background'")
         lists: dict[Part, str | None] = {"train": train_list, "val": val_list, "test": test_list}
         parts = {part: _masked(root, name, len(names)) for part, name in lists.items() if name}
-        for reader in parts.values():
-            reader.check()
+        check_masks(parts, names)
         warn_of_shared({part: [picture for picture, _ in reader.pairs] for part, reader in parts.items()})
         info = photographs(image_size, names, whole=True)
         super().__init__(

@@ -3,11 +3,15 @@
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from errno import EACCES, EBADF, EINVAL, ENOSYS, ENOTSUP, EPERM
 from pathlib import Path
 
 from distill.errors import DistillError
 from distill.files.advice import advice
+
+_UNFLUSHED = (EACCES, EPERM, EBADF, EINVAL, ENOSYS, ENOTSUP)
+"""How folders refuse to be waited for: written but not read, or on a network or shared file system."""
 
 
 @contextmanager
@@ -66,9 +70,12 @@ def _flush(path: Path) -> None:
     """Wait until a file's content, or a folder's names, are on the disk."""
     if path.is_dir() and os.name != "posix":
         return
-    with suppress(PermissionError):  # a folder that may be written but not read
+    try:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    except OSError as error:
+        if not path.is_dir() or error.errno not in _UNFLUSHED:
+            raise

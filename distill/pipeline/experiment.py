@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.text import Text
 from torch import nn
 
 from distill import __version__
@@ -25,6 +26,7 @@ from distill.pipeline.dry_run import DryRun
 from distill.pipeline.step_store import Finished, Make, Steps
 from distill.pipeline.steps import Foundation, Line, content_of, new_network
 from distill.pipeline.tracking import Tracker
+from distill.recipe.checks import check_unvalidated
 from distill.recipe.plain import key, plain, resolved
 from distill.recipe.schema import Network, Recipe, Stage
 from distill.registry import injected
@@ -37,6 +39,8 @@ from distill.training.trainer import require_trainer
 
 UNKEYED = ("output", "tracking", "recipe", "latency_batch_sizes")
 """Sections that do not change any result."""
+UNKEYED_DATA = ("root", "workers")
+"""Settings of data sets that say where samples are read and by how many processes: a fingerprint says what they are."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,10 @@ class Experiment:
         data, task, line = prepared(recipe)
         require_trainer(recipe.trainer)
         tried = DryRun(recipe, data, task, line)
-        folder = recipe.output / recipe.recipe / key(_effects(recipe))[:8]
+        folder = recipe.output / recipe.recipe / key(_effects(recipe), line.foundation.fingerprint)[:8]
         steps = Steps(folder, recipe.output, allow=outside_modules(recipe))
         (folder / "recipe.yaml").write_text(f"# distill {__version__}, torch {torch.__version__}\n{resolved(recipe)}")
-        console.print(f"[bold]{recipe.recipe}[/bold] -> {folder}")
+        console.print(Text.assemble((recipe.recipe, "bold"), f" -> {folder}"))
         with Tracker(
             folder, name=f"{recipe.recipe}/{folder.name}", config=plain(recipe), **plain(recipe.tracking)
         ) as t:
@@ -80,7 +84,7 @@ class Experiment:
         shown = "  ".join(f"{metric} {value:.4f}" for metric, value in done.step.metrics.items())
         size = f"{done.step.parameters}  {done.step.bytes:,} bytes"
         when = "kept from an earlier run" if done.reused else f"{done.step.seconds:.1f} s"
-        console.print(f"[green]{name:<22}[/green] {shown}  {size}  {when}")
+        console.print(Text.assemble((f"{name:<22}", "green"), f" {shown}  {size}  {when}"))
         return done
 
     def network(self, spec: Network) -> Artifact:
@@ -166,14 +170,20 @@ class Experiment:
 def _effects(recipe: Recipe) -> dict[str, Any]:
     """All of a recipe that changes some result."""
     anywhere = replace(recipe, cache=recipe.cache and replace(recipe.cache, folder=None))
-    return {name: section for name, section in plain(anywhere).items() if name not in UNKEYED}
+    sections = {name: section for name, section in plain(anywhere).items() if name not in UNKEYED}
+    return sections | {"data": _data_effects(recipe)}
+
+
+def _data_effects(recipe: Recipe) -> dict[str, Any]:
+    """All of the data section that changes some result."""
+    return {name: value for name, value in plain(recipe.data).items() if name not in UNKEYED_DATA}
 
 
 def prepared(recipe: Recipe) -> tuple[DataModule, Task, Line]:
     """Data, task and steps of a recipe; nothing is written.
 
     Raises:
-        RecipeError: the cache and the data do not fit.
+        RecipeError: the cache and the data do not fit, or a validation split that decides something is empty.
     """
     require_trainer(recipe.trainer)
     data, task = data_and_task(recipe)
@@ -181,8 +191,10 @@ def prepared(recipe: Recipe) -> tuple[DataModule, Task, Line]:
     classes, top_k = data.info.num_classes, recipe.cache and recipe.cache.top_k
     if top_k and top_k >= classes:
         raise RecipeError(f"cache.top_k={top_k} keeps the largest logits, but there are only {classes} classes")
-    content = data.fingerprint()
-    foundation = Foundation(__version__, recipe.seed, plain(recipe.data), content, _meaning(recipe, task))
+    if not len(data.val_dataloader()):
+        check_unvalidated(recipe)
+    content, names = data.fingerprint(), data.info.class_names
+    foundation = Foundation(__version__, recipe.seed, _data_effects(recipe), content, names, _meaning(recipe, task))
     return data, task, Line(recipe if task.baseline else replace(recipe, baseline=False), foundation)
 
 

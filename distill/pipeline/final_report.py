@@ -78,7 +78,7 @@ def write_final_report(experiment: Experiment, made: Made, stages: Made, exporte
     _track(experiment, steps, final["figures"])
     console.print(report.table(summary, console.width))
     for line in report.warnings(summary):
-        console.print(f"[yellow]{line}[/yellow]")
+        console.print(line, style="yellow")
     for line in report.notes(summary):
         console.print(line)
     console.print(f"report: {experiment.folder / 'report.html'}")

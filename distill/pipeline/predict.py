@@ -12,10 +12,9 @@ from torch import Tensor
 
 from distill.artifact import Artifact, open_artifact
 from distill.batch import Predict
-from distill.data.decoding import open_picture
 from distill.data.image_inputs import batched_inputs
 from distill.data.info import DataInfo
-from distill.data.picture_arrays import BATCH_SIZE, Picture, expanded, named
+from distill.data.picture_arrays import BATCH_SIZE, Picture, expanded, named, opened
 from distill.errors import ArtifactError, DataError
 from distill.export import onnx_file
 from distill.export.coded import SUFFIX, read_coded
@@ -102,10 +101,10 @@ class Predictor:
 
 def side_by_side(pictures: Sequence[Picture]) -> Image.Image:
     """All in colours, from left to right, each as large as the first."""
-    opened = [picture if isinstance(picture, Image.Image) else open_picture(picture) for picture in pictures]
-    width, height = opened[0].size
-    page = Image.new("RGB", (width * len(opened), height))
-    for place, picture in enumerate(opened):
+    seen = [opened(picture) for picture in pictures]
+    width, height = seen[0].size
+    page = Image.new("RGB", (width * len(seen), height))
+    for place, picture in enumerate(seen):
         page.paste(picture.convert("RGB").resize((width, height)), (place * width, 0))
     return page
 

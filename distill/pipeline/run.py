@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rich.text import Text
+
 from distill.artifact import Artifact
 from distill.artifact.step import Step
 from distill.artifact.straight_through import finalize, trainable
@@ -177,8 +179,7 @@ def export(experiment: Experiment, artifact: Artifact) -> dict[str, tuple[Step, 
             ),
             made,
         )
-        console.print(
-            f"[green]export/{name:<15}[/green] {made.path}, {made.sizes()}, differs from the artifact by "
-            f"{made.difference:.1e}, {experiment.task.agreement_name} {100 * made.agreement:.1f} %"
-        )
+        same = f"{experiment.task.agreement_name} {100 * made.agreement:.1f} %"
+        about = f" {made.path}, {made.sizes()}, differs from the artifact by {made.difference:.1e}, {same}"
+        console.print(Text.assemble((f"export/{name:<15}", "green"), about))
     return done

@@ -22,8 +22,11 @@ class Foundation:
     version: str
     seed: int
     data: Mapping[str, Any]
+    """Its section, but for where it is read."""
     fingerprint: str
     """Of the data set's content."""
+    class_names: tuple[str, ...]
+    """Artifacts hold them."""
     task: Mapping[str, Any]
     """Its section, what it compares with beside the data, and hashes of the files that it reads."""
 

@@ -44,7 +44,6 @@ def check(recipe: Recipe) -> None:
     check_losses(recipe)
     check_cache(recipe)
     check_rounds(recipe)
-    check_validation(recipe)
 
 
 def check_trainer(settings: Mapping[str, Any]) -> None:
@@ -155,16 +154,13 @@ def check_rounds(recipe: Recipe) -> None:
             raise RecipeError(f"at compress.{name}: '{spec.name}' goes all the way at once; remove 'rounds'")
 
 
-def check_validation(recipe: Recipe) -> None:
-    """Check that there is a validation split where one decides.
+def check_unvalidated(recipe: Recipe) -> None:
+    """Check that nothing is decided by the validation split of a data set that turned out to have none.
 
     Raises:
-        RecipeError: ``data.val`` is 0, but ``keep: best`` or ``max_drop`` looks at it.
+        RecipeError: ``keep: best`` or ``max_drop`` looks at it.
     """
-    split_off = getattr(recipe.data, "val", None)
-    if split_off != 0 or recipe.data.name == "image_folder":  # which may have a validation folder of its own
-        return
-    remedy = "but data.val is 0; hold out a part of the training set, for example data.val=0.1"
+    remedy = "which is empty; hold out a part of the training set, for example data.val=0.1"
     for place, stage in _trainings(recipe).items():
         if stage.keep == "best":
             raise RecipeError(f"at {place}: 'keep: best' is decided on the validation split, {remedy}")

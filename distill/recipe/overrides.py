@@ -50,24 +50,20 @@ def apply_override(override: str, tree: Sections) -> None:
         hint = _inside(hint, part)
         node = _step(node, part, parts[: depth + 1], override)
     _check_there(node, hint, parts, len(parents), override, adding=adding)
-    if adding and last in node:
+    entry = _entry(node, last, override)
+    if adding and isinstance(node, dict) and entry in node:
         raise RecipeError(f"'{override}': {'.'.join(parts)} is there already; leave out the '+'")
-    if isinstance(node, list):
-        node[int(last)] = parsed["value"]
-    else:
-        node[last] = parsed["value"]
+    node[entry] = parsed["value"]
 
 
 def _step(node: Any, part: str, place: Sequence[str], override: str) -> Any:
     """The mapping or list under ``part``, made if there is none; ``student: lenet5`` becomes ``{name: lenet5}``."""
-    index: Any = part
-    if isinstance(node, list):
-        index = _index(node, part, override)
-    elif node.get(part) is None:
-        node[part] = {}
-    value = node[index]
+    entry = _entry(node, part, override)
+    if isinstance(node, dict) and node.get(entry) is None:
+        node[entry] = {}
+    value = node[entry]
     if isinstance(value, str):
-        value = node[index] = {"name": value}
+        value = node[entry] = {"name": value}
     if not isinstance(value, dict | list):
         raise RecipeError(f"'{override}': {'.'.join(place)} is {value!r}, which has no settings")
     return value
@@ -76,11 +72,10 @@ def _step(node: Any, part: str, place: Sequence[str], override: str) -> Any:
 def _check_there(node: Any, hint: Any, parts: Sequence[str], depth: int, override: str, *, adding: bool) -> None:
     """Check that a name of the recipe's own is there."""
     part, place = parts[depth], ".".join(parts[:depth])
-    if isinstance(node, list):
-        _index(node, part, override)
-    elif part not in node and not adding and _is_named_map(hint):
+    entry = _entry(node, part, override)
+    if isinstance(node, dict) and entry not in node and not adding and _is_named_map(hint):
         clean = override.removeprefix("+")
-        raise RecipeError(f"at {place}: there is no {_or_add(part, list(node), clean)}")
+        raise RecipeError(f"at {place}: there is no {_or_add(part, list(map(str, node)), clean)}")
 
 
 def _or_add(part: str, there: list[str], override: str) -> str:
@@ -88,7 +83,10 @@ def _or_add(part: str, there: list[str], override: str) -> str:
     return f"{known}. To add it, write +{override}"
 
 
-def _index(node: list[Any], part: str, override: str) -> int:
+def _entry(node: dict[Any, Any] | list[Any], part: str, override: str) -> Any:
+    """The key of a mapping that reads as ``part``, since YAML takes ``1`` for a number; of a list, the index."""
+    if isinstance(node, dict):
+        return next((key for key in node if str(key) == part), part)
     if not part.isdecimal() or int(part) >= len(node):
         raise RecipeError(f"'{override}': a list of {len(node)} has no entry '{part}'")
     return int(part)

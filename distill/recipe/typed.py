@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from distill.errors import RecipeError
 from distill.recipe.schema.components import Component
 from distill.registry import Registry, call, codec, did_you_mean, schema
-from distill.registry.ranges import FINITE, SHOWN, Range, Stages
+from distill.registry.ranges import FINITE, SHOWN, FileOrName, Range, Stages
 
 FROM_DATA_AND_TASK = ("num_classes", "channels", "anchors", "bins")
 """Arguments of networks that a recipe leaves open."""
@@ -101,6 +101,8 @@ def _annotated(value: Any, hint: Any, notes: tuple[Any, ...], place: str, key: s
     for note in notes:
         if isinstance(note, Range):
             note.check(result, f"at {place}: {place.rpartition('.')[2]}")
+        if isinstance(note, FileOrName) and result:
+            result = str(_path(result, place))
         if isinstance(note, Stages):
             stages = result.split() if isinstance(result, str) else result
             if not stages:
@@ -231,7 +233,10 @@ def _str(value: Any, place: str) -> str:
 def _path(value: Any, place: str) -> Path:
     if not isinstance(value, str | int | Path) or isinstance(value, bool) or not str(value) or "\0" in str(value):
         raise RecipeError(f"at {place}: {_shown(value)} is not a path")
-    return Path(str(value))
+    try:
+        return Path(str(value)).expanduser()
+    except RuntimeError:
+        raise RecipeError(f"at {place}: {_shown(value)} is in the home of nobody here; write the whole path") from None
 
 
 _SCALARS: Mapping[Any, Callable[[Any, str], Any]] = {

@@ -60,6 +60,11 @@ class Stages:
     are checked for their names and settings when they are loaded."""
 
 
+@dataclass(frozen=True)
+class FileOrName:
+    """Marks a text that is a path, where it is no name: ``~`` is the user's home in it."""
+
+
 FINITE = Range()
 """What every float of a recipe is held to."""
 

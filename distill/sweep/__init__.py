@@ -170,7 +170,7 @@ def _worker(work: SweepWorker, threads: int) -> None:
     try:
         work.go(work.study())
     except DistillError as error:
-        console.print(f"error: {error}", markup=False)
+        console.print(f"error: {error}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:  # the sweep itself reports it
         pass

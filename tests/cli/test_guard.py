@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
 from distill.cli.guard import guarded
+from distill.console import console
 from distill.errors import ArtifactError, TrainingError
 
 
@@ -45,6 +47,26 @@ def test_what_a_terminal_cannot_show_is_escaped() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "\\u732b\n"
+
+
+@pytest.mark.parametrize(("work", "code"), [("print('done')", 0), ("open('nowhere')", 1)])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_no_failure(work: str, code: int, closed: str) -> None:
+    program = f"import sys; from distill.cli.guard import guarded; sys.exit(guarded(lambda: {work}, debug=False))"
+    command = ["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert "unexpected" not in done.stderr
+    assert bool(done.stderr) == (code > 0 and "2" not in closed)
+
+
+@pytest.mark.parametrize("folder", ["/mnt/[backup]/runs", "/mnt/x[/y]", "[bold]x[/bold]"])
+def test_paths_with_brackets_are_printed_as_they_are(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("file")
+    table.add_row(folder)
+    console.print(folder)
+    console.print(table)
+    assert capsys.readouterr().out.count(folder) == 2
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,6 +74,6 @@ def test_an_unknown_recipe_shows_the_nearest_ones_alone(capsys: pytest.CaptureFi
 def test_help_fits_the_terminal(
     width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("distill.cli.train.console", Console(width=width, highlight=False))
+    monkeypatch.setattr("distill.cli.train.console", Console(width=width, markup=False, highlight=False))
     assert train([]) == 0
     assert max(map(len, capsys.readouterr().out.splitlines())) <= width

@@ -229,6 +229,11 @@ def test_what_is_no_coco_file_is_named(tmp_path, content):
         ("<width>80</width>", "", "is not of VOC's form"),
         ("<xmin>", "<xmin>x", "is not of VOC's form"),
         ("</annotation>", "", "is not of VOC's form"),
+        (
+            "<annotation>",
+            "<?xml version='1.0' encoding='klingon'?><annotation>",
+            "is not of VOC's form .unknown encoding",
+        ),
         ("<difficult>1", "<difficult>true", "'difficult' of an object 'square' is 'true', not 0 or 1"),
         ("<difficult>1", "<difficult>2", "'difficult' of an object 'square' is '2', not 0 or 1"),
     ],

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from distill.data.decoding import open_picture
+from distill.data.decoding import header_size, open_picture, upright
 from distill.errors import DataError
 
 GREY = (np.arange(24 * 16).reshape(24, 16) % 256).astype(np.uint8)
@@ -41,6 +41,28 @@ def test_it_stands_upright_as_exif_says(tmp_path, suffix, orientation):
     assert levels(path).shape == ((24, 16, 3) if orientation < 5 else (16, 24, 3))
     bright = {1: (0, 0), 2: (0, -1), 3: (-1, -1), 4: (-1, 0), 5: (0, 0), 6: (0, -1), 7: (-1, -1), 8: (-1, 0)}
     assert levels(path)[bright[orientation]].min() > 200
+    assert header_size(path) == levels(path).shape[:2]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_an_open_picture_is_seen_as_its_file_is_and_turned_once(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(COLOURS).save(tmp_path / f"a.{suffix}", exif=exif)
+    with Image.open(tmp_path / f"a.{suffix}") as file:
+        once = upright(file)
+    assert np.array_equal(np.asarray(once), levels(tmp_path / f"a.{suffix}"))
+    assert np.array_equal(np.asarray(upright(once)), np.asarray(once))
+
+
+def test_pictures_in_memory_are_seen_as_files_are():
+    kept = Image.fromarray(GREY.astype(np.uint16) * 257)
+    assert np.array_equal(np.asarray(upright(kept)), GREY)
+    assert kept.mode == "I;16"
+    clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    assert upright(clear).getpixel((0, 0)) == (255, 255, 255)
+    with pytest.raises(DataError, match="a picture in memory holds integers of 32 bits without a defined white"):
+        upright(Image.new("I", (4, 4)))
 
 
 def test_damaged_exif_data_says_nothing(tmp_path):

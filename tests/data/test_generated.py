@@ -1,5 +1,7 @@
 """Generated scenes and pairs: exact labels, the same in every run, nothing of the test set in training."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from PIL import Image
 
 from distill.data import data
 from distill.data._generated import train_and_test
-from distill.data._photographs import PACKAGES, SIDE, collected
+from distill.data._photographs import MOST, PACKAGES, SIDE, collected
 from distill.errors import DataError, RecipeError
 from tests.data import tiny
 
@@ -113,6 +115,17 @@ def test_photographs_of_the_test_set_are_not_those_of_the_training_set(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty \(data.root\) holds no pictures"):
         train_and_test(tmp_path / "empty")
+
+
+def test_of_a_large_folder_pictures_from_all_over_are_used_and_their_number_said(tmp_path, caplog):
+    for number in range(2 * MOST + 1):
+        Image.new("RGB", (16, 16), (number // 256, number % 256, 0)).save(tmp_path / f"{number:03}.bmp")
+    caplog.set_level("INFO", logger="distill")
+    numbers = [256 * red + green for red, green, _ in (photo.getpixel((0, 0)) for photo in collected(tmp_path))]
+    assert len(numbers) == MOST
+    assert (numbers[0], numbers[-1]) == (0, 2 * MOST - 2)
+    assert {after - before for before, after in pairwise(numbers)} <= {2, 3}
+    assert f"{MOST} of the {2 * MOST + 1} pictures in {tmp_path} are used" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["flying_cutouts", "fashion_scenes", "photo_crops"])

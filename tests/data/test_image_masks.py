@@ -130,3 +130,24 @@ def test_folders_that_are_missing_are_named(tmp_path):
     (tmp_path / "images").mkdir()
     with pytest.raises(DataError, match=f"{tmp_path} should hold 'images' and 'masks'"):
         make(tmp_path)
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_masks_of_0_and_255_are_refused_in_every_run(tmp_path, split):
+    """255 is how many programs write an object, and it would leave every object out."""
+    for part in ("train", "test") if split else ("",):
+        for path in (tiny.masks(tmp_path / part) / "masks").iterdir():
+            mask = np.array(Image.open(path))
+            Image.fromarray(np.where(mask % 255 > 0, 255, 0).astype(np.uint8)).save(path)
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"training masks hold one class alone, 'sky'; pixels of 255 have no class"):
+            make(tmp_path)
+
+
+def test_a_class_in_no_training_mask_is_said_in_every_run(tmp_path, caplog):
+    tiny.masks(tmp_path / "train", classes=2)
+    tiny.masks(tmp_path / "test", classes=3)
+    for _ in range(2):
+        make(tmp_path)
+        assert "1 of the 3 classes are in no training mask, 'land' among them" in caplog.text
+        caplog.clear()

@@ -56,6 +56,23 @@ def test_links_that_lead_nowhere_or_back_are_named(root, target, message):
         make(root)
 
 
+@pytest.mark.parametrize("name", ["train/fox", "test"])
+def test_a_class_or_a_split_that_is_a_link_to_nowhere_is_named(root, name):
+    (root / name).symlink_to("/nowhere")
+    with pytest.raises(
+        DataError, match=rf"{root}/{name} is a link that cannot be followed \(No such file .*; remove it"
+    ):
+        make(root)
+
+
+def test_a_split_of_unlabelled_pictures_that_is_a_link_to_nowhere_is_named(tmp_path):
+    for part in ("train", "test"):
+        tiny.plain_pictures(tmp_path / part)
+    (tmp_path / "val").symlink_to("/nowhere")
+    with pytest.raises(DataError, match=rf"{tmp_path}/val is a link that cannot be followed"):
+        data.find("pictures")(0, root=tmp_path, image_size=16, workers=0)
+
+
 def test_a_class_whose_name_is_not_utf_8_is_named(root):
     (root / "train" / os.fsdecode(b"caf\xe9")).mkdir()
     with pytest.raises(DataError, match=r"train/caf\\xe9: the name of this folder is not UTF-8; rename it") as captured:

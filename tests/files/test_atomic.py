@@ -1,4 +1,6 @@
+import errno
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -64,3 +66,30 @@ def test_what_a_killed_process_left_is_removed_and_what_a_running_one_writes_is_
     with replacing(path) as part:
         part.write_text("whole")
     assert sorted(tmp_path.iterdir()) == sorted([path, running])
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EPERM])
+def test_a_file_is_whole_where_folders_cannot_be_waited_for(tmp_path: Path, monkeypatch, number: int):
+    """As on shared folders of virtual machines and some network file systems."""
+    waited, folders = os.fsync, []
+
+    def refuse(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            folders.append(descriptor)
+            raise OSError(number, os.strerror(number))
+        waited(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with replacing(tmp_path / "file.txt") as part:
+        part.write_text("whole")
+    assert folders
+    assert (tmp_path / "file.txt").read_text() == "whole"
+
+
+def test_a_disk_that_fails_while_names_are_written_is_said(tmp_path: Path, monkeypatch):
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(ExportError, match="Input/output error"), replacing(tmp_path / "file.txt", ExportError) as part:
+        part.write_text("whole")

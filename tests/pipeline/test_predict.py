@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -17,6 +18,7 @@ from distill.data.picture_arrays import picture_files
 from distill.data.preprocessing import Preprocessing, normalised
 from distill.errors import ArtifactError, DataError, ExportError
 from distill.models.build import build_network
+from distill.pipeline.predict import side_by_side
 
 INFO = DataInfo(
     channels=3,
@@ -89,6 +91,19 @@ def test_pictures_in_memory_and_open_artifacts_do(pictures: Path) -> None:
     (prediction,) = distill.predict(artifact(), picture)
     assert "file" not in prediction
     assert prediction["class"] == distill.predict(artifact(), pictures / "0.png")[0]["class"]
+
+
+def test_a_picture_on_its_side_is_the_same_in_memory(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 4), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as picture:
+        (seen,) = distill.predict(artifact(), picture)
+        drawn = side_by_side([picture])
+    (expected,) = distill.predict(artifact(), tmp_path / "a.png")
+    assert seen == {key: value for key, value in expected.items() if key != "file"}
+    assert drawn.tobytes() == side_by_side([tmp_path / "a.png"]).tobytes()
 
 
 def test_files_folders_and_globs_name_pictures(pictures: Path) -> None:

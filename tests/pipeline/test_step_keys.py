@@ -1,14 +1,17 @@
 """Steps depend on the content of every file that a recipe names, not on its path."""
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 
 import distill
-from distill.pipeline.experiment import prepared
+from distill.pipeline.experiment import Experiment, prepared
 from students import student
+from tests.data import objects, tiny
 
 
 def keys(recipe: str, *overrides: str) -> dict[str, str]:
@@ -60,3 +63,40 @@ def test_other_weights_in_the_same_file_train_anew(tmp_path: Path, place: str, s
     file.write_bytes(b"two")
     after = keys("smoke", place.format(file))
     assert {*before} - differing(before, after) == stays
+
+
+def folders_of_pictures(root: Path, *, workers: int = 0) -> str:
+    return f"data={{name: image_folder, root: {root}, image_size: 16, batch_size: 4, workers: {workers}}}"
+
+
+def test_the_same_data_elsewhere_and_other_workers_change_no_step(tmp_path: Path) -> None:
+    here = tiny.pictures(tmp_path / "here")
+    there = shutil.copytree(here, tmp_path / "there", copy_function=shutil.copyfile)
+    before = keys("smoke", folders_of_pictures(here))
+    assert keys("smoke", folders_of_pictures(there, workers=2)) == before
+    Image.new("RGB", (50, 40)).save(there / "train/cat/0.jpg")
+    assert differing(before, keys("smoke", folders_of_pictures(there))) == {*before}
+
+
+def test_a_run_has_a_folder_for_its_data_wherever_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distill.pipeline.experiment.DryRun", lambda recipe, *_: SimpleNamespace(recipe=recipe))
+    here, other = tiny.pictures(tmp_path / "here"), tiny.pictures(tmp_path / "other", each=6)
+    there = shutil.copytree(here, tmp_path / "there", copy_function=shutil.copyfile)
+
+    def folder(root: Path, *, workers: int) -> Path:
+        overrides = [f"output={tmp_path}/runs", "tracking.mode=disabled", folders_of_pictures(root, workers=workers)]
+        with Experiment.open(distill.load_recipe("smoke", overrides)) as experiment:
+            return experiment.folder
+
+    first = folder(here, workers=0)
+    assert folder(there, workers=2) == first
+    assert folder(other, workers=0) != first
+
+
+def test_corrected_names_of_classes_make_every_artifact_anew(tmp_path: Path) -> None:
+    root = objects.write_coco(tmp_path / "coco")
+    file = root / "annotations/things_pictures.json"
+    data = f"data={{name: coco, root: {root}, annotations: annotations/{file.name}, image_size: 64, workers: 0}}"
+    before = keys("detection/smoke", data)
+    file.write_text(file.read_text().replace("disc", "disk"))
+    assert differing(before, keys("detection/smoke", data)) == {*before}

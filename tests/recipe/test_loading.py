@@ -194,6 +194,31 @@ def test_an_entry_of_a_list_can_be_set() -> None:
     assert recipe.stages["hint"].losses["fitnet"].student == ["stage2", "stage4"]
 
 
+def test_stages_may_be_called_by_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "numbers.yaml"
+    file.write_text("base: smoke\nstages:\n  1: {epochs: 1}\n  2: {epochs: 1}\n")
+    stages = load(str(file), ["stages.1.epochs=3", "+stages.3={epochs: 2}"]).stages
+    assert {name: stage.epochs for name, stage in stages.items()} == {"1": 3, "2": 1, "3": 2}
+    with pytest.raises(RecipeError, match="at stages: there is no '4'.* There are: 1, 2. To add it"):
+        load(str(file), ["stages.4.epochs=3"])
+    with pytest.raises(RecipeError, match="stages.2 is there already"):
+        load(str(file), ["+stages.2={epochs: 1}"])
+
+
+def test_a_tilde_is_the_home_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    recipe = load("smoke", ["output=~/runs", "cache={folder: ~/cache}", "teacher.weights=~/it.pt"])
+    assert recipe.cache
+    assert recipe.teacher
+    found = (recipe.output, recipe.cache.folder, recipe.teacher.weights)
+    assert found == (tmp_path / "runs", tmp_path / "cache", f"{tmp_path}/it.pt")
+    assert load("smoke", ["teacher.weights=IMAGENET1K_V1"]).teacher.weights == "IMAGENET1K_V1"
+    style = load("style/smoke", ["task.perceptual.weights=~/it.pt"])
+    assert style.task.perceptual.weights == f"{tmp_path}/it.pt"
+    with pytest.raises(RecipeError, match="at output: '~nobody-here/runs' is in the home of nobody here; write the"):
+        load("smoke", ["output=~nobody-here/runs"])
+
+
 def test_the_task_is_classification_unless_a_recipe_says_otherwise(tmp_path: Path) -> None:
     text = (RECIPES / "smoke.yaml").read_text()
     (tmp_path / "mine.yaml").write_text("\n".join(line for line in text.splitlines() if not line.startswith("task:")))
@@ -203,12 +228,6 @@ def test_the_task_is_classification_unless_a_recipe_says_otherwise(tmp_path: Pat
 def test_an_environment_variable_may_hold_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EPOCHS", "7")
     assert load("smoke", ["stages.distill.epochs=${oc.env:EPOCHS}"]).stages["distill"].epochs == 7
-
-
-@pytest.mark.parametrize("override", ["stages.distill.keep=best", "compress.svd.max_drop=0.01"])
-def test_what_the_validation_split_decides_needs_one(override: str) -> None:
-    with pytest.raises(RecipeError, match="decided|measured on the validation split, but data.val is 0"):
-        load("smoke", ["data.val=0", override])
 
 
 @pytest.mark.parametrize("kind", FAULTS.kinds)

@@ -91,6 +91,8 @@ def _count(dense: int, effective: int | None) -> str:
 
 
 def _announce(step: "Step") -> None:
+    from rich.text import Text
+
     from distill.console import console
 
-    console.print(f"[green]{step.step:<22}[/green] {step.bytes:,} bytes, {step.seconds:.0f} s")
+    console.print(Text.assemble((f"{step.step:<22}", "green"), f" {step.bytes:,} bytes, {step.seconds:.0f} s"))

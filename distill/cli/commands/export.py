@@ -38,6 +38,5 @@ def run(options: Namespace) -> None:
     checked = "pictures" if options.images else "noise (--images PATH checks on pictures)"
     console.print(
         f"{made.path}: {made.sizes()}; on {checked} it differs from the artifact by {made.difference:.1e}, "
-        f"{task.agreement_name} {100 * made.agreement:.1f} %",
-        markup=False,
+        f"{task.agreement_name} {100 * made.agreement:.1f} %"
     )

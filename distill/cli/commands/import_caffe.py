@@ -32,7 +32,7 @@ def run(options: Namespace) -> None:
     written = Artifact(net, network=net.entry, about=about).save(path)
     kinds = Counter(layer["type"] for layer in net.layers)
     console.print(f"layers   {', '.join(f'{count} {kind}' for kind, count in kinds.most_common())}")
-    console.print(f"inputs   {', '.join(f'{name} {list(shape)}' for name, shape in net.inputs.items())}", markup=False)
+    console.print(f"inputs   {', '.join(f'{name} {list(shape)}' for name, shape in net.inputs.items())}")
     console.print(f"total    {cost.params(net):,} parameters")
     console.print(f"{path}: {written:,} bytes", soft_wrap=True)
 

