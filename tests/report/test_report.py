@@ -86,16 +86,6 @@ def test_the_json_holds_every_step_as_it_was(full: Report, tmp_path: Path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["report.html", "report.json"]
 
 
-def test_a_coded_file_is_said_with_its_bytes(full: Report, tmp_path: Path):
-    coded = replace(full, coded_bytes={"student.onnx.xz": 40_000})
-    line = f"student.onnx.xz, coded for its way to the device (xz -d): 40.0 kB, 25{TIMES} smaller than the teacher"
-    assert line in report.notes(coded)
-    assert line in unescape(page(coded))
-    report.write(tmp_path, coded)
-    assert json.loads((tmp_path / "report.json").read_text())["coded_bytes"] == {"student.onnx.xz": 40_000}
-    assert not any("coded" in note for note in report.notes(full))
-
-
 def test_a_folder_that_cannot_be_written_is_named(full: Report, tmp_path: Path):
     (tmp_path / "taken").touch()
     with pytest.raises(DistillError, match=r"cannot write .*taken/report\.json"):
