@@ -30,7 +30,7 @@ class Pair(NamedTuple):
 
 def pairs(model: nn.Module, flow: Trace, layers: Collection[str]) -> list[Pair]:
     """All pairs among the ``layers``, in the order of computation."""
-    readers, times = flow.readers(), flow.times()
+    readers, times = flow.readers(), flow.times
     once = {path for path in layers if times[path] == 1}
     found = []
     for op in flow.ops:
