@@ -24,6 +24,7 @@ from distill.compress.quantization.int8 import int8
 from distill.compress.quantization.quantize import quantize
 from distill.compress.sharing.cluster import cluster
 from distill.compress.sharing.product_quantize import product_quantize
+from distill.container.raw import Raw
 from distill.errors import ArtifactError, ExportError
 from distill.export.graph import graph_of
 from distill.export.runtime import written
@@ -187,6 +188,12 @@ def test_a_graph_of_anybody_is_a_network_or_a_named_error(graph: str, save: Call
         except ArtifactError as error:
             message = str(error)
         assert "graph" in message or path.name in message
+
+
+def test_a_constant_of_one_value_is_read_again() -> None:
+    mask = Raw("float32", (256, 256), np.ones((256, 256), np.float32).tobytes())
+    again = Graph.from_text(Graph((), "%0", {"mask": mask}).to_text())
+    assert np.array_equal(again.constants["mask"].array(), mask.array())
 
 
 def test_a_graph_that_claims_much_is_not_unpacked(save: Callable[..., Path]) -> None:
