@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.codecs import chain
+from distill.codecs import at_most, chain
 from distill.container.raw import Raw
 from distill.runtime.lookups import Clustered, Codebooks, Shared
 
@@ -133,9 +133,8 @@ def _inner(settings: Settings, parts: Parts, limit: int) -> Weight:
 def _encoded(settings: Settings, parts: Parts, limit: int) -> Weight:
     if ":" in settings["codec"]:
         raise ValueError(f"codec '{settings['codec']}' is code from outside, which the runtime never runs")
-    codes = chain(*settings["codec"].split()).decode(parts["data"].tobytes())  # bounded by the stream's length
-    if codes.nbytes > limit:
-        raise ValueError(f"a coded stream holds {codes.nbytes} bytes, more than {limit}")
+    with at_most(limit):
+        codes = chain(*settings["codec"].split()).decode(parts["data"].tobytes())
     return _inner(settings, {**parts, "inner.codes": codes}, limit)
 
 
