@@ -109,9 +109,10 @@ def _product_quantized(settings: Settings, parts: Parts, limit: int) -> Weight:
 @_form("cartesian_quantized")
 def _cartesian_quantized(settings: Settings, parts: Parts, limit: int) -> Weight:
     shape = _shape(settings, limit)
-    pairs = zip(parts["codebooks"].astype(np.float32), parts["codes"], strict=True)
+    pairs = zip(parts["codebooks"].astype(np.float64), parts["codes"], strict=True)
     rotated = np.concatenate([book[codes] for book, codes in pairs], 1)
-    return _unsliced(rotated @ parts["rotation"].astype(np.float32).T, shape, settings["axis"])
+    vectors = rotated @ parts["rotation"].astype(np.float64).T
+    return _unsliced(vectors.astype(np.float32), shape, settings["axis"])
 
 
 @_form("sparse")
