@@ -13,6 +13,7 @@ others: ``lr_factors`` of the optimizer in ``finetune`` do that.
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from glob import escape
 from typing import Any, NamedTuple
 
 import torch
@@ -79,7 +80,7 @@ def deep_rebirth(
     if branches:
         artifact = _slimmed(artifact, image, fit, seed)
         present = dict(artifact.model.named_modules())
-        fit, _ = factorable(artifact, "deep_rebirth", [path for path in fit if path in present], grouped=True)
+        fit, _ = factorable(artifact, "deep_rebirth", [escape(path) for path in fit if path in present], grouped=True)
     model = artifact.copy_model()
     flow = trace(model, image)
     norms = norms_after(model, flow, fit)
