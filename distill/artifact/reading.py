@@ -6,8 +6,8 @@ compared with the network's before it is decompressed. All that does not fit is 
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from math import prod
+from contextlib import contextmanager, nullcontext
+from math import inf, prod
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from distill.artifact.artifact import Artifact, Plan, state_of
 from distill.artifact.raw import to_tensor
 from distill.artifact.step import Step
 from distill.artifact.storage import Record, Stored, from_record, validate
+from distill.codecs import at_most
 from distill.container import file_format
 from distill.container.file import File
 from distill.errors import ArtifactError
-from distill.models.build import build_network
+from distill.models.build import build_network, without_published_weights
 from distill.registry import surgery
 
 PARAMETERS = 20_000
@@ -61,7 +62,9 @@ def read_artifact(data: bytes, name: str, allow: Collection[str] = ()) -> Artifa
             _check_names(file.names, expected)
             for tensor, (shape, kind) in expected.items():
                 file.check(tensor, shape, kind.itemsize)
-        model = _build(head, allow)
+        # What could not be measured without memory is measured while it is built.
+        with nullcontext() if expected is not None else _bounded(file_format.memory_limit(len(data))):
+            model = _build(head, allow)
         stored = _fill(model, file)
         history = tuple(Step.from_json(row) for row in head["history"])
         plans = tuple(Plan(**plan) for plan in head["plans"])
@@ -84,8 +87,10 @@ def read_tensor(path: Path | str, name: str, allow: Collection[str] = ()) -> Ten
     with _blamed_on(path, IMPOSSIBLE):
         if name not in file.names:
             raise ArtifactError(f"there is no tensor '{name}'; there are: {', '.join(file.names)}")
-        settings, parts = _record(file, name, file_format.memory_limit(len(data)))
-        return parts[""] if settings is None else from_record(settings, parts).decode()
+        limit = file_format.memory_limit(len(data))
+        settings, parts = _record(file, name, limit)
+        with at_most(limit):
+            return parts[""] if settings is None else from_record(settings, parts).decode()
 
 
 def _read(data: bytes, name: str, allow: Collection[str]) -> File:
@@ -141,7 +146,7 @@ def _are_dicts(values: Any) -> bool:
 
 
 def _build(head: Mapping[str, Any], allow: Collection[str]) -> nn.Module:
-    model = build_network(head["network"], allow)
+    model = build_network(without_published_weights(head["network"]), allow)
     for plan in head["plans"]:
         model = surgery.find(plan["hook"])(model, plan["layers"])
     return model
@@ -150,7 +155,7 @@ def _build(head: Mapping[str, Any], allow: Collection[str]) -> nn.Module:
 def _shapes(head: Mapping[str, Any], allow: Collection[str]) -> dict[str, tuple[tuple[int, ...], torch.dtype]] | None:
     """Shapes and types of the network's tensors, found without memory; None where a builder reads values."""
     try:
-        with torch.device("meta"), _few_parameters():
+        with torch.device("meta"), _bounded():
             state = state_of(_build(head, allow))
     except (NotImplementedError, RuntimeError) as error:
         if "meta" in str(error):
@@ -160,14 +165,19 @@ def _shapes(head: Mapping[str, Any], allow: Collection[str]) -> dict[str, tuple[
 
 
 @contextmanager
-def _few_parameters() -> Iterator[None]:
-    count = 0
+def _bounded(limit: float = inf) -> Iterator[None]:
+    """Refuse a network of too many parameters and modules, or of more bytes than ``limit``, while it is built: what a
+    layer has just asked for takes no memory before it is filled."""
+    count = size = 0
 
-    def more(*_: Any) -> None:
-        nonlocal count
+    def more(module: nn.Module, name: str, added: nn.Module | nn.Parameter | None) -> None:
+        nonlocal count, size
         count += 1
+        size += added.nbytes if isinstance(added, nn.Parameter) else 0
         if count > PARAMETERS:
             raise ValueError(f"a network of more than {PARAMETERS} parameters and modules")
+        if size > limit:
+            raise ValueError(f"a network of more than {limit / 2**20:,.0f} MiB, for which the file is too small")
 
     register: tuple[Callable[..., Any], ...] = (
         torch_module.register_module_parameter_registration_hook,

@@ -6,13 +6,14 @@ A method ``validate(shape)`` refuses, by a ValueError, fields that cannot decode
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from math import prod
 from types import UnionType
 from typing import Any, Protocol, Union, get_args, get_origin, get_type_hints, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from distill.codecs import chain
+from distill.codecs import at_most, chain
 from distill.codecs.auto import stages_of
 from distill.errors import RecipeError
 from distill.registry import form
@@ -106,7 +107,9 @@ class Encoded:
         need(self.data.dtype == torch.uint8 and self.data.dim() == 1, "a coded stream is no list of bytes")
         inner: Any = self.inner
         need(hasattr(inner, "codes") and inner.codes.numel() == 0, "a coded stream beside codes")
-        validate(replace(inner, codes=self.codes()), shape)
+        with at_most(8 * prod(shape) + 2**16):  # no code is wider than int64
+            codes = self.codes()
+        validate(replace(inner, codes=codes), shape)
 
     def requantize(self, tensor: Tensor) -> "Encoded":
         raise RecipeError("coded tensors cannot be trained: put 'encode' last in compress, without finetune")

@@ -8,7 +8,8 @@ A *coder* turns integers of any type and shape into bytes: ``encode(codes) -> by
 """
 
 from distill.codecs._chain import Chain, chain
+from distill.codecs._frame import at_most
 from distill.codecs._transform import Transform
 from distill.registry import codec
 
-__all__ = ["Chain", "Transform", "chain", "codec"]
+__all__ = ["Chain", "Transform", "at_most", "chain", "codec"]

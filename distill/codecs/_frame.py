@@ -1,8 +1,10 @@
 """What every coded stream begins with: a checksum, the type and the shape of what was coded."""
 
 import zlib
-from collections.abc import Callable
-from math import prod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from math import inf, prod
 
 import numpy as np
 
@@ -14,6 +16,17 @@ MOST_VALUES = 2**28
 FREE, PER_BYTE = 2**16, 2**12
 """A stream of n bytes holds at most ``FREE + PER_BYTE * n`` values, or it is refused likewise. One that would be
 shorter, of a constant, say, is padded."""
+_limit: ContextVar[float] = ContextVar("limit", default=inf)
+
+
+@contextmanager
+def at_most(nbytes: int) -> Iterator[None]:
+    """Refuse streams that claim to hold more, those within a chain too, before memory is asked for."""
+    token = _limit.set(nbytes)
+    try:
+        yield
+    finally:
+        _limit.reset(token)
 
 
 class Reader:
@@ -110,11 +123,12 @@ def decode(data: bytes, read: Callable[[Reader, np.dtype, tuple[int, ...]], np.n
     shape = tuple(reader.number() for _ in range(first & 15))
     # Beside an axis of 0, others could claim any size for free.
     size = prod(max(axis, 1) for axis in shape)
-    if size > MOST_VALUES or prod(shape) > FREE + PER_BYTE * len(data):
+    dtype = np.dtype(TYPES[first >> 4 & 7])
+    most = min(MOST_VALUES, _limit.get() // dtype.itemsize)
+    if size > most or prod(shape) > FREE + PER_BYTE * len(data):
         raise ArtifactError(f"a coded stream of {len(data)} bytes claims the shape {shape}")
     if first >> 7:
         reader.take(reader.number())
-    dtype = np.dtype(TYPES[first >> 4 & 7])
     if not prod(shape):
         return np.empty(shape, dtype)
     return read(reader, dtype, shape).astype(dtype, copy=False).reshape(shape)

@@ -16,7 +16,7 @@ class PlainAttention(nn.Module):
     """What a `torch.nn.MultiheadAttention` computes without masks, in four linear layers.
 
     Args:
-        attention: takes its values and its layout.
+        attention: takes its values, its layout and its mode.
     """
 
     in_proj_bias = None
@@ -33,6 +33,7 @@ class PlainAttention(nn.Module):
         )
         self.q_proj, self.k_proj, self.v_proj = map(_linear, weights, biases)
         self.out_proj = _linear(attention.out_proj.weight, attention.out_proj.bias)
+        self.train(attention.training)
 
     def forward(
         self,

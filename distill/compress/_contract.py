@@ -11,11 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from distill.artifact import Artifact
 from distill.artifact.raw import to_raw
 from distill.compress._layers import refuse_broken, refuse_encoded
-from distill.errors import RecipeError
+from distill.errors import DistillError, RecipeError
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +34,10 @@ def call_hook(name: str, hook: Callable[[], Any], artifact: Artifact) -> Artifac
         TrainingError: a weight has NaN or infinite values, before or after.
     """
     refuse_encoded(artifact, name)
+    _refuse_extra_state(name, artifact)
     _refuse_not_finite(name, artifact)
     before = _fingerprint(artifact)
-    result = hook()
+    result = _result(name, hook, artifact)
     if not isinstance(result, Artifact):
         raise RecipeError(f"hook '{name}' returned a {type(result).__name__}: a hook returns an Artifact")
     if _fingerprint(artifact) != before:
@@ -50,6 +52,28 @@ def call_hook(name: str, hook: Callable[[], Any], artifact: Artifact) -> Artifac
     _check_stored(name, result)
     _say_size(name, artifact, result)
     return result
+
+
+def _result(name: str, hook: Callable[[], Any], artifact: Artifact) -> Any:
+    """Of the hook; one that fails where a network is unusual says at what."""
+    try:
+        return hook()
+    except DistillError:
+        raise
+    except Exception as error:
+        for parameter, values in artifact.model.named_parameters():
+            kind = str(values.dtype).removeprefix("torch.") if values.numel() else "empty"
+            if kind != "float32":
+                remedy = "take its layer out of the network" if kind == "empty" else "convert the network to float32"
+                why = str(error).partition("\n")[0]
+                raise RecipeError(f"hook '{name}' fails where '{parameter}' is {kind} ({why}): {remedy}") from error
+        raise
+
+
+def _refuse_extra_state(name: str, artifact: Artifact) -> None:
+    for key, value in artifact.model.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise RecipeError(f"{name}: no file can hold '{key}', a {type(value).__name__}: make a buffer of it")
 
 
 def _refuse_not_finite(name: str, artifact: Artifact) -> None:

@@ -2,6 +2,7 @@
 weights out before they are rounded (section 4.1), and what rounding shifted (section 4.2).
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 from functools import partial
@@ -30,7 +31,7 @@ class Pair(NamedTuple):
 
 def pairs(model: nn.Module, flow: Trace, layers: Collection[str]) -> list[Pair]:
     """All pairs among the ``layers``, in the order of computation."""
-    readers, times = flow.readers(), flow.times()
+    readers, times = flow.readers(), flow.times
     once = {path for path in layers if times[path] == 1}
     found = []
     for op in flow.ops:
@@ -71,15 +72,18 @@ def equalize(model: nn.Module, found: Iterable[Pair]) -> None:
 def correct_biases(model: nn.Module, exact: nn.Module, layers: Iterable[str], images: Tensor) -> None:
     """Give the ``layers`` of ``model`` the mean outputs, per channel, that those of ``exact`` have on ``images``.
 
-    Layer after layer in one pass: each reads the outputs of the corrected ones before it. Layers without bias are left.
+    Layer after layer in one pass: each reads the outputs of the corrected ones before it. Layers without bias are left,
+    and so are those that run several times: one bias cannot mend several means.
     """
-    means: dict[str, Tensor] = {}
+    means: dict[str, list[Tensor]] = defaultdict(list)
 
     def remember(path: str, layer: Layer, arguments: Any, output: Tensor) -> None:
-        means[path] = _mean(layer, output)
+        means[path].append(_mean(layer, output))
 
     def correct(path: str, layer: Layer, arguments: Any, output: Tensor) -> Tensor:
-        shift = means[path] - _mean(layer, output)
+        if len(means[path]) > 1:
+            return output
+        shift = means[path][0] - _mean(layer, output)
         assert layer.bias is not None
         layer.bias.add_(shift)
         return output + (shift[:, None, None] if isinstance(layer, nn.Conv2d) else shift)

@@ -4,7 +4,7 @@ Jacob et al.: Quantization and Training of Neural Networks for Efficient Integer
 arXiv:1712.05877, section 3.2, equation 14.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -18,12 +18,12 @@ from distill.compress._attention import PlainAttention, replaceable
 from distill.compress._equalize import equalize, pairs
 from distill.compress._layers import Layer, factorable, layer_at, refuse_stored
 from distill.compress._places import LAYERS
+from distill.compress._same_outputs import same_outputs
 from distill.errors import RecipeError
 from distill.models.surgery import exchange
 from distill.models.tracing import Trace, trace
 
 Spec = dict[str, dict[str, Any]]
-BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
 class Plain(NamedTuple):
@@ -70,7 +70,8 @@ def fold(artifact: Artifact, patterns: list[str] | None, images: list[Tensor], *
             al. arXiv:1906.04721, section 5.1.1, but only where no image reaches 6.
 
     Raises:
-        RecipeError: a glob matches nothing, the weight of a layer is codes already, or a layer is ``unsettled``.
+        RecipeError: a glob matches nothing, the weight of a layer is codes already, a layer is ``unsettled``, or the
+            network would compute something else.
         TrainingError: a weight holds values that are not finite.
     """
     plan: Spec = {}
@@ -88,33 +89,57 @@ def fold(artifact: Artifact, patterns: list[str] | None, images: list[Tensor], *
     unchanged |= {path: why for path, why in others.items() if path.rpartition(".")[0] not in unchanged}
     for path in layers:
         _refuse_codes(path, artifact.stored.get(f"{path}.weight"))
-    for path, norm in norms_after(model, trace(model, images[0][:1]), layers).items():
-        batch_norm = model.get_submodule(norm)
-        assert isinstance(batch_norm, BatchNorm)
-        plan[path] = plan.get(path, {}) | {"norm": norm}
-        restructure(model, {path: {"norm": norm}})
-        absorb(layer_at(model, path), batch_norm)
+    for path, spec in absorb_norms(model, norms_after(model, trace(model, images[0][:1]), layers)).items():
+        plan[path] = plan.get(path, {}) | spec
     if even_out:
         found = pairs(model, trace(model, images[0][:1]), layers)
         cut = _cut(model, {path for pair in found for path in pair.clips}, images)
         found = [pair for pair in found if cut.isdisjoint(pair.clips)]
         plan |= (clips := {path: {"relu": True} for pair in found for path in pair.clips})
         equalize(restructure(model, clips), found)
+    refuse_changed("int8", artifact.model, model, images[0])
     return Plain(model, plan, list(layers), unchanged)
 
 
 def norms_after(model: nn.Module, flow: Trace, layers: Collection[str]) -> dict[str, str]:
-    """Layer -> the batch norm that nothing but its output goes through, and its output nowhere else."""
-    readers, times, norms = flow.readers(), flow.times(), {}
+    """Layer -> the batch norm of its channels that nothing but its output goes through, and its output nowhere else."""
+    readers, times, norms = flow.readers(), flow.times, {}
     for op in flow.ops:
         following = readers.get(op.outputs[0], [])
         if op.name in LAYERS and op.module in layers and [reader.name for reader in following] == ["batch_norm"]:
             norm = following[0].module
             batch_norm = model.get_submodule(norm)
-            known = isinstance(batch_norm, BatchNorm) and batch_norm.running_mean is not None
-            if known and times[op.module] == times[norm] == 1:
+            # A subclass may do more, such as an activation; and axis 1 of tokens is not what a linear layer makes.
+            plain = type(batch_norm) in (nn.BatchNorm1d, nn.BatchNorm2d) and batch_norm.running_mean is not None
+            channels = len(flow.shapes[op.outputs[0]]) == (4 if op.name == "conv2d" else 2)
+            if plain and channels and times[op.module] == times[norm] == 1:
                 norms[op.module] = norm
     return norms
+
+
+@torch.no_grad()
+def absorb_norms(model: nn.Module, norms: Mapping[str, str]) -> Spec:
+    """Make the batch norm after each layer a part of it, in place; the plan of that, for `restructure`."""
+    plan: Spec = {path: {"norm": norm} for path, norm in norms.items()}
+    gone = {path: model.get_submodule(norm) for path, norm in norms.items()}
+    restructure(model, plan)
+    for path, batch_norm in gone.items():
+        assert isinstance(batch_norm, nn.BatchNorm1d | nn.BatchNorm2d)
+        _absorb(layer_at(model, path), batch_norm)
+    return plan
+
+
+def refuse_changed(hook: str, before: nn.Module, after: nn.Module, images: Tensor) -> None:
+    """No trace shows that a weight is also read past its layer, for one: what was folded is compared.
+
+    Raises:
+        RecipeError: the networks compute different things.
+    """
+    if not same_outputs(before, after, images[:4]):
+        raise RecipeError(
+            f"{hook} cannot tell what {type(before).__name__} does with its layers: with batch norms folded into them "
+            "it would compute something else; name layers that it may fold in 'layers'"
+        )
 
 
 def _cut(model: nn.Module, clips: Collection[str], images: list[Tensor]) -> set[str]:
@@ -132,7 +157,7 @@ def _cut(model: nn.Module, clips: Collection[str], images: list[Tensor]) -> set[
     return {path for path, value in reached.items() if value >= 6}
 
 
-def absorb(layer: Layer, norm: BatchNorm) -> None:
+def _absorb(layer: Layer, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
     """Give the layer the values that make the batch norm after it superfluous."""
     assert norm.running_mean is not None
     assert norm.running_var is not None

@@ -12,7 +12,7 @@ from distill.artifact import Artifact
 from distill.artifact.sparse import keeps_zeros
 from distill.errors import RecipeError, TrainingError
 from distill.models.auxiliary import runs_in_training
-from distill.models.channels.narrow import weights
+from distill.models.channels.narrow import derived, weights
 from distill.registry import did_you_mean
 
 Layer = nn.Conv2d | nn.Linear
@@ -57,6 +57,8 @@ def factorable(
             )
         if type(layer) not in (nn.Conv2d, nn.Linear):
             unfit[path] = f"a {type(layer).__name__}"
+        elif derived(layer):
+            unfit[path] = "weight computed from others"
         elif users[layer.weight] > 1:
             unfit[path] = "shared weight"
         elif isinstance(layer, nn.Conv2d) and layer.groups > 1 and not grouped:

@@ -72,7 +72,7 @@ class Places:
     def __init__(self, flow: Trace, layers: Collection[str]) -> None:
         self.flow, self.layers = flow, layers
         self.made = {value: op for op in flow.ops for value in op.outputs}
-        self.readers, self.times = flow.readers(), flow.times()
+        self.readers, self.times = flow.readers(), flow.times
         self.shared: dict[int, int] = {}
         """Value to round -> a value with the same grid, itself if it is the first of them."""
 

@@ -5,28 +5,40 @@ from collections.abc import Mapping, Sequence
 from math import prod
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill.artifact import Artifact, store
 from distill.artifact.storage import Stored
 from distill.compress._layers import chosen, refuse_broken, refuse_encoded
-from distill.models.channels.narrow import Transposed
+from distill.models.channels.narrow import Convolution, Transposed
 
 
 def weights_of(artifact: Artifact, hook: str, patterns: list[str] | None) -> dict[str, Tensor]:
-    """The weights of convolutions, linear layers and factors by name, each once; biases and normalisation are none.
+    """The weights of convolutions, linear layers and factors by name, each once; biases and normalisation are none, nor
+    is what a network holds beside its layers, such as class tokens, position embeddings and scales of blocks.
 
     Raises:
         RecipeError: the artifact is encoded, or a glob matches nothing.
         TrainingError: a weight holds values that are not finite.
     """
     refuse_encoded(artifact, hook)
-    weights = {name: p.detach() for name, p in artifact.model.named_parameters() if p.dim() > 1}
+    weights = {name: p.detach() for name, p in artifact.model.named_parameters() if _is_weight(artifact.model, name, p)}
     paths = set(chosen(dict.fromkeys(name.rpartition(".")[0] for name in weights), patterns))
     weights = {name: weight for name, weight in weights.items() if name.rpartition(".")[0] in paths}
     for name, weight in weights.items():
         refuse_broken(hook, name, weight)
     return weights
+
+
+def _is_weight(model: nn.Module, name: str, parameter: nn.Parameter) -> bool:
+    """Whether a layer multiplies with it: a module without others in it, attention and its ``in_proj_weight``, or
+    factors."""
+    path, _, own = name.rpartition(".")
+    module = model.get_submodule(path)
+    if hasattr(module, "deploy") or (isinstance(module, Convolution | Transposed | nn.Linear) and own == "weight"):
+        return parameter.dim() > 1
+    matrix = sum(size > 1 for size in parameter.shape) > 1  # and no vector in the shape of what it scales
+    return matrix and ("weight" in own or not any(module.children()))
 
 
 def channels_of(artifact: Artifact, name: str) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import zstandard
 
+from distill.container.file_format import memory_limit
 from distill.errors import ArtifactError, ExportError
 from distill.files.atomic import replacing
 
@@ -13,6 +14,9 @@ PAYS = 0.9
 """The largest part of the bytes that is worth a second file."""
 HOPELESS = 0.95
 """The part that a coder a hundred times as fast leaves of what xz will not bring below `PAYS`: plain floats, mostly."""
+
+DECODER = 2**27
+"""Bytes that decoding may take beside the content; a file could ask for gigabytes."""
 
 
 def write_coded(content: bytes, path: Path) -> Path | None:
@@ -45,10 +49,15 @@ def read_coded(path: Path) -> bytes:
     """The exported file that `write_coded` coded.
 
     Raises:
-        ArtifactError: the file is damaged, or none.
+        ArtifactError: the file is damaged, none, or stands for more memory than a file of its length may.
     """
     try:
-        return lzma.decompress(path.read_bytes(), lzma.FORMAT_XZ)
+        coded = path.read_bytes()
+        decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, DECODER)
+        content = decoder.decompress(coded, memory_limit(len(coded)))
+        if not decoder.eof:
+            raise EOFError("it ends too early, or holds more than a file of its length may")
+        return content
     except (OSError, EOFError, lzma.LZMAError) as error:
         raise ArtifactError(
             f"cannot read {path}: {error}; export it again, or name the file without {SUFFIX}"

@@ -84,6 +84,14 @@ def build_network(entry: Mapping[str, Any], allow: Collection[str] = ()) -> nn.M
     return without_heads(model, entry[REMOVED_HEADS]) if entry.get(REMOVED_HEADS) else model
 
 
+def without_published_weights(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same network without weights that torchvision would fetch: what a file holds takes their place at once."""
+    if entry["name"] not in student.foreign():
+        return entry
+    parameters = inspect.signature(student.find(entry["name"])).parameters
+    return {**entry, **{key: None for key in ("weights", "weights_backbone") if key in parameters}}
+
+
 def _refuse_oversized(builder: Callable[..., nn.Module], settings: Mapping[str, Any]) -> None:
     """Build on the meta device, where tensors take no memory, before any is asked for.
 

@@ -52,7 +52,7 @@ def residual_blocks(model: nn.Module, image: Tensor) -> list[Residual]:
     """
     traced = trace(model, image)
     makers = {value: number for number, op in enumerate(traced.ops) for value in op.outputs}
-    readers, times = traced.readers(), traced.times()
+    readers, times = traced.readers(), traced.times
     shapes = {call.path: tuple(traced.shapes[call.output][1:]) for call in traced.calls}
     found = []
     for op in traced.ops:

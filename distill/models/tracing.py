@@ -41,6 +41,8 @@ class Trace(NamedTuple):
     """The number of the value that the network returns."""
     shapes: list[torch.Size]
     """Of the values, by their number."""
+    times: Counter[str]
+    """How often each module runs, on values or on constants."""
 
     def readers(self) -> dict[int, list[Op]]:
         """Value -> the calls that read it."""
@@ -50,10 +52,6 @@ class Trace(NamedTuple):
                 readers.setdefault(value, []).append(op)
         return readers
 
-    def times(self) -> Counter[str]:
-        """How often each module runs."""
-        return Counter(call.path for call in self.calls)
-
 
 @torch.no_grad()
 def trace(model: nn.Module, image: Tensor) -> Trace:
@@ -62,7 +60,8 @@ def trace(model: nn.Module, image: Tensor) -> Trace:
     recorder.number(image)
     with recorder.on_modules(model), recorder:
         result = model(image)
-    return Trace(recorder.ops, recorder.calls, recorder.values[id(result)], [tensor.shape for tensor in recorder.alive])
+    shapes = [tensor.shape for tensor in recorder.alive]
+    return Trace(recorder.ops, recorder.calls, recorder.values[id(result)], shapes, recorder.times)
 
 
 class _Recorder(TorchFunctionMode):
@@ -73,6 +72,7 @@ class _Recorder(TorchFunctionMode):
         self.values: dict[int, int] = {}
         self.alive: list[Tensor] = []  # an id is a tensor's own only as long as the tensor lives
         self.running: list[tuple[str, int | None]] = []
+        self.times: Counter[str] = Counter()
 
     def number(self, tensor: Tensor) -> int:
         """A new number: what is computed in place is another value in the same tensor."""
@@ -84,7 +84,9 @@ class _Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         inputs = tuple(self.values[id(leaf)] for leaf in tree_leaves((args, kwargs)) if id(leaf) in self.values)
         result = func(*args, **kwargs)
-        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        # x[0] = y returns nothing, and x is another value from then on.
+        changed = args[0] if func is Tensor.__setitem__ else result
+        made = [leaf for leaf in tree_leaves(changed) if isinstance(leaf, Tensor)]
         if inputs and made:
             outputs = tuple(map(self.number, made))
             self.ops.append(Op(func.__name__.strip("_"), self.running[-1][0], inputs, outputs))
@@ -93,6 +95,7 @@ class _Recorder(TorchFunctionMode):
     @contextmanager
     def on_modules(self, model: nn.Module) -> Iterator[None]:
         def begin(path: str, *given: Any) -> None:
+            self.times[path] += 1
             self.running.append((path, self.values.get(id(first_input(*given)))))
 
         def end(result: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from distill.codecs import chain
+from distill.codecs import at_most, chain
 from distill.container.raw import Raw
 from distill.runtime.lookups import Clustered, Codebooks, Shared
 
@@ -109,9 +109,10 @@ def _product_quantized(settings: Settings, parts: Parts, limit: int) -> Weight:
 @_form("cartesian_quantized")
 def _cartesian_quantized(settings: Settings, parts: Parts, limit: int) -> Weight:
     shape = _shape(settings, limit)
-    pairs = zip(parts["codebooks"].astype(np.float32), parts["codes"], strict=True)
+    pairs = zip(parts["codebooks"].astype(np.float64), parts["codes"], strict=True)
     rotated = np.concatenate([book[codes] for book, codes in pairs], 1)
-    return _unsliced(rotated @ parts["rotation"].astype(np.float32).T, shape, settings["axis"])
+    vectors = rotated @ parts["rotation"].astype(np.float64).T
+    return _unsliced(vectors.astype(np.float32), shape, settings["axis"])
 
 
 @_form("sparse")
@@ -133,9 +134,8 @@ def _inner(settings: Settings, parts: Parts, limit: int) -> Weight:
 def _encoded(settings: Settings, parts: Parts, limit: int) -> Weight:
     if ":" in settings["codec"]:
         raise ValueError(f"codec '{settings['codec']}' is code from outside, which the runtime never runs")
-    codes = chain(*settings["codec"].split()).decode(parts["data"].tobytes())  # bounded by the stream's length
-    if codes.nbytes > limit:
-        raise ValueError(f"a coded stream holds {codes.nbytes} bytes, more than {limit}")
+    with at_most(limit):
+        codes = chain(*settings["codec"].split()).decode(parts["data"].tobytes())
     return _inner(settings, {**parts, "inner.codes": codes}, limit)
 
 

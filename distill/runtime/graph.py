@@ -20,6 +20,8 @@ from distill.container.raw import SIZES, Raw
 INPUT = "%0"
 LONGEST = 2**24
 """Bytes of JSON that a graph may have."""
+SHORT = 2**20
+"""So many it may have however few they are once compressed, as those of a mask of one value are."""
 NODES = 100_000
 
 
@@ -63,7 +65,7 @@ class Graph:
         """
         frame = base64.b64decode(text, validate=True)
         size = zstandard.frame_content_size(frame)
-        if not 0 < size <= min(LONGEST, 1024 * len(frame)):
+        if not 0 < size <= min(LONGEST, max(SHORT, 1024 * len(frame))):
             raise ValueError(f"a graph of {len(frame)} bytes claims {size} once decompressed")
         content = json.loads(byte_planes.unzip(frame.removeprefix(byte_planes.MAGIC), size))
         nodes = tuple(Node(*node) for node in content["nodes"])

@@ -2,8 +2,10 @@
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +17,16 @@ from hypothesis import strategies as st
 from benchmarks.faults import artifacts
 from distill.artifact import Artifact, open_artifact, read_tensor, reading
 from distill.artifact.raw import to_raw
+from distill.artifact.storage import Encoded
 from distill.compress.encode import encode
+from distill.compress.quantization._quantized import Quantized
 from distill.compress.quantization.quantize import quantize
 from distill.compress.sharing.cluster import cluster
 from distill.container import byte_planes, file_format
 from distill.container.packed import Block, pack
 from distill.container.raw import Raw
 from distill.errors import ArtifactError
+from distill.models.build import build_network, without_published_weights
 from tests.compress import nets
 
 
@@ -108,6 +113,44 @@ def test_a_small_file_does_not_stand_for_a_large_network(tmp_path: Path) -> None
         ArtifactError, match=r"its network takes 2,41\d MiB, but a file of 80,\d\d\d bytes may stand for"
     ):
         open_artifact(path)
+
+
+def test_a_network_that_is_measured_while_it_is_built_is_refused_too(tmp_path: Path) -> None:
+    network = {"name": "regnet_y_400mf", "num_classes": 700_000}
+    head = {"network": network, "plans": [], "about": {}, "history": [], "forms": []}
+    path = tmp_path / "student.safetensors"
+    path.write_bytes(file_format.encode({"x": to_raw(torch.zeros(20))}, head))
+    with pytest.raises(ArtifactError, match=r"a network of more than 6\d MiB, for which the file is too small"):
+        open_artifact(path)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"name": "mnasnet0_5", "weights": "DEFAULT"},
+        {"name": "lraspp_mobilenet_v3_large", "num_classes": 3},
+        {"name": "lraspp_mobilenet_v3_large", "num_classes": 3, "weights_backbone": "IMAGENET1K_V1"},
+    ],
+    ids=lambda network: " ".join(map(str, network.values())),
+)
+def test_opening_a_file_fetches_nothing(network: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(*_: Any, **__: Any) -> None:
+        raise AssertionError("a download")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
+    model = build_network(without_published_weights(network)).eval()
+    data = Artifact(model, network=network).to_bytes()
+    opened = reading.read_artifact(data, "student.safetensors").model
+    assert all(map(torch.equal, opened.state_dict().values(), model.state_dict().values()))
+
+
+def test_codes_are_not_decoded_where_they_are_more_than_the_tensor(tmp_path: Path) -> None:
+    for codec in ("zlib", "ans zlib", "bitplane zlib"):
+        codes = torch.zeros(2**22, dtype=torch.int64)
+        large = Encoded.of(Quantized(codes=codes, scales=torch.ones(1), bits=8, axis=None), codec)
+        with pytest.raises(ArtifactError, match="claims the shape"):
+            large.validate((12, 1, 3, 3))
+        assert Encoded.of(replace(large.inner, codes=codes), codec).codes().equal(codes)
 
 
 def test_a_network_of_endless_depth_is_refused(tmp_path: Path) -> None:

@@ -31,13 +31,13 @@ def test_it_computes_what_the_packed_module_does(
 ) -> None:
     torch.manual_seed(heads)
     keys, values = widths
-    packed = nn.MultiheadAttention(8, heads, bias=bias, kdim=keys, vdim=values, batch_first=batch_first).eval()
+    packed = nn.MultiheadAttention(8, heads, 0.5, bias=bias, kdim=keys, vdim=values, batch_first=batch_first).eval()
     query, key, value = torch.randn(3, 5, 8), torch.randn(3, 7, keys or 8), torch.randn(3, 7, values or 8)
     if not batch_first:
         query, key, value = (x.transpose(0, 1) for x in (query, key, value))
     how = {"need_weights": need_weights, "average_attn_weights": averaged}
     expected, weights = packed(query, key, value, **how)
-    found, own_weights = PlainAttention(packed).eval()(query, key, value, **how)
+    found, own_weights = PlainAttention(packed)(query, key, value, **how)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     if need_weights:
         torch.testing.assert_close(own_weights, weights, rtol=1e-4, atol=1e-5)

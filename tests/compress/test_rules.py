@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from distill.artifact import Artifact, store
 from distill.artifact.sparse import Sparse
 from distill.compress._contract import call_hook
 from distill.compress.encode import encode
+from distill.compress.low_rank.svd import svd
 from distill.compress.quantization.int8 import int8
 from distill.compress.quantization.quantize import quantize
 from distill.errors import RecipeError, TrainingError
@@ -98,6 +100,35 @@ def infinite(artifact: Artifact) -> Artifact:
 def test_a_broken_rule_is_named(hook: Callable[[Artifact], object], why: str) -> None:
     with pytest.raises((RecipeError, TrainingError), match=why):
         called(hook, nets.artifact())
+
+
+@pytest.mark.parametrize(
+    ("last", "kind", "why"),
+    [
+        (nn.Linear(6, 0), torch.float32, r"'1\.weight' is empty \(.*\): take its layer out"),
+        (nn.Linear(6, 3), torch.float16, r"'0\.weight' is float16 \(.*\): convert the network to float32"),
+        (nn.Linear(6, 3), torch.float64, r"'0\.weight' is float64 \(.*\): convert the network to float32"),
+    ],
+)
+def test_where_a_hook_cannot_compute_is_said(last: nn.Module, kind: torch.dtype, why: str) -> None:
+    artifact = Artifact(nn.Sequential(nn.Linear(4, 6), last).to(kind).eval())
+    with pytest.raises(RecipeError, match=f"hook 'mine' fails where {why}"):
+        called(lambda given: svd(given, nets.anything, nets.calibration(4), max_error=0.5), artifact)
+
+
+def test_a_fault_of_a_hook_stays_its_own() -> None:
+    with pytest.raises(ZeroDivisionError):
+        called(lambda given: 1 // 0, nets.artifact())
+
+
+def test_state_that_no_file_can_hold_is_named() -> None:
+    class Counting(nn.Linear):
+        def get_extra_state(self) -> dict[str, int]:
+            return {"steps": 3}
+
+    artifact = Artifact(nn.Sequential(Counting(2, 2)).eval())
+    with pytest.raises(RecipeError, match=r"mine: no file can hold '0\._extra_state', a dict: make a buffer of it"):
+        called(half_of_the_weights, artifact)
 
 
 def test_a_file_that_is_not_smaller_is_said(caplog: pytest.LogCaptureFixture) -> None:

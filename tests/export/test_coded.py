@@ -49,3 +49,10 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage) -> None:
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ArtifactError, match="cannot read .*student.onnx.xz.* export it again"):
         read_coded(path)
+
+
+def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "student.onnx.xz"
+    path.write_bytes(lzma.compress(bytes(2**28), preset=0))
+    with pytest.raises(ArtifactError, match=r"student\.onnx\.xz: .*holds more than a file of its length may"):
+        read_coded(path)

@@ -24,6 +24,7 @@ from distill.compress.quantization.int8 import int8
 from distill.compress.quantization.quantize import quantize
 from distill.compress.sharing.cluster import cluster
 from distill.compress.sharing.product_quantize import product_quantize
+from distill.container.raw import Raw
 from distill.errors import ArtifactError, ExportError
 from distill.export.graph import graph_of
 from distill.export.runtime import written
@@ -115,6 +116,39 @@ def test_a_trained_form_is_traced_as_the_file_has_it(factor: Callable[[Tensor], 
     np.testing.assert_allclose(runtime.load(path)(nets.images().numpy()), expected, atol=1e-5)
 
 
+class Computed(nn.Module):
+    """One function of a map."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function, self.head = function, nn.Linear(24, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.function(3 * x))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        nn.Hardtanh(),
+        nn.Hardtanh(-1, 2),
+        nn.ReLU6(),
+        lambda x: x / (1 + x.norm(p=torch.inf, dim=1, keepdim=True)),
+        lambda x: x / (1 + x.norm(p=-torch.inf, dim=3, keepdim=True)),
+        lambda x: x + torch.linalg.vector_norm(x.relu(), 0, dim=3, keepdim=True),
+        lambda x: x.roll(5),
+        lambda x: x.roll((1, 2), (2, 3)),
+        lambda x: torch.div(x, 0.7, rounding_mode="floor"),
+        lambda x: torch.div(x, x.abs() + 0.2, rounding_mode="trunc"),
+        lambda x: x.scatter(3, x[..., :4].argmax(3, keepdim=True), 0.5),
+    ],
+)
+def test_settings_of_operators_are_kept(function: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
+    path, model = tmp_path / "student.runtime.safetensors", Computed(function).eval()
+    path.write_bytes(written(Artifact(model), nets.images()))
+    close(runtime.load(path), model)
+
+
 def test_an_operator_that_there_is_not_is_named(save: Callable[..., Path]) -> None:
     class Strange(nn.Module):
         def forward(self, inputs: Tensor) -> Tensor:
@@ -187,6 +221,12 @@ def test_a_graph_of_anybody_is_a_network_or_a_named_error(graph: str, save: Call
         except ArtifactError as error:
             message = str(error)
         assert "graph" in message or path.name in message
+
+
+def test_a_constant_of_one_value_is_read_again() -> None:
+    mask = Raw("float32", (256, 256), np.ones((256, 256), np.float32).tobytes())
+    again = Graph.from_text(Graph((), "%0", {"mask": mask}).to_text())
+    assert np.array_equal(again.constants["mask"].array(), mask.array())
 
 
 def test_a_graph_that_claims_much_is_not_unpacked(save: Callable[..., Path]) -> None:

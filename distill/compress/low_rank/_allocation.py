@@ -7,7 +7,7 @@ Research 11(3), 1963.
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -29,10 +29,11 @@ class Option:
     params: int
     """Without bias."""
     macs: int
+    """For one image."""
     error: float
     """Squared, as a part of the whole squared weight; both weighted."""
     seconds: float = 0.0
-    """Of one run with one image; 0: not timed."""
+    """For one image; 0: not timed."""
     widths: tuple[int, ...] = ()
     """Channels between the layers that it runs as, where they are not its ranks."""
 
@@ -49,6 +50,14 @@ class LayerOptions:
 
     def loss(self, option: Option) -> float:
         return self.importance * option.error
+
+    def repeated(self, times: int) -> "LayerOptions":
+        """What each costs where one image runs through the layer so many times."""
+        dense, *options = (
+            replace(option, macs=times * option.macs, seconds=times * option.seconds)
+            for option in (self.dense, *self.options)
+        )
+        return replace(self, dense=dense, options=tuple(options))
 
 
 LayersOptions = Mapping[str, LayerOptions]

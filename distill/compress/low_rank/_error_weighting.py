@@ -7,6 +7,7 @@ derivatives of the network's output by the layer's own. Departs from the papers:
 themselves, in random directions, not of a loss, so that labels are not needed.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ class TracedLayer(NamedTuple):
     outputs: tuple[int, ...]
     maps: tuple[int, ...] = ()
     """Channels, height and width of the maps that were flattened into the inputs of a linear layer."""
+    uses: int = 1
+    """How many times it runs."""
 
     @property
     def kernel(self) -> tuple[int, int]:
@@ -51,13 +54,14 @@ class TracedLayer(NamedTuple):
 
     @property
     def positions(self) -> int:
-        """How many times one image uses each weight."""
+        """How many times one run uses each weight."""
         if isinstance(self.layer, nn.Linear):
             return torch.Size(self.outputs[:-1]).numel()
         return torch.Size(self.outputs[1:]).numel()
 
     @property
     def macs(self) -> int:
+        """Of one run."""
         return self.layer.weight.numel() * self.positions
 
 
@@ -112,14 +116,14 @@ class ErrorWeights:
 
 def trace_layers(model: nn.Module, layers: Mapping[str, Layer], images: Tensor) -> dict[str, TracedLayer]:
     """Where each layer computes; a layer that the network does not use, or uses at several sizes, is left out."""
-    seen: dict[str, set[TracedLayer]] = {path: set() for path in layers}
+    seen: dict[str, Counter[TracedLayer]] = {path: Counter() for path in layers}
     maps = [tuple(images.shape[1:])]
 
     def look(path: str) -> Callable[..., None]:
         def see(layer: Layer, inputs: tuple[Tensor], output: Tensor) -> None:
             shape = _shape(layer, inputs[0])
             flattened = len(shape) == 1 and len(maps[-1]) == 3 and torch.Size(maps[-1]).numel() == shape[0]
-            seen[path].add(TracedLayer(layer, shape, _shape(layer, output), maps[-1] if flattened else ()))
+            seen[path][TracedLayer(layer, shape, _shape(layer, output), maps[-1] if flattened else ())] += 1
 
         return see
 
@@ -128,7 +132,8 @@ def trace_layers(model: nn.Module, layers: Mapping[str, Layer], images: Tensor) 
 
     with _watching(layers, look), _watching(dict(model.named_modules()), remember), torch.no_grad():
         model.eval()(images[:1])
-    return {path: next(iter(found)) for path, found in seen.items() if len(found) == 1}
+    alike = {path: found.popitem() for path, found in seen.items() if len(found) == 1}
+    return {path: traced._replace(uses=uses) for path, (traced, uses) in alike.items()}
 
 
 def _is_map(output: Any) -> bool:

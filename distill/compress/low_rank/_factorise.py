@@ -143,7 +143,10 @@ class Factorisation:
         weights = error_weights(artifact.model, {p: t.layer for p, t in traced.items()}, calibration, weighting)
         found = {path: self.factors(one, weights[path]) for path, one in traced.items()}
         factors = {path: some for path, some in found.items() if not isinstance(some, str)}
-        options = {p: layer_options(traced[p], f, weighting, goal, self.build) for p, f in factors.items()}
+        options = {
+            p: layer_options(traced[p], f, weighting, goal, self.build).repeated(traced[p].uses)
+            for p, f in factors.items()
+        }
         allocation = goal.choose(
             {path: layer for path, layer in options.items() if layer.options},
             {"params": cost.params(artifact.model), "macs": cost.macs(deployable(artifact.model), images)},
@@ -179,7 +182,7 @@ def rebuild(model: nn.Module, plan: Mapping[str, Mapping[str, Any]], build: Buil
 def layer_options(
     traced: TracedLayer, factors: Factors, weighting: Weighting, goal: Goal, build: Build
 ) -> LayerOptions:
-    """What may become of a layer: options that are smaller or, where speed is the aim, faster."""
+    """What may become of a layer, with costs of one run: options that are smaller or, for speed, faster."""
     dense = Option({}, traced.layer.weight.numel(), traced.macs, 0.0)
     options = factors.options(goal.aim)
     # Errors of a layer's weight or of its output say how much of it is lost; only the network's output is one for all.

@@ -5,7 +5,6 @@ Filters go, with the channels they make, and what is left is a smaller ordinary 
 splits or shuffles bind to each other go together (see `_channels` and `_widths`).
 """
 
-import copy
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,12 +12,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from distill.artifact import Artifact, Plan
 from distill.batch import Batch
 from distill.compress import hook
 from distill.compress._layers import chosen, refuse_broken_weights, refuse_encoded, refuse_stored, refuse_unfit_heads
+from distill.compress._same_outputs import same_outputs
 from distill.compress.pruning._channel_scores import Saliency, Scores, bn_scales, magnitudes, taylor
 from distill.compress.pruning._channel_seconds import per_second
 from distill.errors import RecipeError
@@ -184,14 +183,12 @@ def _explain(
 @torch.no_grad()
 def _check(artifact: Artifact, model: nn.Module, kept: Kept, images: Tensor) -> None:
     """The smaller network computes what the whole one does when its removed channels are zero everywhere."""
-    whole = artifact.copy_model().double()
+    whole = artifact.copy_model()
     for path, positions in kept.items():
         layer = whole.get_submodule(path)
         mask_channels(layer, *(mask_of(at, size) for at, size in zip(positions, sizes_of(layer), strict=True)))
-    expected, found = (tree_leaves(network(images.double())) for network in (whole, copy.deepcopy(model).double()))
-    for one, other in zip(expected, found, strict=True):
-        if isinstance(one, Tensor) and not torch.allclose(one, other, rtol=0, atol=1e-9 * float(one.abs().max())):
-            raise RecipeError(
-                f"prune_channels cannot tell how {type(model).__name__} moves its channels: the smaller network "
-                "would compute something else; name layers that it may narrow in 'layers'"
-            )
+    if not same_outputs(whole, model, images, tolerance=1e-9):
+        raise RecipeError(
+            f"prune_channels cannot tell how {type(model).__name__} moves its channels: the smaller network "
+            "would compute something else; name layers that it may narrow in 'layers'"
+        )

@@ -96,9 +96,10 @@ class CartesianQuantized:
         return self.codes.nbytes + self.codebooks.nbytes + self.rotation.nbytes
 
     def decode(self) -> Tensor:
-        pairs = zip(self.codebooks.float(), self.codes.long(), strict=True)
+        # float64: sums of float32 depend on the number of threads.
+        pairs = zip(self.codebooks.double(), self.codes.long(), strict=True)
         rotated = torch.cat([book.index_select(0, codes) for book, codes in pairs], 1)
-        return unsliced(rotated @ self.rotation.float().T, tuple(self.shape), self.axis)
+        return unsliced((rotated @ self.rotation.double().T).float(), tuple(self.shape), self.axis)
 
     def requantize(self, tensor: Tensor) -> "CartesianQuantized":
         """The nearest codes, with rotation and codebooks as they are."""

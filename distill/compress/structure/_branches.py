@@ -88,7 +88,7 @@ def slimming(model: nn.Module, flow: Trace, layers: Mapping[str, Layer]) -> dict
         layers: those that may grow or go.
     """
     plan: dict[str, dict[str, Any]] = {}
-    once = {path for path, times in flow.times().items() if times == 1}
+    once = {path for path, times in flow.times.items() if times == 1}
     for join, branches in joined(flow):
         cheap = [_is_cheap(flow, branch, layers) for branch in branches]
         grows = [_grows(model, branch, layers, once) for branch in branches]

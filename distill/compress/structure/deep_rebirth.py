@@ -13,6 +13,7 @@ others: ``lr_factors`` of the optimizer in ``finetune`` do that.
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from glob import escape
 from typing import Any, NamedTuple
 
 import torch
@@ -21,8 +22,8 @@ from torch import Tensor, nn
 from distill.artifact import Artifact, Plan
 from distill.batch import Batch
 from distill.compress import hook
-from distill.compress._folding import BatchNorm, absorb, norms_after, restructure
-from distill.compress._layers import Layer, factorable, layer_at
+from distill.compress._folding import absorb_norms, norms_after, refuse_changed, restructure
+from distill.compress._layers import Layer, factorable
 from distill.compress.structure._branches import ACTIVATIONS, fill, joined, rebuilt, slimming
 from distill.errors import RecipeError
 from distill.models import cost
@@ -68,8 +69,8 @@ def deep_rebirth(
         layers: globs of module paths; without any, every layer.
 
     Raises:
-        RecipeError: a glob matches nothing, ``exact`` is asked for with ``branches``, or the artifact is pruned or
-            encoded.
+        RecipeError: a glob matches nothing, ``exact`` is asked for with ``branches``, the artifact is pruned or
+            encoded, or the network uses its layers in a way that cannot be followed.
         TrainingError: a weight holds values that are not finite.
     """
     if exact and branches:
@@ -79,20 +80,16 @@ def deep_rebirth(
     if branches:
         artifact = _slimmed(artifact, image, fit, seed)
         present = dict(artifact.model.named_modules())
-        fit, _ = factorable(artifact, "deep_rebirth", [path for path in fit if path in present], grouped=True)
+        fit, _ = factorable(artifact, "deep_rebirth", [escape(path) for path in fit if path in present], grouped=True)
     model = artifact.copy_model()
     flow = trace(model, image)
     norms = norms_after(model, flow, fit)
     chains, left = ({}, {}) if exact else _chains(model, flow, fit, joins=branches)
-    plan: dict[str, dict[str, Any]] = {path: {"norm": norm} for path, norm in norms.items()}
+    plan = absorb_norms(model, norms)
+    refuse_changed("deep_rebirth", artifact.model, model, calibration[0].inputs.to(image.device))
     for path, chain in chains.items():
         plan[path] = plan.get(path, {}) | chain._asdict()
     apply(model, plan)
-    with torch.no_grad():
-        for path, norm in norms.items():
-            batch_norm = artifact.model.get_submodule(norm)
-            assert isinstance(batch_norm, BatchNorm)
-            absorb(layer_at(model, path), batch_norm)
     _explain(norms, chains, unfit | left)
     return artifact.with_model(model, Plan("deep_rebirth", plan)) if plan else artifact
 
@@ -131,7 +128,7 @@ def _chains(
     """What convolutions can take over, those that are joined together if ``joins``; and why some cannot."""
     chains: dict[str, Chain] = {}
     left: dict[str, str] = {}
-    times = flow.times()
+    times = flow.times
     made: list[tuple[int, list[Op | None]]] = [(op.outputs[0], [op]) for op in flow.ops if op.name == "conv2d"]
     made += [(op.outputs[0], [branch.end() for branch in branches]) for op, branches in joined(flow) if joins]
     for value, ends in made:
@@ -153,7 +150,7 @@ def _chains(
 
 def _followers(model: nn.Module, flow: Trace, value: int) -> tuple[list[str], int]:
     """The modules that a value goes through and nothing else does, activations left out; and what they make of it."""
-    readers, times, found, after = flow.readers(), flow.times(), [], value
+    readers, times, found, after = flow.readers(), flow.times, [], value
     while len(following := readers.get(value, [])) == 1:
         (op,) = following
         value = op.outputs[0]

@@ -6,6 +6,7 @@ last round makes of each one dense convolution per group.
 """
 
 import logging
+from glob import escape
 from typing import Any
 
 import torch
@@ -86,7 +87,7 @@ def _fit(artifact: Artifact, patterns: list[str] | None) -> tuple[list[str], lis
         refuse_broken("flgc", f"{path}.weight", artifact.model.get_parameter(f"{path}.weight"))
         if keeps_zeros(artifact.stored.get(f"{path}.weight")):
             raise RecipeError(f"'flgc' would lose the zeros of '{path}': put it before 'prune'")
-    others, _ = factorable(artifact, "flgc", [path for path in paths if path not in learning])
+    others, _ = factorable(artifact, "flgc", [escape(path) for path in paths if path not in learning])
     plain = [
         path
         for path, layer in others.items()

@@ -25,6 +25,12 @@ def depthwise(layer: nn.Module) -> bool:
     return isinstance(layer, Convolution) and layer.groups == layer.in_channels > 1
 
 
+def derived(layer: nn.Module) -> bool:
+    """Whether a hook computes the weight anew in every forward, as ``torch.nn.utils.weight_norm`` and
+    ``torch.nn.utils.prune`` do: what it is given is soon lost."""
+    return "weight" not in layer._parameters
+
+
 def weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Those of convolutions and linear layers, by parameter name."""
     for path, layer in model.named_modules():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from distill.errors import RecipeError
 from distill.models import cost
 from distill.models.channels.groups import Widths
-from distill.models.channels.narrow import Narrowable, Transposed, costs_of, sizes_of
+from distill.models.channels.narrow import Narrowable, Transposed, costs_of, derived, sizes_of
 from distill.models.channels.propagation import Channels, trace_channels
 from distill.models.copied import copied
 
@@ -36,6 +36,8 @@ def traceable(model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, str]]:
             continue
         if type(layer) not in get_args(Narrowable):
             unfit[path] = f"a {type(layer).__name__}"
+        elif derived(layer):
+            unfit[path] = "weight computed from others"
         elif any(users[parameter] > 1 for parameter in layer.parameters()):
             unfit[path] = "shared weight"
         elif isinstance(layer, Transposed) and layer.groups > 1:

@@ -14,17 +14,14 @@ def relu(input: np.ndarray) -> np.ndarray:
     return np.maximum(input, 0)
 
 
-@operator("hardtanh", "clamp", "clamp_max", "clamp_min")
-def clamp(
-    input: np.ndarray,
-    min: float | None = None,
-    max: float | None = None,
-    min_val: float | None = None,
-    max_val: float | None = None,
-) -> np.ndarray:
-    """Of ATen's: ``clamp`` without defaults, ``hardtanh``, whose limits are always written."""
-    low, high = (min if min is not None else min_val), (max if max is not None else max_val)
-    return np.clip(input, low, high) if low is not None or high is not None else input
+@operator("hardtanh")
+def hardtanh(input: np.ndarray, min_val: float = -1, max_val: float = 1) -> np.ndarray:
+    return np.clip(input, min_val, max_val)
+
+
+@operator("clamp", "clamp_max", "clamp_min")
+def clamp(input: np.ndarray, min: float | None = None, max: float | None = None) -> np.ndarray:
+    return np.clip(input, min, max) if min is not None or max is not None else input
 
 
 @operator("leaky_relu")

@@ -2,6 +2,7 @@
 
 import operator as python
 from collections.abc import Callable
+from math import isinf
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ UNARY: dict[str, Callable[[Operand], Operand]] = {
     "rsqrt": lambda x: 1 / np.sqrt(x),
 }
 BINARY: dict[str, Callable[[Operand, Operand], Operand]] = {
-    **{"mul": python.mul, "div": python.truediv, "truediv": python.truediv, "floordiv": python.floordiv},
+    **{"mul": python.mul, "truediv": python.truediv, "floordiv": python.floordiv},
     **{"mod": python.mod, "remainder": python.mod, "maximum": np.maximum, "minimum": np.minimum},
     **{"eq": python.eq, "ne": python.ne, "lt": python.lt, "le": python.le, "gt": python.gt, "ge": python.ge},
     **{"logical_and": np.logical_and, "logical_or": np.logical_or, "pow": python.pow},
@@ -40,6 +41,13 @@ def _binary(function: Callable[[Operand, Operand], Operand]) -> Callable[..., Op
 
 OPERATORS.update({name: _unary(function) for name, function in UNARY.items()})
 OPERATORS.update({name: _binary(function) for name, function in BINARY.items() if name != "pow"})
+
+
+@operator("div")
+def div(input: Operand, other: Operand, rounding_mode: str | None = None) -> Operand:
+    if rounding_mode is None:
+        return input / other
+    return input // other if rounding_mode == "floor" else np.trunc(input / other)
 
 
 @operator("pow")
@@ -96,7 +104,12 @@ def argmax(input: np.ndarray, dim: int | None = None, keepdim: bool = False) -> 
 def vector_norm(
     input: np.ndarray, ord: float = 2, dim: Axes = None, keepdim: bool = False, dtype: str | None = None
 ) -> np.ndarray:
-    return (np.abs(input) ** ord).sum(_axes(dim), keepdims=keepdim) ** (1 / ord)
+    sizes, along = np.abs(input), _axes(dim)
+    if isinf(ord):
+        return (sizes.max if ord > 0 else sizes.min)(along, keepdims=keepdim)
+    if ord == 0:
+        return np.count_nonzero(input, along, keepdims=keepdim).astype(input.dtype)
+    return (sizes**ord).sum(along, keepdims=keepdim) ** (1 / ord)
 
 
 def _axes(dim: Axes) -> int | tuple[int, ...] | None:

@@ -1,5 +1,6 @@
 """What moves, joins, cuts and fills arrays."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -143,8 +144,8 @@ def flip(input: np.ndarray, dims: list[int]) -> np.ndarray:
 
 
 @operator("roll")
-def roll(input: np.ndarray, shifts: list[int], dims: list[int]) -> np.ndarray:
-    return np.roll(input, tuple(shifts), tuple(dims))
+def roll(input: np.ndarray, shifts: list[int], dims: Sequence[int] = ()) -> np.ndarray:
+    return np.roll(input, tuple(shifts), tuple(dims) or None)
 
 
 @operator("channel_shuffle")
@@ -187,9 +188,12 @@ def one_hot(input: np.ndarray, num_classes: int = -1) -> np.ndarray:
 
 
 @operator("scatter")
-def scatter(input: np.ndarray, dim: int, index: np.ndarray, src: np.ndarray) -> np.ndarray:
+def scatter(
+    input: np.ndarray, dim: int, index: np.ndarray, src: np.ndarray | None = None, value: float = 0
+) -> np.ndarray:
     result = input.copy()
-    np.put_along_axis(result, index, src[tuple(slice(length) for length in index.shape)], dim)
+    given = value if src is None else src[tuple(slice(length) for length in index.shape)]
+    np.put_along_axis(result, index, given, dim)
     return result
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from distill.artifact import Artifact
 from distill.batch import Batch
@@ -106,6 +106,29 @@ def test_a_budget_of_macs_is_counted_as_they_are(scheme: str, stride: int) -> No
         rank = model[0][0].out_channels
         per_rank = macs(model, images) / rank
         assert macs(model, images) <= part * macs(conv, images) < macs(model, images) + per_rank
+
+
+class Recurrent(nn.Module):
+    """One convolution that runs six times, and one that runs once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.once, self.again = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.once(x)
+        for _ in range(6):
+            x = self.again(x).relu()
+        return x
+
+
+@pytest.mark.parametrize("part", [0.3, 0.6])
+def test_a_layer_that_runs_several_times_costs_as_often(part: float) -> None:
+    torch.manual_seed(0)
+    whole, images = Recurrent(), torch.randn(1, 3, 8, 8)
+    model = cut(whole, (3, 8, 8), max_macs=part, layers=["again"]).model
+    per_rank = 6 * macs(model.again, torch.randn(1, 16, 8, 8)) / model.again[0].out_channels
+    assert macs(model, images) <= part * macs(whole, images) < macs(model, images) + per_rank
 
 
 def test_errors_that_images_do_not_show_cost_nothing() -> None:

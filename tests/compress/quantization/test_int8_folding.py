@@ -13,6 +13,7 @@ from distill.compress._folding import fold
 from distill.compress.low_rank.svd import svd
 from distill.compress.low_rank.tensor_train import tensor_train
 from distill.compress.quantization.int8 import int8
+from distill.compress.quantization.quantize import quantize
 from distill.models.tracing import trace
 from tests.compress import nets
 from tests.compress.quantization.networks import SETTINGS, images, never, trained
@@ -134,3 +135,31 @@ def test_bias_correction_gives_every_layer_its_mean_back() -> None:
         exact, before, after = (net(images()).mean(0) for net in (plain.model, shifted.model, model))
     torch.testing.assert_close(after, exact, rtol=1e-3, atol=1e-5)
     assert (before - exact).norm() > 10 * (after - exact).norm()
+
+
+class Recurrent(nn.Module):
+    """A layer that runs several times, on values of very different means."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.again, self.last = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for step in range(4):
+            x = self.again(x + step).relu()
+        return self.last(x.mean((2, 3)))
+
+
+def test_bias_correction_leaves_layers_that_run_several_times() -> None:
+    torch.manual_seed(0)
+    artifact, batches = Artifact(Recurrent().eval()), [Batch(images(), torch.zeros(4), torch.arange(4))]
+    for done in (
+        int8(artifact, batches, never, bits=8, bias_correction=True).model,
+        quantize(artifact, batches, bias_correction=True).model,
+    ):
+        assert torch.equal(done.again.bias, artifact.model.again.bias)
+        assert not torch.equal(done.last.bias, artifact.model.last.bias)
+        with torch.no_grad():
+            exact, found = artifact.model(images()), done(images())
+        assert (found - exact).norm() < 0.02 * exact.norm()

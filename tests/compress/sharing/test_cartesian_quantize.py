@@ -1,5 +1,7 @@
 """Codebooks of the blocks of rotated vectors."""
 
+from math import fsum
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -63,6 +65,14 @@ def test_rotations_are_rotations() -> None:
     for form in cartesian_quantize(nets.artifact(), parts=3).stored.values():
         rotation = form.rotation.float()
         torch.testing.assert_close(rotation @ rotation.T, torch.eye(len(rotation)), atol=0.02, rtol=0)
+
+
+def test_sums_are_exact_and_rounded_once() -> None:
+    """Whatever the number of threads is, and the order of a sum with it."""
+    form = cartesian_quantize(linear(torch.randn(64, 32)), block=16).stored["weight"]
+    vectors = torch.cat([book[codes] for book, codes in zip(form.codebooks, form.codes.long(), strict=True)], 1)
+    turned = (vectors.double()[:, None] * form.rotation.double()).tolist()
+    assert torch.equal(form.decode(), torch.tensor([[fsum(one) for one in row] for row in turned], dtype=torch.float32))
 
 
 def test_kernels_are_blocks() -> None:

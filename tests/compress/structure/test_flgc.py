@@ -1,5 +1,6 @@
 """Groups that 1x1 convolutions learn in one round and are cut into in the next."""
 
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,11 @@ def test_what_a_network_learns_by_itself_is_cut_and_nothing_else() -> None:
     torch.testing.assert_close(done.model(images), model(images), rtol=1e-5, atol=1e-5)
     with pytest.raises(RecipeError, match="'features.1.conv.1' still learns its groups: put 'flgc', which makes them"):
         hook.find("int8")(Artifact(model, network=entry), nets.calibration(3, 16, 16), nets.anything)
+
+
+def test_names_are_no_globs() -> None:
+    model = nn.Sequential(OrderedDict({"stem": nn.Conv2d(1, 8, 3), "[ab]": nn.Conv2d(8, 8, 1)}))
+    assert "[ab]" in flgc(Artifact(model, network={"name": "none"}), 0.5).plans[0].layers
 
 
 def test_a_network_without_1x1_convolutions_stays_as_it_is() -> None:
