@@ -128,7 +128,7 @@ class Experiment:
         """
         metrics = self.validate(to_accelerator(deployable(model)))
         if self.monitored not in metrics:
-            raise RecipeError("this hook compares networks on the validation split, which is empty: set data.val=0.1, for example")
+            raise RecipeError("this hook compares networks on the validation split, which is empty: set data.val=0.1")
         return metrics[self.monitored]
 
     @property

@@ -70,7 +70,7 @@ def fit(
     stage = module.stage
     validates = len(data.val_dataloader()) > 0
     if stage.keep == "best" and not validates:
-        raise RecipeError("keep: best needs a validation split, and this data set has none: set data.val=0.1, for example")
+        raise RecipeError("keep: best needs a validation split, and there is none: set data.val=0.1, for example")
     epochs = Epochs(title, stage.epochs, monitor, on_epoch)
     # `last` is saved after `best`, so that it records which epoch was the best. Lightning's `save_last` would skip
     # epochs that are worse.
