@@ -109,7 +109,7 @@ def _train(trainer: pl.Trainer, title: str, module: Distiller, data: DataModule,
 
 def _checkpoint(folder: Path, name: str, **judged: Any) -> ModelCheckpoint:
     """Keeps one epoch in ``folder``: the best by ``monitor``, or the last one, to go on from."""
-    return Kept(
+    return MovableCheckpoint(
         folder,
         filename=Path(name).stem,
         save_on_train_epoch_end=True,
@@ -118,7 +118,7 @@ def _checkpoint(folder: Path, name: str, **judged: Any) -> ModelCheckpoint:
     )
 
 
-class Kept(ModelCheckpoint):
+class MovableCheckpoint(ModelCheckpoint):
     """Still knows the best epoch when a run goes on after its folder was moved: Lightning stores whole paths."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from distill.errors import DistillError
 from distill.recipe.schema import Optimizer, Schedule, Stage
 from distill.tasks.classification import Classification
 from distill.training.distiller import Distiller
-from distill.training.fit import Kept, fit
+from distill.training.fit import MovableCheckpoint, fit
 from tests.nets import ConvNet
 from tests.training.disks import small_disk
 
@@ -112,7 +112,7 @@ def test_a_folder_that_was_moved_still_has_its_best_epoch(killed: Path, tmp_path
         away.rename(killed)
     state = torch.load(moved / "last.ckpt", weights_only=True)["callbacks"]
     (best,) = [kept for kept in state.values() if kept.get("monitor")]
-    here = Kept(tmp_path / "third", filename="best", monitor=best["monitor"], mode="max")
+    here = MovableCheckpoint(tmp_path / "third", filename="best", monitor=best["monitor"], mode="max")
     here.load_state_dict(best)
     assert here.best_model_score == best["best_model_score"]
     assert here.best_model_path == str(tmp_path / "third" / "best.ckpt")
