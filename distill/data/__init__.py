@@ -11,7 +11,10 @@ if TYPE_CHECKING:  # pictures are prepared without PyTorch too
 
     from distill.batch import Batch
 
-__all__ = ["DataInfo", "DataModule", "Viewed", "data"]
+__all__ = ["READING", "DataInfo", "DataModule", "Viewed", "data"]
+
+READING = ("root", "workers")
+"""Settings of data sets that say where samples are read and by how many processes: a fingerprint says what they are."""
 
 
 @runtime_checkable

@@ -16,7 +16,7 @@ from distill.artifact import Artifact
 from distill.artifact.step import Step
 from distill.batch import Batch, Predict
 from distill.console import console
-from distill.data import DataModule
+from distill.data import READING, DataModule
 from distill.errors import RecipeError
 from distill.measure.costs import costs
 from distill.measure.evaluation import score, to_accelerator
@@ -39,8 +39,6 @@ from distill.training.trainer import require_trainer
 
 UNKEYED = ("output", "tracking", "recipe", "latency_batch_sizes")
 """Sections that do not change any result."""
-UNKEYED_DATA = ("root", "workers")
-"""Settings of data sets that say where samples are read and by how many processes: a fingerprint says what they are."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +174,7 @@ def _effects(recipe: Recipe) -> dict[str, Any]:
 
 def _data_effects(recipe: Recipe) -> dict[str, Any]:
     """All of the data section that changes some result."""
-    return {name: value for name, value in plain(recipe.data).items() if name not in UNKEYED_DATA}
+    return {name: value for name, value in plain(recipe.data).items() if name not in READING}
 
 
 def prepared(recipe: Recipe) -> tuple[DataModule, Task, Line]:

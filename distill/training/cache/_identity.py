@@ -11,7 +11,7 @@ from filelock import FileLock
 from torch import nn
 
 from distill import __version__
-from distill.data import DataModule
+from distill.data import READING, DataModule
 from distill.errors import RecipeError
 from distill.files import sealed
 from distill.models.input_transform import InputTransform
@@ -21,7 +21,7 @@ from distill.registry.outside_code import sources, written_here
 
 log = logging.getLogger(__name__)
 
-ELSEWHERE = ("root", "batch_size", "workers")
+ELSEWHERE = (*READING, "batch_size")
 """Settings of data sets that say where samples are read and how many at a time, not what they look like."""
 
 
