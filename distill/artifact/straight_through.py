@@ -26,6 +26,7 @@ from distill.models.state import load_state
 class Masked(nn.Module):
     """A weight with zeros where its stored form has them; they get no gradient."""
 
+    same_everywhere = True
     mask: Tensor
 
     def __init__(self, form: Sparse) -> None:

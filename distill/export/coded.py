@@ -19,18 +19,19 @@ DECODER = 2**27
 """Bytes that decoding may take beside the content; a file could ask for gigabytes."""
 
 
-def write_coded(content: bytes, path: Path) -> Path | None:
-    """Write ``path.xz``, unless that saves less than a tenth; an older one of that name is gone then.
+def write_coded(content: bytes, path: Path, *, wanted: bool = True) -> Path | None:
+    """Write ``path.xz``, unless that saves less than a tenth; where it is not written, one of another network goes.
 
     Args:
         content: of the exported file.
         path: of the exported file.
+        wanted: False: not at all.
 
     Raises:
         ExportError: the folder cannot be written to.
     """
     target = path.with_name(path.name + SUFFIX)
-    coded = _coded(content)
+    coded = _coded(content) if wanted else content
     if len(coded) > PAYS * len(content):
         target.unlink(missing_ok=True)
         return None

@@ -70,7 +70,7 @@ def onnx(
         difference, agreement = compared(model, predict, samples, task, path, "export.onnx.tolerance", tolerance)
     plain = not nms and opset is None and not task.any_size
     single = partial(runner, content, threads=1)
-    shipped = write_coded(content, path) if coded else None
+    shipped = write_coded(content, path, wanted=coded)
     return Exported(path, predict, difference, agreement, single=single, plain=plain, coded=shipped)
 
 

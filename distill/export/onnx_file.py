@@ -64,8 +64,13 @@ def serialize(
     return graph.SerializeToString()
 
 
-def session(file: Path | bytes, *, threads: int | None = None) -> "InferenceSession":
-    """ONNX Runtime on the CPU; ``threads=None``: as many as PyTorch uses.
+def session(file: Path | bytes, *, threads: int | None = None, name: Path | None = None) -> "InferenceSession":
+    """ONNX Runtime on the CPU.
+
+    Args:
+        file: where the network is, or its content.
+        threads: None: as many as PyTorch uses.
+        name: where content was read from, for messages.
 
     Raises:
         ExportError: ONNX Runtime cannot run the file.
@@ -79,9 +84,10 @@ def session(file: Path | bytes, *, threads: int | None = None) -> "InferenceSess
     try:
         return onnxruntime.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no other base
-        name = "the network" if isinstance(file, bytes) else f"'{file}'"
+        place = name if isinstance(file, bytes) else file
+        named = f"'{place}'" if place else "the network"
         raise ExportError(
-            f"ONNX Runtime cannot run {name}: {str(error).splitlines()[0]}; if it is not whole, export it again"
+            f"ONNX Runtime cannot run {named}: {str(error).splitlines()[0]}; if it is not whole, export it again"
         ) from error
 
 

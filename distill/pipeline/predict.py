@@ -44,7 +44,7 @@ class Predictor:
         path = Path(path)
         match path.suffix:
             case ".onnx" | ".xz":
-                session = onnx_file.session(read_coded(path) if path.suffix == SUFFIX else path)
+                session = onnx_file.session(read_coded(path) if path.suffix == SUFFIX else path, name=path)
                 about = _parsed(session.get_modelmeta().custom_metadata_map, path)
                 return cls.described(lambda inputs: onnx_file.answer(session, inputs), about, path)
             case ".xml":
