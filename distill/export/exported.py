@@ -38,6 +38,8 @@ class Exported:
     """Another `predict`, on one thread: to time it."""
     plain: bool = False
     """Whether the file holds the network in ONNX and nothing else: what `distill.measure.latency` times."""
+    beyond: str = ""
+    """What the file computes beyond the network, in words: a part of its latency that no network has."""
     parts: tuple[Path, ...] = ()
     """Further files that belong to it."""
     coded: Path | None = None

@@ -71,7 +71,8 @@ def onnx(
     plain = not nms and opset is None and not task.any_size
     single = partial(runner, content, threads=1)
     shipped = write_coded(content, path, wanted=coded)
-    return Exported(path, predict, difference, agreement, single=single, plain=plain, coded=shipped)
+    beyond = "non-maximum suppression" if nms else ""
+    return Exported(path, predict, difference, agreement, single=single, plain=plain, beyond=beyond, coded=shipped)
 
 
 def fits(task: Task, *, nms: bool = False, **_: Any) -> None:

@@ -63,6 +63,7 @@ def write_final_report(experiment: Experiment, made: Made, stages: Made, exporte
         batch_sizes=_batch_sizes(experiment),
         quartiles_ms=final["latency"]["quartiles_ms"],
         waited=final["latency"]["waited"],
+        beyond={name: file.beyond for name, (_, file) in exported.items() if file.beyond},
         coded_bytes={file.coded.name: file.coded.stat().st_size for _, file in exported.values() if file.coded},
         cached_views=experiment.recipe.cache.views if experiment.recipe.cache else 0,
         cacheable=_cacheable(experiment),

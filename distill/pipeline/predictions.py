@@ -17,8 +17,8 @@ from distill.tasks import Task
 from distill.tasks._captions import NEUTRAL, captioned
 
 PICTURES = 10
-LARGEST = 224
-"""Pixels of the longer side of a picture, one of a row of them."""
+LARGEST, MOST_COLUMNS = 224, 6
+"""Pixels of a picture's longer side; what is as wide as several pictures may take the room of so many."""
 
 
 class Kept:
@@ -59,8 +59,7 @@ def pictures(samples: Iterable[Batch], networks: Mapping[str, Predict], task: Ta
             name: task.draw(image, task.predict(predict(sample.inputs).cpu())[0], truth)
             for name, predict in networks.items()
         }
-        page = in_a_row({"input": image, **found}) if len(found) > 1 else next(iter(found.values()))
-        drawn.append(_data_uri(page, len(found) + 1 if len(found) > 1 else 1))
+        drawn.append(_data_uri(in_a_row({"input": image, **found}) if len(found) > 1 else next(iter(found.values()))))
     return drawn
 
 
@@ -83,8 +82,8 @@ def picture_of(inputs: Float[Tensor, "channels height width"], info: DataInfo) -
     return Image.fromarray(values if values.shape[2] == 3 else values[:, :, 0])
 
 
-def _data_uri(image: Image.Image, columns: int) -> str:
-    image.thumbnail((LARGEST * columns, LARGEST + 40))
+def _data_uri(image: Image.Image) -> str:
+    image.thumbnail((LARGEST * min(MOST_COLUMNS, max(1, round(image.width / image.height))), LARGEST + 40))
     file = BytesIO()
     image.save(file, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -44,7 +44,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "steps": [step.to_json() for step in report.steps],
         "teacher": share.to_json() if (share := teacher_share(report)) else None,
         "coded_bytes": dict(report.coded_bytes),
-        "latency": {"quartiles_ms": report.quartiles_ms, "waited": report.waited},
+        "latency": {"quartiles_ms": report.quartiles_ms, "waited": report.waited, "beyond": dict(report.beyond)},
         "classes": list(report.classes),
         "figures": dict(report.figures),
         "curves": {step: [dict(row) for row in rows] for step, rows in report.curves.items()},

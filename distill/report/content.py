@@ -41,6 +41,8 @@ class Report:
     """Step -> batch size as "batch1" -> the lower and the upper quartile of its latency."""
     waited: float = 0.0
     """Share of the time that latency was measured for, from 0 to 1, that went to other processes of the machine."""
+    beyond: Mapping[str, str] = field(default_factory=dict)
+    """What exported files compute beyond their network, by their step: "non-maximum suppression"."""
     coded_bytes: Mapping[str, int] = field(default_factory=dict)
     """Of each exported file that is also offered entropy-coded, by the coded file's name."""
     cached_views: int = 0

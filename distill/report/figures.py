@@ -40,10 +40,11 @@ def matrix(report: Report, values: Sequence[Sequence[float]]) -> go.Figure:
     return figure
 
 
-def bars(report: Report, values: Sequence[float]) -> go.Figure:
-    """One bar for each entry."""
-    drawn = go.Bar(x=_names(report, len(values)), y=list(values), marker={"color": COLOURS["student"]})
-    figure = styled(go.Figure(drawn), "").update_xaxes(type="category", dtick=1)
+def bars(report: Report, name: str, values: Sequence[float]) -> go.Figure:
+    """One bar for each entry, in the unit of that name."""
+    heights = [report.scaled(name, value) for value in values]
+    drawn = go.Bar(x=_names(report, len(values)), y=heights, marker={"color": COLOURS["student"]})
+    figure = styled(go.Figure(drawn), report.unit(name)).update_xaxes(type="category", dtick=1)
     return figure.update_xaxes(showticklabels=len(values) <= MOST_NAMES)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from distill.artifact.step import Step
 from distill.report.content import Report
-from distill.report.rows import MINUS, count, milliseconds, score, times, title
+from distill.report.rows import MINUS, count, milliseconds, score, spelled, times, title
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def warnings(report: Report) -> list[str]:
     if report.beats_guessing(report.final) is False:
         value, guess = (score(report, report.monitor, of.metrics[name]) for of in (report.final, report.guess))
         found.append(
-            f"The final network is no better than guessing: its {name.replace('/', ' ')} is {value}{unit}, "
+            f"The final network is no better than guessing: its {spelled(name)} is {value}{unit}, "
             f"a guess that ignores the image has {guess}{unit}."
         )
     baseline, student = (_step(report, name) for name in ("baseline", "student"))
@@ -44,7 +44,7 @@ def warnings(report: Report) -> list[str]:
         assert metric is not None
         with_teacher, without = (score(report, report.monitor, of.metrics[metric]) for of in (student, baseline))
         found.append(
-            f"Distillation made the student worse: its {metric.replace('/', ' ')} is {with_teacher}{unit}, "
+            f"Distillation made the student worse: its {spelled(metric)} is {with_teacher}{unit}, "
             f"without a teacher {without}{unit}."
         )
     return found
@@ -60,12 +60,15 @@ def sentence(report: Report) -> str:
 
 
 def _speed(report: Report, first: Step, final: Step) -> list[Fact]:
+    beyond = report.beyond.get(final.step, "")
+    final = report.final if beyond else final
     size = next((size for size in report.batch_sizes if f"batch{size}" in final.latency_ms), None)
     before, after = (step.latency_ms.get(f"batch{size}") for step in (first, final))
     if before is None or after is None:
         return []
     assert size is not None
     detail = f"{milliseconds(before)} → {milliseconds(after)} ms at batch {size} in ONNX Runtime"
+    detail += f", without {beyond}" if beyond else ""
     if report.same_speed(first, final, size):
         return [Fact("equally", "fast, as far as the machine can tell", detail)]
     return [Fact(*_ratio(before, after, "faster", "slower"), detail)]
@@ -76,8 +79,7 @@ def _change(report: Report, first: Step, final: Step) -> list[Fact]:
     if name is None:
         return []
     before, after = first.metrics[name], final.metrics[name]
-    what = name.replace("/", " ")
-    label = f"{'points of ' if _percent(report) else ''}{what}{_direction(report)}"
+    label = f"{'points of ' if _percent(report) else ''}{spelled(name)}{_direction(report)}"
     return [Fact(_difference(report, after - before), label, _detail(report, before, after))]
 
 

@@ -26,7 +26,7 @@ p { margin: 0; color: var(--soft); font-size: 14px }
 .grid { margin-bottom: 20px }
 .grid .card { margin: 0 }
 .pictures .card:last-child:nth-child(odd) { grid-column: 1 / -1 }
-.fact b { display: block; font-size: 34px; line-height: 1.15; letter-spacing: -.03em }
+.fact b { display: block; font-size: 28px; line-height: 1.25; white-space: nowrap; letter-spacing: -.03em }
 .fact span { font-weight: 600 }
 /* A shadow at an edge behind which there is more: the covers scroll with the table, the shadows do not. */
 .scroll { overflow-x: auto; background:
@@ -38,7 +38,8 @@ p { margin: 0; color: var(--soft); font-size: 14px }
 .warning { border-color: #f59e0b; background: #fffbeb; color: #92400e; font-weight: 600 }
 .warning p { color: inherit; font-size: 15px }
 .strip { display: flex; flex-wrap: wrap; gap: 12px; margin-top: 14px }
-.strip img { display: block; border: 1px solid var(--line); border-radius: 8px; max-width: 100% }
+.strip img { display: block; border: 1px solid var(--line); border-radius: 8px;
+  max-width: max(50% - 6px, min(100%, 260px)) }
 table { width: 100%; border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums }
 th, td { white-space: nowrap }
 th { padding: 0 0 10px 22px; color: var(--soft); font-weight: 500; text-align: right; vertical-align: bottom }

@@ -1,7 +1,7 @@
 """The report's pictures: what quality costs, how training went, and the figures of the task."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import cycle
 from typing import Any, NamedTuple
 
 from plotly import graph_objects as go
@@ -9,7 +9,7 @@ from plotly.offline import get_plotlyjs
 
 from distill.report.content import Report
 from distill.report.figures import bars, matrix, named_bars
-from distill.report.rows import title
+from distill.report.rows import spelled, title
 from distill.report.style import LINE, colour, styled
 from distill.report.trade_off import by_latency, by_size, latency
 
@@ -34,7 +34,7 @@ def pictures(report: Report) -> Iterator[Picture]:
     """Every picture that there is data for."""
     better = " Lower is better." if report.mode == "min" else ""
     if metric := report.shared(report.final):
-        what = _words(metric).capitalize()
+        what = _begun(spelled(metric))
         note = f"Numbers as in the table.{better}"
         yield Picture(f"{what} against size on disk", note, by_size(report, metric))
         if any(latency(report, step) for step in report.steps):
@@ -44,7 +44,7 @@ def pictures(report: Report) -> Iterator[Picture]:
     note = "Click a name to show or hide its line, double-click to see it alone."
     for metric in report.metrics:
         if (figure := _validation(report, metric)).data:
-            yield Picture(f"Validation {_words(metric)} by epoch", note, figure)
+            yield Picture(f"Validation {spelled(metric)} by epoch", note, figure)
     if (figure := _losses(report)).data:
         yield Picture("Training losses by epoch", "Choose a term of the loss in the menu.", figure)
     for name, values in report.figures.items():
@@ -55,23 +55,24 @@ def pictures(report: Report) -> Iterator[Picture]:
 def _figure(report: Report, name: str, values: Sequence[Any] | Mapping[str, float]) -> Picture:
     note = "Of the final network on the test split."
     if isinstance(values, Mapping):
-        return Picture(_words(name).capitalize(), note, named_bars(values))
+        return Picture(_begun(spelled(name)), note, named_bars(values))
     if not isinstance(values[0], Sequence):
-        return Picture(_words(name).capitalize(), note, bars(report, values))
+        return Picture(_begun(spelled(name)), note, bars(report, name, values))
     if name == "confusion":
         note = "Row: true class. Column: the final network's class on the test split. Shade: share of the row."
-    return Picture(_words(name).capitalize(), note, matrix(report, values))
+    return Picture(_begun(spelled(name)), note, matrix(report, values))
 
 
-def _words(name: str) -> str:
-    return name.replace("/", " ").replace("_", " ")
+def _begun(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _validation(report: Report, metric: str) -> go.Figure:
     figure, name = go.Figure(), f"val/{metric}"
+    scale = lambda value: report.scaled(metric, value)  # noqa: E731
+    lines = _lines(report)
     for step, rows in report.curves.items():
-        scale = lambda value: report.scaled(metric, value)  # noqa: E731
-        _add_curve(figure, rows, name, scale, name=title(step, report), line=_line(step))
+        _add_curve(figure, rows, name, scale, name=title(step, report), line=lines[step])
     return styled(figure, report.unit(metric)).update_xaxes(**_epochs(figure))
 
 
@@ -79,12 +80,13 @@ def _losses(report: Report) -> go.Figure:
     """The total of every step; a menu shows one of its terms instead."""
     figure = go.Figure()
     shown: list[str] = []
+    lines = _lines(report)
     for step, rows in report.curves.items():
         terms = sorted({name for row in rows for name in row if name.startswith("train/")} - {TOTAL})
-        for name, dash in zip([TOTAL, *terms], cycle(DASHES), strict=False):
+        for name in (TOTAL, *terms):
             label = f"{title(step, report)}: {name.removeprefix('train/')}"
             before = len(figure.data)
-            _add_curve(figure, rows, name, float, name=label, line=_line(step, dash), visible=name == TOTAL)
+            _add_curve(figure, rows, name, float, name=label, line=lines[step], visible=name == TOTAL)
             shown += [name] * (len(figure.data) - before)
     choices = list(dict.fromkeys(shown))
     buttons = [
@@ -113,5 +115,12 @@ def _epochs(figure: go.Figure) -> dict[str, Any]:
     return {"dtick": 1 if last <= 10 else None, "tickformat": "d"}
 
 
-def _line(step: str, dash: str = "solid") -> dict[str, Any]:
-    return {"color": colour(step), "dash": dash, "width": 2}
+def _lines(report: Report) -> dict[str, dict[str, Any]]:
+    """A line for each step that has a curve: its colour, and dashes that tell it from others of that colour."""
+    before: Counter[str] = Counter()
+    lines = {}
+    for step in report.curves:
+        dash = DASHES[before[colour(step)] % len(DASHES)]
+        lines[step] = {"color": colour(step), "dash": dash, "width": 2}
+        before[colour(step)] += 1
+    return lines

@@ -18,7 +18,12 @@ SPARSE = (
     "effective: without zero weights, and values shared by a hash once; only a runtime with sparse kernels "
     "(for 2:4, sparse tensor cores) is faster by it, ONNX Runtime has none"
 )
-SPELLED = {"onnx": "ONNX", "openvino": "OpenVINO", "svd": "SVD"}
+SPELLED = {
+    **{"onnx": "ONNX", "openvino": "OpenVINO", "svd": "SVD", "cp": "CP", "tt": "TT"},
+    **{"map": "mAP", "ap": "AP", "ap50": "AP50", "ap75": "AP75", "iou": "IoU", "epe": "EPE", "fl": "Fl", "kl": "KL"},
+    **{"psnr": "PSNR", "ssim": "SSIM"},
+}
+"""Words of the names of hooks, exporters and metrics, as papers write them."""
 
 
 class Column(NamedTuple):
@@ -64,16 +69,22 @@ def title(step: str, report: Report) -> str:
     kind, _, rest = step.partition("/")
     match kind:
         case "compress":
-            return f"+ {_spell(rest.partition('-')[2] or rest)}"
+            return f"+ {spelled(rest.partition('-')[2] or rest)}"
         case "export":
-            return f"exported to {_spell(rest)}"
+            return f"exported to {spelled(rest)}"
         case "baseline":
             return "student, no teacher"
         case "teachers":
             return f"teacher {rest}"
         case "student" if report.reference.step.partition("/")[0] in TEACHERS:
-            return f"student distilled{f', {_spell(rest)}' if rest else ''}"
-    return _spell(step.replace("/", ", "))
+            several = sum(name.startswith("student/") for name in report.curves) > 1
+            return f"student distilled{f', {spelled(rest)}' if rest and several else ''}"
+    return ", ".join(spelled(part) for part in step.split("/"))
+
+
+def spelled(name: str) -> str:
+    """A name of a program for people: "test/mean_iou" is "test mean IoU"."""
+    return " ".join(SPELLED.get(word, word) for word in name.replace("/", "_").split("_"))
 
 
 def score(report: Report, metric: str, value: float | None) -> str:
@@ -120,7 +131,7 @@ def _metric_columns(report: Report, metric: str, tested: bool) -> list[Column]:
     main, decides = metric == report.monitor, "test" if tested else "val"
     return [
         Column(
-            metric.replace("_", " "),
+            spelled(metric),
             f"{split}, {unit}" if unit else split,
             partial(_metric, report, metric, split),
             0 if main and split == decides else 4 if main else 5 if split == decides else 7,
@@ -157,10 +168,11 @@ def timing_note(report: Report) -> str:
     if not any(step.latency_ms for step in report.steps):
         return ""
     how = "latency: median on one thread, all networks in turns, in ONNX Runtime or in the runtime of an export"
-    same = f"; {SAME_SPEED} quartiles overlap with those of the row above"
+    same = f"{SAME_SPEED} quartiles overlap with those of the row above"
     marked = any(SAME_SPEED in _latency(report, size, step) for size in report.batch_sizes for step in report.steps)
-    disturbed = busy(report.waited)
-    return how + (same if marked else "") + (f"; {disturbed}" if disturbed else "")
+    more = [f"{title(name, report)} with {what}, the others without" for name, what in report.beyond.items()]
+    notes = [how, *more, *([same] if marked else []), busy(report.waited)]
+    return "; ".join(note for note in notes if note)
 
 
 def coded_note(report: Report) -> str:
@@ -178,10 +190,6 @@ def _latency(report: Report, size: int, step: Step) -> str:
     shown = milliseconds(step.latency_ms.get(f"batch{size}"))
     above = [other for other in report.steps[: report.steps.index(step)] if f"batch{size}" in other.latency_ms]
     return f"{SAME_SPEED}{shown}" if above and report.same_speed(step, above[-1], size) else shown
-
-
-def _spell(name: str) -> str:
-    return SPELLED.get(name, name.replace("_", " "))
 
 
 def _three_digits(value: float) -> str:

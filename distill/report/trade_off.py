@@ -13,6 +13,9 @@ from distill.report.rows import count, milliseconds, score, title
 from distill.report.style import LINE, colour, styled
 
 TOUCHING = 0.09  # of the axis: markers closer than this in both directions become one
+MOST_TICKS = 6
+TICKS = ((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), (1, 2, 5), (1, 3), (1,))
+"""Times powers of ten: places that an axis may name; the first of these that are at most `MOST_TICKS` in its range."""
 
 
 class Marker(NamedTuple):
@@ -34,7 +37,8 @@ def by_size(report: Report, metric: str) -> go.Figure:
     """A metric against bytes on disk, on a logarithmic axis."""
     markers = _markers(report, metric, lambda step: step.bytes, lambda step: count(step.bytes, "B"))
     figure = _trade_off(report, markers, math.log, math.exp)
-    return figure.update_xaxes(type="log", tickformat="~s", ticksuffix="B", dtick="D2")
+    ticks = _sizes([marker.x for marker in markers])
+    return figure.update_xaxes(type="log", tickvals=ticks, ticktext=[_named(size) for size in ticks])
 
 
 def by_latency(report: Report, metric: str) -> go.Figure:
@@ -64,6 +68,20 @@ def _markers(
         for number, step in enumerate(report.steps, start=1)
         if metric in step.metrics and (x := cost(step))
     ]
+
+
+def _sizes(sizes: Sequence[float]) -> list[int]:
+    """Round numbers of bytes to name on an axis: few enough that their labels do not cover each other."""
+    low, high = (limit(sizes, default=1) for limit in (min, max))
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    every = [[round(base * 10**decade) for decade in decades for base in bases] for bases in TICKS]
+    inside = [[size for size in some if low <= size <= high] for some in every]
+    return next((some for some in inside if len(some) <= MOST_TICKS), inside[-1])
+
+
+def _named(size: int) -> str:
+    number, _, unit = count(size, "B").partition(" ")
+    return f"{float(number):g} {unit}"
 
 
 def _trade_off(

@@ -61,7 +61,7 @@ class Detection(Task):
     """
 
     monitor = "map"
-    units = {"map": "%", "ap50": "%", "ap75": "%"}
+    units = {"map": "%", "ap50": "%", "ap75": "%", "ap_by_class": "%"}
     output_name = "anchors"
     agreement_name = "agreement of detections"
     label_kind = "boxes"

@@ -37,7 +37,7 @@ class Segmentation(Task):
     """
 
     monitor = "mean_iou"
-    units = {"mean_iou": "%", "pixel_accuracy": "%"}
+    units = {"mean_iou": "%", "pixel_accuracy": "%", "class_iou": "%"}
     output_name = "logits"
     agreement_name = "agreement of pixels"
     label_kind = "masks"

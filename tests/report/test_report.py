@@ -172,18 +172,18 @@ def test_what_no_step_has_measured_is_no_column():
     """As `fidelity`, which is known on the test split alone."""
     content = bare({"val/total": 0.5, "test/total": 0.6, "test/ssim": 0.9}, {"val/total": 0.4, "test/total": 0.5})
     names = [" ".join(header).strip() for header in headers(replace(content, monitor="total", units={"ssim": "%"}))]
-    assert {"total val", "total test", "ssim test, %"} < {*names}
-    assert not {name for name in names if name.startswith(("ssim val", "ONNX Runtime"))}
+    assert {"total val", "total test", "SSIM test, %"} < {*names}
+    assert not {name for name in names if name.startswith(("SSIM val", "ONNX Runtime"))}
     html = page(replace(content, monitor="total"))
-    assert ("ssim<br>test" in html, "ssim<br>val" in html, "ONNX Runtime<br>" in html) == (True, False, False)
+    assert ("SSIM<br>test" in html, "SSIM<br>val" in html, "ONNX Runtime<br>" in html) == (True, False, False)
 
 
 def test_a_metric_that_is_no_fraction_keeps_its_unit():
     content = replace(bare({"val/epe": 3.25}, {"val/epe": 2.0}), monitor="epe", units={})
     assert "3.25" in printed(content)
     assert "%" not in printed(content)
-    assert f"{MINUS}1.25 val epe" in sentence(content)
-    assert "Val epe against size on disk" in page(content)
+    assert f"{MINUS}1.25 val EPE" in sentence(content)
+    assert "Val EPE against size on disk" in page(content)
 
 
 def test_a_student_without_teacher_is_not_called_distilled():

@@ -107,7 +107,7 @@ def test_programs_read_them_too(tmp_path: Path) -> None:
 
 def test_the_headline_of_a_metric_where_less_is_better() -> None:
     _, _, change, gain = headline(pixels(1.0, 2.0, 1.5))
-    assert (change.value, change.label) == ("+0.5 px", "test epe (lower is better)")
+    assert (change.value, change.label) == ("+0.5 px", "test EPE (lower is better)")
     assert (gain.value, gain.label) == ("\N{MINUS SIGN}0.5 px", "from distillation (lower is better)")
     assert change.detail == "1 → 1.5 px"
 
