@@ -26,7 +26,7 @@ from distill.batch import Batch, Predict
 from distill.cli.arguments import positive
 from distill.export import exporter
 from distill.measure.costs import costs
-from distill.measure.evaluation import score, to_accelerator
+from distill.measure.evaluation import evaluate, to_accelerator
 from distill.measure.latency import round_robin
 from distill.models.surgery import deployable
 from distill.pipeline.experiment import Experiment
@@ -39,7 +39,7 @@ from distill.tasks import Task
 FILE = RESULTS / "stages.jsonl"
 IDENTITY = ("recipe", "overrides", "seed", "stage")
 BATCHES = (1, 32)
-ALONE, TRAINED = "student alone", "trained"
+TEACHER, ALONE, TRAINED = "teacher", "student alone", "trained"
 COSTS = {"bytes": ("bytes", "smaller"), "macs": ("macs", "fewer"), "effective_macs": ("macs", "fewer")}
 """Each is compared with one of the trained network."""
 SECONDS = 1.5
@@ -59,11 +59,12 @@ def measure(recipe: str, overrides: Sequence[str], seed: int, output: Path) -> l
             samples[0].inputs,
             TRAINED,
         )
-        test = experiment.data.test_dataloader()
+        models = {name: to_accelerator(deployable(artifact.model)) for name, artifact in artifacts.items()}
+        found = evaluate(models, experiment.data.test_dataloader(), task, reference=TEACHER)
         return [
             {
                 **{"recipe": recipe, "overrides": " ".join(overrides), "seed": seed, "stage": name},
-                "test": score(to_accelerator(deployable(artifact.model)), test, task),
+                "test": found[name],
                 "units": dict(task.units),
                 "bytes": made[name].step.bytes,
                 **costs_of(artifact, samples[0].inputs),
@@ -168,7 +169,9 @@ def _speed(rows: Sequence[Row], trained: Sequence[Row], key: str) -> str:
 
 
 def _shown(rows: Sequence[Row], metric: str) -> str:
-    values = [row["test"][metric] for row in rows]
+    values = [row["test"][metric] for row in rows if metric in row["test"]]
+    if not values:
+        return "-"
     unit = rows[0]["units"].get(metric, "")
     return f"{spread([100 * value for value in values])} %" if unit == "%" else f"{spread(values, 3)} {unit}".rstrip()
 

@@ -118,6 +118,16 @@ def test_stages_are_compared_with_what_was_trained() -> None:
     assert teacher[:4] == ["teacher", "1", "99.00 %", "2.000 px"]
 
 
+def test_stages_that_are_compared_with_the_teacher_leave_its_own_cells_empty() -> None:
+    """As SSIM of repainted pictures, which the teacher is the reference of."""
+    trained = stage("trained", 0.98, 4000, 0.3)
+    rows = [stage("teacher", 0.99, 8000, 0.6), {**trained, "test": trained["test"] | {"ssim": 0.8}}]
+    (table,) = stages.tables(rows).values()
+    head, _, *lines = [cells(line) for line in table.splitlines() if line.startswith("| ")]
+    place = head.index("test ssim")
+    assert [line[place] for line in lines] == ["-", "0.800"]
+
+
 def test_gates_are_judged_beside_the_same_network_without() -> None:
     times = {f"batch{size}": {"all": 2.0, "kept": 9.0 + size} for size in conditional.BATCHES}
     rows = [
