@@ -24,7 +24,7 @@ MEMORY, RATIO = 2**26, 2**12
 """A file may stand for 64 MiB of tensors, and for as many bytes more for each of its own."""
 KEY = "distill"
 PACKED = "packed"
-"""The only tensor of an encoded artifact's file: see `distill.artifact.packed`."""
+"""The only tensor of an encoded artifact's file: see `distill.container.packed`."""
 BLANK = b"?" * 16
 NAMES = {
     **{"bool": "BOOL", "uint8": "U8", "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64"},

@@ -88,7 +88,7 @@ class FashionScenes(SampleData):
 
     ``classes`` names those that articles are taken from, all of them if left out. ``articles: digits`` needs nothing
     but scikit-learn. ``root`` is a folder of photographs of your own; without it they are the two of scikit-learn, or
-    70 of Debian's packages (``photographs: debian``).
+    with ``photographs: debian`` also 68 of Debian's packages.
     """
 
     def __init__(

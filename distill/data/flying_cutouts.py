@@ -74,8 +74,8 @@ class FlyingCutouts(SampleData):
     Labels of a batch are as those of `flying_chairs`.
 
     ``motion`` is the standard deviation of shifts, as a share of the picture's side. ``root`` is a folder of
-    photographs of your own; without it they are the two of scikit-learn, or 70 of Debian's packages
-    (``photographs: debian``). Those of the test set are not those of the training set.
+    photographs of your own; without it they are the two of scikit-learn, with
+    ``photographs: debian`` also 68 of Debian's packages. Those of the test set are not those of the training set.
     """
 
     def __init__(

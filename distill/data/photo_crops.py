@@ -29,8 +29,8 @@ class Crops:
 class PhotoCrops(SampleData):
     """``samples`` squares to train on and ``test_samples`` to test with, the same for every seed; labels are None.
 
-    Photographs of the test set are not those of the training set. They are the two of scikit-learn, 70 of Debian's
-    packages (``photographs: debian``), or those of a folder (``root``).
+    Photographs of the test set are not those of the training set. They are the two of scikit-learn, with
+    ``photographs: debian`` also 68 of Debian's packages, or those of a folder (``root``).
     """
 
     def __init__(

@@ -5,7 +5,7 @@ As in the authors' code, pixels without a class are left out, and the value is n
 temperature. Departs from it: a batch is compared with the memory before it joins it, so that no pixel meets itself; and
 rings go round, where the code begins anew.
 
-Under DDP each process compares its local batch with what the first process remembers.
+Under DDP each process compares its local batch with what all processes remember.
 """
 
 import torch

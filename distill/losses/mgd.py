@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from distill.losses import loss
 from distill.losses._adapters import adapter
 from distill.models.feature_maps import pool_to_smaller
-from distill.registry.ranges import Probability
+from distill.registry.ranges import BelowOne
 
 
 @loss("mgd")
@@ -37,7 +37,7 @@ class MaskedGeneration(nn.Module):
         student_shape: tuple[int, ...],
         teacher_shape: tuple[int, ...],
         *,
-        mask_ratio: Probability = 0.65,
+        mask_ratio: BelowOne = 0.65,
         mask: Literal["pixels", "channels"] = "pixels",
     ) -> None:
         super().__init__()

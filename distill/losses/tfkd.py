@@ -15,7 +15,7 @@ from torch import Tensor
 
 from distill.losses import loss
 from distill.losses._divergence import as_rows, kl, labels_of_rows, softened
-from distill.registry.ranges import Probability, Temperature
+from distill.registry.ranges import Share, Temperature
 
 
 @loss("tfkd")
@@ -23,7 +23,7 @@ def teacher_free(
     student: Float[Tensor, "batch classes *positions"],
     labels: Int[Tensor, " batch *pixels"],
     *,
-    confidence: Probability = 0.99,
+    confidence: Share = 0.99,
     temperature: Temperature = 20.0,
 ) -> Float[Tensor, ""]:
     """Divergence of the student's softened class probabilities from those of a teacher that is always right.

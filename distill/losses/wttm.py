@@ -28,7 +28,7 @@ def transformed_teacher(
     Args:
         student: logits.
         teacher: logits.
-        temperature: the inverse of the power, 1 and above; at 1 this is kd at temperature 1.
+        temperature: the inverse of the power; 1 and above in the paper; at 1 this is kd at temperature 1.
     """
     with torch.autocast(student.device.type, enabled=False):
         powers = F.log_softmax(softened(teacher), 1) / temperature

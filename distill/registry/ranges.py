@@ -83,9 +83,12 @@ Width = Annotated[float, Range(above=0, at_most=64)]
 Temperature = Annotated[float, Range(at_least=1e-3, at_most=1e6)]
 """Logits are divided by it; outside of these bounds softmax is one-hot or uniform in float32."""
 Count = Annotated[int, Range(at_least=1)]
+Several = Annotated[int, Range(at_least=2)]
 Index = Annotated[int, Range(at_least=0)]
 Axis = Annotated[int, Range(at_least=-8, at_most=7)]
 """Of an array, counted from the end if negative."""
+CodebookSize = Annotated[int, Range(at_least=2, at_most=256)]
+"""Entries that a code of one byte tells apart."""
 IndexBits = Annotated[int, Range(at_least=1, at_most=32)]
 BlockSize = Annotated[int, Range(at_least=1, at_most=256)]
 """Rows and columns of a block of a matrix."""

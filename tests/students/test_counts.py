@@ -211,8 +211,13 @@ LCNN = [
 ]
 
 # The count of milesial/Pytorch-UNet with bilinear enlarging; torchvision's are those of its weights' metadata.
+TWO_LEVELS_LESS = {"num_classes": 5, "first_stride": 2, "levels": 3}
 SEGMENTATION = [
     ("unet", {"num_classes": 1}, 96, 17_262_977, None),
+    # Our own, which docs/tasks/segmentation.md tells.
+    ("unet", TWO_LEVELS_LESS | {"width": 16}, 96, 268_837, 67.535),
+    ("unet", TWO_LEVELS_LESS | {"width": 6}, 96, 38_177, 9.774),
+    ("unet", TWO_LEVELS_LESS | {"width": 8, "separable": True}, 96, 11_645, 3.677),
     ("lraspp_mobilenet_v3_large", NO_BACKBONE, 520, 3_221_538, 2_086),
     ("deeplabv3_mobilenet_v3_large", NO_BACKBONE | {"aux_loss": True}, 520, 11_029_328, 10_452),
     ("fcn_resnet50", NO_BACKBONE | {"aux_loss": True}, 520, 35_322_218, 152_717),

@@ -48,8 +48,13 @@ def test_published_counts(name: str, size: tuple[int, int], params: int, gmacs: 
     assert output.shape == (1, 2, size[0] // 4, size[1] // 4)
 
 
-@pytest.mark.parametrize(("name", "params"), [("raft_small", 990_162), ("raft_large", 5_257_536)])
-def test_torchvisions_networks_are_there(name: str, params: int) -> None:
+COUNTS = {"flow_correlation": 794_584, "flow_correlation_light": 36_178, "pwc_light": 31_856}
+"""Our own, which docs/tasks/flow.md tells; torchvision's are those of its weights' metadata."""
+COUNTS |= {"raft_small": 990_162, "raft_large": 5_257_536}
+
+
+@pytest.mark.parametrize(("name", "params"), COUNTS.items())
+def test_counts_of_networks_that_are_named_in_the_docs(name: str, params: int) -> None:
     with torch.device("meta"):
         assert sum(parameter.numel() for parameter in build(name).parameters()) == params
 

@@ -25,7 +25,7 @@ from distill.compress.pruning._saliency import TaskLoss, saliencies
 from distill.errors import RecipeError
 from distill.kernels.performance import Machine, works
 from distill.registry import form
-from distill.registry.ranges import BelowOne, Positive
+from distill.registry.ranges import Positive, Share
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def guided_sparsity(
     task_loss: TaskLoss,
     progress: float = 1.0,
     *,
-    sparsity: BelowOne = 0.8,
+    sparsity: Share = 0.8,
     k: Positive = 10.0,
     splice: bool = False,
     alpha: Positive = 2.0,

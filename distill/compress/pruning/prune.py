@@ -24,7 +24,7 @@ from distill.compress._weights import weights_of
 from distill.compress.pruning._saliency import Saliency, TaskLoss, saliencies
 from distill.errors import RecipeError
 from distill.models.channels.narrow import Transposed
-from distill.registry.ranges import BelowOne
+from distill.registry.ranges import BelowOne, Share
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def prune(
     task_loss: TaskLoss | None = None,
     progress: float = 1.0,
     *,
-    sparsity: BelowOne = 0.8,
+    sparsity: Share = 0.8,
     pattern: str | None = None,
     saliency: Saliency = "lamp",
     scope: Literal["global", "layer"] = "global",

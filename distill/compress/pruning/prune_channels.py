@@ -2,7 +2,7 @@
 Efficient ConvNets. arXiv:1608.08710 and Liu et al.: arXiv:1708.06519 for other saliencies.
 
 Filters go, with the channels they make, and what is left is a smaller ordinary network. Channels that additions,
-splits or shuffles bind to each other go together (see `_channels` and `_widths`).
+splits or shuffles bind to each other go together (see `distill.models.channels`).
 """
 
 import logging
@@ -26,7 +26,7 @@ from distill.models.channels.narrow import Channelwise, Kept, mask_channels, mas
 from distill.models.channels.propagation import Channels
 from distill.models.channels.sizes import Budget, Sizes, choose, traceable
 from distill.registry import surgery
-from distill.registry.ranges import BelowOne, Count, Positive
+from distill.registry.ranges import Count, Positive, Share
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def prune_channels(
     calibration: Sequence[Batch],
     task_loss: Callable[[Any, Batch], Tensor],
     *,
-    ratio: BelowOne = 0.5,
+    ratio: Share = 0.5,
     max_params: Positive | None = None,
     max_macs: Positive | None = None,
     saliency: Saliency = "taylor",

@@ -18,7 +18,7 @@ from distill.compress._weights import adopt, channels_of, slice_count, slices, u
 from distill.compress.sharing._codebooks import block_of, centred, entries, k_means, nearest, validate_codebooks
 from distill.errors import RecipeError
 from distill.registry import form
-from distill.registry.ranges import Count, Seed
+from distill.registry.ranges import CodebookSize, Seed, Several
 
 ITERATIONS = 30
 
@@ -27,9 +27,9 @@ ITERATIONS = 30
 def cartesian_quantize(
     artifact: Artifact,
     *,
-    block: Count = 4,
-    parts: Count = 2,
-    codebook_size: Count = 256,
+    block: Several = 4,
+    parts: Several = 2,
+    codebook_size: CodebookSize = 256,
     seed: Seed = 0,
     layers: list[str] | None = None,
 ) -> Artifact:

@@ -15,14 +15,14 @@ from distill.compress import hook
 from distill.compress._weights import adopt, weights_of
 from distill.errors import RecipeError
 from distill.registry import form
-from distill.registry.ranges import Fraction, Seed
+from distill.registry.ranges import Seed, Share
 
 MASK = 2**32 - 1
 
 
 @hook("hash_weights")
 def hash_weights(
-    artifact: Artifact, *, ratio: Fraction = 0.25, seed: Seed = 0, layers: list[str] | None = None
+    artifact: Artifact, *, ratio: Share = 0.25, seed: Seed = 0, layers: list[str] | None = None
 ) -> Artifact:
     """Few values per weight, shared at random; they begin as good as they can be, and `finetune` has to train them.
 

@@ -17,15 +17,15 @@ from distill.compress._weights import adopt, channels_of, slice_count, slices, u
 from distill.compress.sharing._codebooks import block_of, entries, k_means, nearest, validate_codebooks
 from distill.errors import RecipeError
 from distill.registry import form
-from distill.registry.ranges import Count, Index, Seed
+from distill.registry.ranges import CodebookSize, Index, Seed, Several
 
 
 @hook("product_quantize")
 def product_quantize(
     artifact: Artifact,
     *,
-    block: Count = 4,
-    codebook_size: Count = 256,
+    block: Several = 4,
+    codebook_size: CodebookSize = 256,
     residual: Index = 0,
     seed: Seed = 0,
     layers: list[str] | None = None,

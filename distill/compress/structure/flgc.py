@@ -20,7 +20,7 @@ from distill.errors import RecipeError
 from distill.models import cost
 from distill.models.surgery import exchange
 from distill.registry import surgery
-from distill.registry.ranges import Count, Seed
+from distill.registry.ranges import Seed, Several
 from students.flgc import GroupedConv, LearnedGroupConv
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ Spec = dict[str, dict[str, Any]]
 
 @hook("flgc")
 def flgc(
-    artifact: Artifact, progress: float = 1.0, *, groups: Count = 8, seed: Seed = 0, layers: list[str] | None = None
+    artifact: Artifact, progress: float = 1.0, *, groups: Several = 8, seed: Seed = 0, layers: list[str] | None = None
 ) -> Artifact:
     """Groups for 1x1 convolutions; ask for ``rounds: 2``, so that they are learned before they are made.
 

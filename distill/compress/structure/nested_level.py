@@ -19,12 +19,12 @@ from distill.models.channels.nested import Nest, largest_masks, leading, removab
 from distill.models.channels.sizes import Sizes, traceable
 from distill.models.surgery import exchange
 from distill.registry import surgery
-from distill.registry.ranges import Fraction
+from distill.registry.ranges import Share
 
 
 @hook("nested_level")
 def nested_level(
-    artifact: Artifact, calibration: Sequence[Batch], *, level: Fraction = 0.5, nest: Nest = "channels"
+    artifact: Artifact, calibration: Sequence[Batch], *, level: Share = 0.5, nest: Nest = "channels"
 ) -> Artifact:
     """An inner network; its batch statistics are found anew, for those of the whole network are not its own.
 

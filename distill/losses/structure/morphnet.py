@@ -22,7 +22,7 @@ from distill.models.channels.propagation import CONSTANT, Channels
 from distill.models.channels.sizes import Budget, Sizes, choose, sizes_of_copy, traceable
 from distill.models.channels.wider import widened, widest
 from distill.registry import surgery
-from distill.registry.ranges import Count, NonNegative, Positive
+from distill.registry.ranges import Count, Positive
 
 
 @loss("morphnet")
@@ -49,7 +49,7 @@ class MorphNet(nn.Module):
         *,
         cost: Literal["macs", "params"] = "macs",
         budget: Positive = 1.0,
-        threshold: NonNegative = 0.01,
+        threshold: Positive = 0.01,
         round_to: Count = 8,
     ) -> None:
         super().__init__()
