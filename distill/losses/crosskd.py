@@ -27,13 +27,15 @@ class CrossHead(nn.Module):
     Args:
         student_shapes: of its maps.
         teacher_shapes: of its maps, of the same sizes.
-        teacher_model: a detector whose ``reader()`` gives the module from a list of maps to its output.
+        teacher_model: a detector whose ``reader()`` gives the module from a list of maps, those of its ``stages``, to
+            its output.
+        teacher_paths: of its taps.
         temperature: divides the logits.
         boxes: weight of the boxes.
         background: weight of anchors that are empty for the teacher.
 
     Raises:
-        ValueError: the teacher has no such method, or maps are of different sizes.
+        ValueError: the teacher has no such method, taps are not its stages, or maps are of different sizes.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class CrossHead(nn.Module):
         student_shapes: list[tuple[int, ...]],
         teacher_shapes: list[tuple[int, ...]],
         teacher_model: nn.Module,
+        teacher_paths: list[str],
         *,
         temperature: Temperature = 1.0,
         boxes: NonNegative = 1.0,
@@ -51,6 +54,12 @@ class CrossHead(nn.Module):
         if reader is None:
             raise ValueError(
                 f"crosskd sends maps through the teacher's head, but {type(teacher_model).__name__} has no reader()"
+            )
+        stages = [*getattr(teacher_model, "stages", teacher_paths)]
+        if len(student_shapes) != len(teacher_shapes) or [*teacher_paths] != stages:
+            raise ValueError(
+                f"crosskd needs all maps of the teacher's head, early to late ({', '.join(stages)}), and as many of "
+                "the student: write taps: stages"
             )
         for student, teacher in zip(student_shapes, teacher_shapes, strict=True):
             if student[2:] != teacher[2:]:

@@ -63,7 +63,7 @@ class FocalAndGlobal(nn.Module):
     ) -> Float[Tensor, ""]:
         student, teacher = pool_to_smaller(self.adapter(student), teacher)
         student, teacher = student.float(), teacher.float()
-        objects, background = masks([label["boxes"] for label in labels], teacher, inputs)
+        objects, background = masks(labels, teacher, inputs)
         own, where = (self._attention(features) for features in (student, teacher))
         squares = (student - teacher).square() * where[0] * where[1]
         focal = self.alpha * (objects * squares).sum() + self.beta * (background * squares).sum()
@@ -103,29 +103,31 @@ class GlobalContext(nn.Module):
 
 
 def masks(
-    boxes: list[Float[Tensor, "_ 4"]], features: Map, inputs: Float[Tensor, "batch colours rows columns"]
+    labels: list[dict[str, Tensor]], features: Map, inputs: Float[Tensor, "batch colours rows columns"]
 ) -> tuple[Float[Tensor, "batch 1 height width"], Float[Tensor, "batch 1 height width"]]:
     """Of objects, each pixel 1 / the pixels of its box, of the smallest one where several overlap; and of background,
-    each pixel 1 / its pixels: equations 6 and 7.
+    each pixel 1 / its pixels: equations 6 and 7. Crowds are neither.
 
     Args:
-        boxes: left, top, right, bottom of each image, in pixels of the inputs.
+        labels: of each image "boxes", left, top, right, bottom in pixels of the inputs, and "iscrowd", 1 for a crowd.
         features: the map that the masks are for.
         inputs: the images.
     """
     height, width = features.shape[2:]
     across, down = width / inputs.shape[3], height / inputs.shape[2]
-    shares = []
-    for corners in boxes:
-        left, top, right, bottom = corners.to(features).T
+    shares, empty = [], []
+    for label in labels:
+        left, top, right, bottom = label["boxes"].to(features).T
         rows = covered(top * down, bottom * down, height)
         columns = covered(left * across, right * across, width)
         inside = rows[:, :, None] * columns[:, None]
+        nothing = inside.new_zeros(1, height, width)
+        empty.append((torch.cat([inside, nothing]).amax(0) == 0).float())
+        inside = inside[label["iscrowd"] == 0]
         inside = inside / inside.sum((1, 2), keepdim=True).clamp(min=1)
-        shares.append(torch.cat([inside, inside.new_zeros(1, height, width)]).amax(0))  # where no box is, 0
-    objects = torch.stack(shares)[:, None]
-    empty = (objects == 0).float()
-    return objects, empty / empty.sum((2, 3), keepdim=True).clamp(min=1)
+        shares.append(torch.cat([inside, nothing]).amax(0))
+    background = torch.stack(empty)[:, None]
+    return torch.stack(shares)[:, None], background / background.sum((2, 3), keepdim=True).clamp(min=1)
 
 
 def covered(

@@ -88,7 +88,7 @@ class _EnoughError(Exception):
 
 def _keep(found: dict[str, Tensor], path: str, wanted: int) -> Callable[..., None]:
     def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        found[path] = output
+        found[path] = output.clone()  # a layer behind it may write into it
         if len(found) == wanted:
             raise _EnoughError
 

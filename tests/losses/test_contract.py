@@ -24,7 +24,7 @@ DETECTION: dict[str, list[tuple[int, ...]]] = {
     "ld": [(5, 4, 7), (3, 7)],
 }
 """Of losses that compare detectors: their maps, and parts of outputs."""
-BOXES = [{"boxes": torch.tensor([[1.0, 1, 4, 4]])}] * BATCH
+BOXES = [{"boxes": torch.tensor([[1.0, 1, 4, 4]]), "iscrowd": torch.zeros(1)}] * BATCH
 """Labels of losses that read boxes."""
 MASKS = torch.randint(CLASSES, (BATCH, 6, 6), generator=torch.Generator().manual_seed(2))
 """Labels of losses that read masks."""
@@ -69,7 +69,8 @@ def term(name: str, batch: int = BATCH) -> tuple[Term, dict[str, Tensor], dict[s
     spec = schema(losses.find(name), Loss)(name=name, student=list(student), **SETTINGS.get(name, {}))
     if needs_teacher(name):
         # ConvNet(width=2) has a batch norm and a classifier of 8 channels, as many as every tap has.
-        paths = ["stage3.1", "stage3.2", "stage3"][: len(teacher)]
+        paths = ["maps.0", "maps.1", "maps.2"] if name == "crosskd" else ["stage3.1", "stage3.2", "stage3"]
+        paths = paths[: len(teacher)]
         spec.teacher, teacher = paths, dict(zip(paths, teacher.values()))
     labels = {"fgd": BOXES, "cirkd_memory": MASKS}.get(name, LABELS)
     inputs = Batch(torch.zeros(batch, 1, 8, 8), labels[:batch], torch.arange(batch))

@@ -85,9 +85,19 @@ def masks_in_loops(boxes: list[list[list[float]]], height: int, width: int, stri
 
 
 def test_masks_of_fgd_in_loops() -> None:
-    found = masks([torch.tensor(corners) for corners in BOXES], torch.zeros(2, 3, 4, 8), torch.zeros(2, 3, 16, 32))
+    found = masks(labels(), torch.zeros(2, 3, 4, 8), torch.zeros(2, 3, 16, 32))
     for ours, theirs in zip(found, masks_in_loops(BOXES, 4, 8, stride=4), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_crowds_are_neither_objects_nor_background_of_fgd() -> None:
+    features, images = torch.zeros(2, 3, 4, 8), torch.zeros(2, 3, 16, 32)
+    crowds = [{**label, "iscrowd": torch.tensor([1, *label["iscrowd"][1:]])} for label in labels()]
+    objects, background = masks(crowds, features, images)
+    expected, _ = masks_in_loops([BOXES[0][1:], []], 4, 8, stride=4)
+    torch.testing.assert_close(objects, expected)
+    _, with_crowds = masks_in_loops(BOXES, 4, 8, stride=4)
+    torch.testing.assert_close(background, with_crowds)
 
 
 def fgd_in_loops(student: Tensor, teacher: Tensor, alpha: float, beta: float, gamma: float) -> float:
@@ -114,7 +124,7 @@ def fgd_in_loops(student: Tensor, teacher: Tensor, alpha: float, beta: float, ga
 
 
 def labels() -> list[dict[str, Tensor]]:
-    return [{"boxes": torch.tensor(corners)} for corners in BOXES]
+    return [{"boxes": torch.tensor(corners), "iscrowd": torch.zeros(len(corners))} for corners in BOXES]
 
 
 def test_the_focal_part_of_fgd_in_loops() -> None:
@@ -134,13 +144,16 @@ def test_the_global_part_of_fgd_begins_with_the_difference_of_maps() -> None:
 
 def test_fgd_reads_maps_of_other_sizes_and_images_without_objects() -> None:
     loss = FocalAndGlobal((2, 5, 8, 8), (2, 3, 4, 4))
-    empty = [{"boxes": torch.zeros(0, 4)}] * 2
+    empty = [{"boxes": torch.zeros(0, 4), "iscrowd": torch.zeros(0)}] * 2
     value = loss(torch.randn(2, 5, 8, 8), torch.randn(2, 3, 4, 4), empty, torch.zeros(2, 3, 16, 16))
     assert value.isfinite()
 
 
 def maps(widths: tuple[int, ...] = (32, 64, 64)) -> list[Tensor]:
     return [torch.randn(2, width, size, size) for width, size in zip(widths, (12, 6, 3), strict=True)]
+
+
+PATHS = ["maps.0", "maps.1", "maps.2"]
 
 
 def shapes(features: list[Tensor]) -> list[tuple[int, ...]]:
@@ -150,7 +163,7 @@ def shapes(features: list[Tensor]) -> list[tuple[int, ...]]:
 def test_crosskd_compares_what_the_teachers_head_says_of_both() -> None:
     teacher = ssd_miniature(num_classes=3, width=8).eval()
     own, given = maps((16, 32, 32)), maps()
-    loss = CrossHead(shapes(own), shapes(given), teacher)
+    loss = CrossHead(shapes(own), shapes(given), teacher, PATHS)
     with torch.no_grad():
         adapted = [F.conv2d(x, a.weight, a.bias) for x, a in zip(own, loss.adapters, strict=True)]
         outputs = [torch.cat(rows(teacher, features), dim=1) for features in (adapted, given)]
@@ -176,7 +189,7 @@ def rows(detector: nn.Module, features: list[Tensor]) -> list[Tensor]:
 def test_crosskd_trains_the_students_maps_and_never_the_teachers_head() -> None:
     teacher = ssd_miniature(num_classes=3, width=8)
     own = [one.requires_grad_() for one in maps((16, 32, 32))]
-    loss = CrossHead(shapes(own), shapes(maps()), teacher).train()
+    loss = CrossHead(shapes(own), shapes(maps()), teacher, PATHS).train()
     loss(own, maps()).backward()
     assert all(one.grad is not None and one.grad.any() for one in own)
     assert all(parameter.grad is None for parameter in teacher.parameters())
@@ -197,4 +210,13 @@ def test_crosskd_trains_the_students_maps_and_never_the_teachers_head() -> None:
 def test_crosskd_refuses_other_heads_and_maps(teacher: Any, sizes: tuple[int, ...], message: str) -> None:
     own = [(2, 8, size, size) for size in sizes]
     with pytest.raises(ValueError, match=message):
-        CrossHead(own, shapes(maps()), teacher())
+        CrossHead(own, shapes(maps()), teacher(), PATHS)
+
+
+@pytest.mark.parametrize(
+    ("paths", "count"), [(["maps.0", "maps.2", "maps.1"], 3), (PATHS[:1], 1), ([""], 1), (PATHS, 2)]
+)
+def test_crosskd_reads_all_maps_in_their_order(paths: list[str], count: int) -> None:
+    teacher = ssd_miniature(num_classes=3, width=8)
+    with pytest.raises(ValueError, match=r"early to late \(maps.0, maps.1, maps.2\).*taps: stages"):
+        CrossHead(shapes(maps())[:count], shapes(maps())[: len(paths)], teacher, paths)

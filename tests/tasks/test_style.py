@@ -114,6 +114,15 @@ def test_maps_of_vgg_are_those_of_its_activations_and_nothing_behind_them_is_com
     assert not called
 
 
+def test_a_map_before_an_activation_in_place_is_not_the_one_behind_it() -> None:
+    """torchvision's VGG has a ReLU in place behind every convolution."""
+    pictures = torch.randn(1, 3, 32, 32)
+    alone = PerceptualMaps(Perceptual("vgg16", weights="random", layers=Layers(["features.0"], [])), INFO)(pictures)
+    both = PerceptualMaps(Perceptual("vgg16", weights="random", layers=Layers(["features.0"], ["features.3"])), INFO)
+    torch.testing.assert_close(both(pictures)["features.0"], alone["features.0"])
+    assert (alone["features.0"] < 0).any()
+
+
 def test_the_perceptual_network_reads_what_it_was_trained_on() -> None:
     """EfficientNet-Lite0 reads (255 x - 127) / 128."""
     maps = PerceptualMaps(Perceptual(), INFO)
