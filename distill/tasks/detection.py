@@ -16,7 +16,7 @@ from torchvision.ops import clip_boxes_to_image
 from distill.batch import Batch
 from distill.data.info import DataInfo
 from distill.errors import RecipeError
-from distill.registry.ranges import Count, Index, Positive, Probability
+from distill.registry.ranges import BelowOne, Count, Index, Positive, Probability
 from distill.tasks import Prediction, Task, task
 from distill.tasks._anchors import AnchorSettings, Centres, decode, distribution_focal, encode, expected
 from distill.tasks._average_precision import NAMES, AveragePrecision, ByClass
@@ -79,7 +79,7 @@ class Detection(Task):
         bins: Index = 0,
         match: Probability = 0.5,
         hard_negatives: Positive = 3.0,
-        threshold: Probability = 0.01,
+        threshold: BelowOne = 0.01,
         nms: Probability = 0.45,
         detections: Count = 100,
         shown: Probability = 0.5,
