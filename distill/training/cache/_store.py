@@ -22,6 +22,7 @@ from distill.recipe.schema import Cache
 from distill.training.cache import _outputs
 from distill.training.cache._coding import Coding, coding_for
 from distill.training.cache._outputs import Outputs, Positions
+from distill.training.output_parts import PART
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +37,11 @@ class Store:
         paths: the taps.
         samples: of the training set.
         settings: the recipe's ``cache`` section.
+        parts: names what parts of the output depend on beside the folder's identity.
     """
 
-    def __init__(self, folder: Path, paths: Collection[str], samples: int, settings: Cache) -> None:
-        self.folder, self.samples, self.settings = folder, samples, settings
+    def __init__(self, folder: Path, paths: Collection[str], samples: int, settings: Cache, parts: str = "") -> None:
+        self.folder, self.samples, self.settings, self.parts = folder, samples, settings, parts
         self.rows = samples * settings.views
         self.files = {path: folder / self._file_name(path) for path in paths}
         self.taps: dict[str, Outputs] = {}
@@ -157,6 +159,8 @@ class Store:
 
     def _file_name(self, path: str) -> str:
         top_k = self.settings.top_k
+        if path.startswith(PART):
+            return f"at-{path}-{self.parts}"
         return f"at-{path}" if path else f"output-top{top_k}" if top_k else "output"
 
 
