@@ -191,9 +191,6 @@ def prepared(recipe: Recipe) -> tuple[DataModule, Task, Line]:
     require_trainer(recipe.trainer)
     data, task = data_and_task(recipe)
     set_views(data, recipe.cache.views if recipe.cache else None)
-    classes, top_k = data.info.num_classes, recipe.cache and recipe.cache.top_k
-    if top_k and top_k >= classes:
-        raise RecipeError(f"cache.top_k={top_k} keeps the largest logits, but there are only {classes} classes")
     if not len(data.val_dataloader()):
         check_unvalidated(recipe)
     content, names = data.fingerprint(), data.info.class_names

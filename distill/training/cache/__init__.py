@@ -13,9 +13,9 @@ from distill.batch import Batch
 from distill.data import DataModule, Viewed
 from distill.errors import RecipeError
 from distill.recipe.plain import key
-from distill.recipe.schema import Recipe
+from distill.recipe.schema import Cache, Recipe
 from distill.training.cache._identity import acquire, cache_identity, parts_key
-from distill.training.cache._store import Store
+from distill.training.cache._store import Store, coding_at
 from distill.training.teacher import Teacher
 
 
@@ -55,6 +55,16 @@ def cached(teacher: Teacher, recipe: Recipe, data: DataModule, task: Mapping[str
     folder = recipe.cache.folder or recipe.output / ".cache" / key(identity)
     acquire(folder, identity)
     return CachedTeacher(teacher, Store(folder, teacher.paths, data.samples, recipe.cache, parts_key(task)))
+
+
+def check_kept(outputs: Mapping[str, Tensor], settings: Cache) -> None:
+    """See that a cache can keep a teacher's outputs, before there is one.
+
+    Raises:
+        RecipeError: it cannot; names the tap.
+    """
+    for path, output in outputs.items():
+        coding_at(path, output, settings)
 
 
 def set_views(data: DataModule, views: int | None) -> None:

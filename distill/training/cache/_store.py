@@ -122,7 +122,7 @@ class Store:
         self.taps = opened if len(opened) == len(self.files) else {}
 
     def _reserve(self, outputs: Mapping[str, Tensor]) -> None:
-        codings = {path: self._coding(path, outputs[path]) for path in self.files}
+        codings = {path: coding_at(path, outputs[path], self.settings) for path in self.files}
         console.print(f"{'cache':<22} {self._summary(codings.values())}")
         with FileLock(self.folder / ".lock"):
             absent = {path: coding for path, coding in codings.items() if not _outputs.exists(self.files[path])}
@@ -135,10 +135,6 @@ class Store:
                     _outputs.reserve(self.files[path], coding, self.rows)
             except OSError as error:
                 raise self._full(need, free) from error
-
-    def _coding(self, path: str, output: Tensor) -> Coding:
-        with _naming(path):
-            return coding_for(output, self.settings.dtype, None if path else self.settings.top_k)
 
     def _summary(self, codings: Iterable[Coding]) -> str:
         total = sum(_outputs.size(coding, self.rows) for coding in codings)
@@ -162,6 +158,16 @@ class Store:
         if path.startswith(PART):
             return f"at-{path}-{self.parts}"
         return f"at-{path}" if path else f"output-top{top_k}" if top_k else "output"
+
+
+def coding_at(path: str, output: Tensor, settings: Cache) -> Coding:
+    """How the outputs at one tap are kept.
+
+    Raises:
+        RecipeError: they cannot be; names the tap.
+    """
+    with _naming(path):
+        return coding_for(output, settings.dtype, None if path else settings.top_k)
 
 
 @contextmanager
