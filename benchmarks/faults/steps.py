@@ -138,7 +138,7 @@ def outputs(folder: Path) -> list[dict[str, Tensor]]:
     set_views(data, 2)
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10))
-    teacher = cached(Teacher(net, TAPS), recipe, data)
+    teacher = cached(Teacher(net, TAPS), recipe, data, {})
     return [{path: output.clone() for path, output in teacher(batch).items()} for batch in data.every_view()]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +26,10 @@ from distill.pipeline.steps import Line, StepSpec
 from distill.recipe.schema import Network, Recipe, Stage
 from distill.registry import exporter, options
 from distill.tasks import Task
+from distill.training.cache import check_kept
 from distill.training.distiller import Distiller
 from distill.training.ensemble import combined
+from distill.training.teacher import Teacher
 from distill.training.trainer import shares
 from distill.training.trial import try_steps
 
@@ -62,8 +65,9 @@ class DryRun:
         DataError: a split has nothing that metrics count.
         ExportError: an export whose runtime is not installed, or whose settings are for another task.
         RecipeError: names the place in the recipe, and what does not fit there: a network and the data, a tap that does
-            not exist, feature maps that a loss cannot compare, a training step that fails, a hook that cannot follow
-            the one before it, an artifact that does not compute the same after it was saved and loaded.
+            not exist, feature maps that a loss cannot compare, a training step that fails, outputs that the cache
+            cannot keep, a hook that cannot follow the one before it, an artifact that does not compute the same after
+            it was saved and loaded.
         TrainingError: a loss is NaN or Inf in the first steps.
     """
 
@@ -87,6 +91,7 @@ class DryRun:
         with _quiet_hooks(), torch.random.fork_rng(devices=[]):
             self._teachers()
             self._compress(self._stages())
+        self._check_top_k()
 
     def _share(self) -> Batch:
         """A training batch as one process of the run sees it, or 8 images of it."""
@@ -97,6 +102,15 @@ class DryRun:
         """Every stage of the student and every training after a hook."""
         trials = [trial for name, trial in self.trials.items() if name.startswith(("student/", "compress/"))]
         return [trial.module for trial in trials if trial.module]
+
+    def _check_top_k(self) -> None:
+        cache, teachers = self.recipe.cache, [module.teacher for module in self.modules()]
+        taps = {path for teacher in teachers if teacher for path in cast(Teacher, teacher).paths}
+        if cache and cache.top_k and "" not in taps:
+            raise RecipeError(
+                f"cache.top_k={cache.top_k} is for a teacher's whole output, which no stage compares: "
+                "set cache.top_k=null"
+            )
 
     def _teachers(self) -> None:
         for name, step in self.line.teachers.items():
@@ -161,6 +175,8 @@ class DryRun:
         models = {name: _copied(self.known[name]) for name in names}
         teacher = combined(models, names) if models else None
         module = build_distiller(self.recipe, self.data, self.task, student, teacher, stage)
+        if (cache := self.recipe.cache) and module.teacher:  # in a step its outputs have the type that they are kept in
+            module.teacher.register_forward_hook(lambda _module, _batch, outputs: check_kept(outputs, cache))
         try:
             return module, self._steps(module)
         except FAILURES as error:

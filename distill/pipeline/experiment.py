@@ -32,9 +32,10 @@ from distill.recipe.schema import Network, Recipe, Stage
 from distill.registry import injected
 from distill.tasks import Task
 from distill.tasks import task as tasks
-from distill.training.cache import cached, set_views
+from distill.training.cache import CachedTeacher, cached, set_views
 from distill.training.ensemble import combined
 from distill.training.fit import OnEpoch, Trained, fit
+from distill.training.teacher import Teacher
 from distill.training.trainer import require_trainer
 
 UNKEYED = ("output", "tracking", "recipe", "latency_batch_sizes")
@@ -102,7 +103,7 @@ class Experiment:
             student,
             combined(models, recipe.teachers_of(stage)) if models else None,
             stage,
-            lambda teacher: cached(teacher, recipe, self.data) if recipe.cache else teacher,
+            self.cached if recipe.cache else lambda teacher: teacher,
         )
         set_views(self.data, recipe.cache.views if recipe.cache and module.teacher else None)
         logger = self.tracker.logger(title)
@@ -117,6 +118,10 @@ class Experiment:
             logger=logger,
             on_epoch=self.on_epoch,
         )
+
+    def cached(self, teacher: Teacher) -> CachedTeacher:
+        """A teacher behind the recipe's cache."""
+        return cached(teacher, self.recipe, self.data, self.line.foundation.task)
 
     def monitor(self, model: nn.Module) -> float:
         """The task's monitor on the validation split.
@@ -186,9 +191,6 @@ def prepared(recipe: Recipe) -> tuple[DataModule, Task, Line]:
     require_trainer(recipe.trainer)
     data, task = data_and_task(recipe)
     set_views(data, recipe.cache.views if recipe.cache else None)
-    classes, top_k = data.info.num_classes, recipe.cache and recipe.cache.top_k
-    if top_k and top_k >= classes:
-        raise RecipeError(f"cache.top_k={top_k} keeps the largest logits, but there are only {classes} classes")
     if not len(data.val_dataloader()):
         check_unvalidated(recipe)
     content, names = data.fingerprint(), data.info.class_names

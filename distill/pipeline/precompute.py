@@ -20,7 +20,7 @@ from distill.pipeline.run import train_teachers
 from distill.pipeline.step_store import Finished
 from distill.processes import naming_lost_processes
 from distill.recipe.schema import Recipe
-from distill.training.cache import CachedTeacher, cached, set_views
+from distill.training.cache import CachedTeacher, set_views
 from distill.training.ensemble import combined
 from distill.training.teacher import Teacher
 from distill.training.trainer import build_trainer
@@ -61,7 +61,7 @@ def _fill(experiment: Experiment, group: Group, taps: Collection[str], known: Ma
     assert recipe.cache
     set_views(data, recipe.cache.views)
     models = {name: known[name].artifact.copy_model() for name, _ in group}
-    teacher = cached(Teacher(combined(models, dict(group)), sorted(taps), parts=experiment.task.parts), recipe, data)
+    teacher = experiment.cached(Teacher(combined(models, dict(group)), sorted(taps), parts=experiment.task.parts))
     batches = cast(Viewed, data).every_view()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("cache", total=len(batches))

@@ -67,9 +67,9 @@ def not_a_number(student: Tensor) -> Tensor:
     return student.mean() * torch.nan
 
 
-def tried(*overrides: str) -> DryRun:
-    recipe = distill.load_recipe("smoke", [*SMALL, *overrides])
-    return DryRun(recipe, *prepared(recipe))
+def tried(*overrides: str, recipe: str = "smoke") -> DryRun:
+    loaded = distill.load_recipe(recipe, [*(SMALL if recipe == "smoke" else SMALL[1:]), *overrides])
+    return DryRun(loaded, *prepared(loaded))
 
 
 VECTOR = f"stages={{only: {{epochs: 1, losses: {{v: {{name: '{ME}:vector'}}}}}}}}"
@@ -132,6 +132,47 @@ def test_others_keep_it() -> None:
 def test_what_would_fail_later_is_named_now(overrides: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         tried(*overrides)
+
+
+SEGMENTATION = [
+    "data.samples=24",
+    "data.test_samples=6",
+    "cache={views: 1, top_k: 2}",
+    "stages.distill.losses={kd: {}}",
+]
+DETECTION = ["data.samples=16", "data.test_samples=4", "cache={views: 1, top_k: 2}"]
+TEACHER = "teacher={name: resnet20, epochs: 1}"
+KD = "stages={only: {epochs: 1, losses: {kd: {}}}}"
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        (
+            "segmentation/smoke",
+            SEGMENTATION,
+            r"at stages.distill: the teacher's outputs at the output cannot be cached: they are of shape "
+            r"\(11, 32, 32\), but cache.top_k=2 needs a row of .*: set cache.top_k=null",
+        ),
+        ("detection/smoke", DETECTION, "cache.top_k=2 is for a teacher's whole output, which no stage compares: set "),
+        ("smoke", [TEACHER, KD, "cache={top_k: 10}"], r"shape \(10,\), but .* more than 10 logits .* cache.top_k=null"),
+        (
+            "smoke",
+            [TEACHER, KD, "cache={}", "+trainer.precision=64-true"],
+            "at stages.only: .* are of type float64; a cache keeps .*: set cache=null",
+        ),
+    ],
+)
+def test_what_a_cache_cannot_keep_is_named_now(name: str, overrides: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        tried(*overrides, recipe=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"), [("smoke", [TEACHER, KD, "cache={top_k: 9}"]), ("unlabelled/smoke", ["cache={top_k: 9}"])]
+)
+def test_what_a_cache_can_keep_passes(name: str, overrides: list[str]) -> None:
+    assert tried(*overrides, recipe=name).modules()
 
 
 def test_a_loss_that_is_nan_names_its_stage_before_anything_is_trained() -> None:

@@ -3,6 +3,9 @@
 Augmented images are cached soundly because they repeat: with K views, epoch e shows view ``e % K`` of every sample.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -10,9 +13,9 @@ from distill.batch import Batch
 from distill.data import DataModule, Viewed
 from distill.errors import RecipeError
 from distill.recipe.plain import key
-from distill.recipe.schema import Recipe
-from distill.training.cache._identity import acquire, cache_identity
-from distill.training.cache._store import Store
+from distill.recipe.schema import Cache, Recipe
+from distill.training.cache._identity import acquire, cache_identity, parts_key
+from distill.training.cache._store import Store, coding_at
 from distill.training.teacher import Teacher
 
 
@@ -35,8 +38,14 @@ class CachedTeacher(nn.Module):
             self.store.write(batch, missing, self.teacher(batch))
 
 
-def cached(teacher: Teacher, recipe: Recipe, data: DataModule) -> CachedTeacher:
+def cached(teacher: Teacher, recipe: Recipe, data: DataModule, task: Mapping[str, Any]) -> CachedTeacher:
     """A teacher behind the cache that the recipe asks for.
+
+    Args:
+        teacher: whose outputs are kept.
+        recipe: one with a cache.
+        data: the data set.
+        task: what parts of the output depend on: the task's section, and hashes of the files that it reads.
 
     Raises:
         RecipeError: the cache in the folder that the recipe names is of something else.
@@ -45,7 +54,17 @@ def cached(teacher: Teacher, recipe: Recipe, data: DataModule) -> CachedTeacher:
     identity = cache_identity(recipe, data, teacher.tapped.model)
     folder = recipe.cache.folder or recipe.output / ".cache" / key(identity)
     acquire(folder, identity)
-    return CachedTeacher(teacher, Store(folder, teacher.paths, data.samples, recipe.cache))
+    return CachedTeacher(teacher, Store(folder, teacher.paths, data.samples, recipe.cache, parts_key(task)))
+
+
+def check_kept(outputs: Mapping[str, Tensor], settings: Cache) -> None:
+    """See that a cache can keep a teacher's outputs, before there is one.
+
+    Raises:
+        RecipeError: it cannot; names the tap.
+    """
+    for path, output in outputs.items():
+        coding_at(path, output, settings)
 
 
 def set_views(data: DataModule, views: int | None) -> None:

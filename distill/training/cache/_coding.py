@@ -129,16 +129,19 @@ def coding_for(outputs: Tensor, kept: str, top_k: int | None) -> Coding:
     """The coding of such outputs.
 
     Raises:
-        RecipeError: outputs that are no floating-point numbers, or no logits of more than ``top_k`` classes.
+        RecipeError: outputs that are no floating-point numbers, or no rows of more than ``top_k`` logits.
     """
     shape, live = tuple(outputs.shape[1:]), str(outputs.dtype).removeprefix("torch.")
     if live not in DTYPES:
-        raise RecipeError(f"they are of type {live}; a cache keeps {', '.join(DTYPES)}")
+        raise RecipeError(f"they are of type {live}; a cache keeps {', '.join(DTYPES)}: set cache=null")
     if top_k is None:
         last = outputs.ndim == 4 and outputs.is_contiguous(memory_format=torch.channels_last)
         return Whole(shape, live, kept, channels_last=last and not outputs.is_contiguous())
     if len(shape) != 1 or shape[0] <= top_k:
-        raise RecipeError(f"they are of shape {shape}: cache.top_k={top_k} needs logits of more classes; leave it out")
+        raise RecipeError(
+            f"they are of shape {shape}, but cache.top_k={top_k} needs a row of more than {top_k} logits "
+            "for each image: set cache.top_k=null"
+        )
     return TopK(shape, live, kept, k=top_k)
 
 

@@ -15,9 +15,9 @@ from distill.data import READING, DataModule
 from distill.errors import RecipeError
 from distill.files import sealed
 from distill.models.input_transform import InputTransform
-from distill.recipe.plain import plain
+from distill.recipe.plain import key, plain
 from distill.recipe.schema import Recipe
-from distill.registry.outside_code import sources, written_here
+from distill.registry.outside_code import outside_code, sources, written_here
 
 log = logging.getLogger(__name__)
 
@@ -26,19 +26,27 @@ ELSEWHERE = (*READING, "batch_size")
 
 
 def cache_identity(recipe: Recipe, data: DataModule, teacher: nn.Module) -> dict[str, Any]:
-    """All that a teacher's outputs depend on, as plain JSON."""
+    """All that a teacher's output and feature maps depend on, as plain JSON."""
     assert recipe.cache
     return {
         "distill": __version__,
         "teacher": fingerprint(teacher),
         "data": data.fingerprint(),
-        **{f"data.{key}": value for key, value in plain(recipe.data).items() if key not in ELSEWHERE},
+        **{f"data.{name}": value for name, value in plain(recipe.data).items() if name not in ELSEWHERE},
         "seed": recipe.seed,
         "channels_last": recipe.channels_last,
         "trainer.precision": str(recipe.trainer.get("precision", "32-true")),
         "cache.views": recipe.cache.views,
         "cache.dtype": recipe.cache.dtype,
     }
+
+
+def parts_key(task: Mapping[str, Any]) -> str:
+    """Names what parts of the output depend on beside the identity: taps such as ":classes" are computed by the task.
+
+    They have files of their own by this name, so that other settings of the task leave the rest of a cache as it is.
+    """
+    return key(task, outside_code(task))
 
 
 def fingerprint(network: nn.Module) -> str:

@@ -22,6 +22,7 @@ from distill.recipe.schema import Cache
 from distill.training.cache import _outputs
 from distill.training.cache._coding import Coding, coding_for
 from distill.training.cache._outputs import Outputs, Positions
+from distill.training.output_parts import PART
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +37,11 @@ class Store:
         paths: the taps.
         samples: of the training set.
         settings: the recipe's ``cache`` section.
+        parts: names what parts of the output depend on beside the folder's identity.
     """
 
-    def __init__(self, folder: Path, paths: Collection[str], samples: int, settings: Cache) -> None:
-        self.folder, self.samples, self.settings = folder, samples, settings
+    def __init__(self, folder: Path, paths: Collection[str], samples: int, settings: Cache, parts: str = "") -> None:
+        self.folder, self.samples, self.settings, self.parts = folder, samples, settings, parts
         self.rows = samples * settings.views
         self.files = {path: folder / self._file_name(path) for path in paths}
         self.taps: dict[str, Outputs] = {}
@@ -120,7 +122,7 @@ class Store:
         self.taps = opened if len(opened) == len(self.files) else {}
 
     def _reserve(self, outputs: Mapping[str, Tensor]) -> None:
-        codings = {path: self._coding(path, outputs[path]) for path in self.files}
+        codings = {path: coding_at(path, outputs[path], self.settings) for path in self.files}
         console.print(f"{'cache':<22} {self._summary(codings.values())}")
         with FileLock(self.folder / ".lock"):
             absent = {path: coding for path, coding in codings.items() if not _outputs.exists(self.files[path])}
@@ -133,10 +135,6 @@ class Store:
                     _outputs.reserve(self.files[path], coding, self.rows)
             except OSError as error:
                 raise self._full(need, free) from error
-
-    def _coding(self, path: str, output: Tensor) -> Coding:
-        with _naming(path):
-            return coding_for(output, self.settings.dtype, None if path else self.settings.top_k)
 
     def _summary(self, codings: Iterable[Coding]) -> str:
         total = sum(_outputs.size(coding, self.rows) for coding in codings)
@@ -157,7 +155,19 @@ class Store:
 
     def _file_name(self, path: str) -> str:
         top_k = self.settings.top_k
+        if path.startswith(PART):
+            return f"at-{path}-{self.parts}"
         return f"at-{path}" if path else f"output-top{top_k}" if top_k else "output"
+
+
+def coding_at(path: str, output: Tensor, settings: Cache) -> Coding:
+    """How the outputs at one tap are kept.
+
+    Raises:
+        RecipeError: they cannot be; names the tap.
+    """
+    with _naming(path):
+        return coding_for(output, settings.dtype, None if path else settings.top_k)
 
 
 @contextmanager

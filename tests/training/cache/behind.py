@@ -40,7 +40,7 @@ def behind(
     settings = {key: value for key, value in vars(recipe.data).items() if key != "name"}
     data = Digits(recipe.seed, **settings)
     set_views(data, recipe.cache.views)
-    return cached(Counting(network(weights), taps), recipe, data), data
+    return cached(Counting(network(weights), taps), recipe, data, {}), data
 
 
 def epochs(data: Digits, first: int, last: int) -> Iterator[Batch]:

@@ -66,8 +66,8 @@ class TestOutputs:
         recipe = load("smoke", ["cache={}", f"output={tmp_path}"])
         other = load("smoke", ["cache={}", f"output={tmp_path}", "optimizer.lr=0.01", "data.batch_size=32"])
         data = Digits(0, limit=400)
-        folders = {cached(Teacher(network(), [""]), each, data).store.folder for each in (recipe, other)}
-        folders_of_others = cached(Teacher(network(1), [""]), recipe, data).store.folder
+        folders = {cached(Teacher(network(), [""]), each, data, {}).store.folder for each in (recipe, other)}
+        folders_of_others = cached(Teacher(network(1), [""]), recipe, data, {}).store.folder
         assert len(folders) == 1
         assert folders_of_others not in folders
 

@@ -37,7 +37,7 @@ def trained(folder: Path, recipe: Recipe | None) -> torch.nn.Module:
         schedule=Schedule(),
         example=data.calibration(8)[0],
         injectable={"train_labels": data.train_labels(), "batch_size": data.batch_size},
-        cached=(lambda teacher: cached(teacher, recipe, data)) if recipe else lambda teacher: teacher,
+        cached=(lambda teacher: cached(teacher, recipe, data, {})) if recipe else lambda teacher: teacher,
         channels_last=True,
     )
     return fit(module, data, folder, title="student", settings=SETTINGS).student
@@ -116,7 +116,7 @@ def test_two_processes_fill_one_cache(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     data = Digits(0, limit=60, batch_size=16)
     set_views(data, 3)
-    here = cached(Counting(teacher, [""]), load(str(recipe)), data)
+    here = cached(Counting(teacher, [""]), load(str(recipe)), data, {})
     for batch in data.every_view():
         torch.testing.assert_close(here(batch)[""], teacher(batch.inputs).detach(), rtol=1e-3, atol=1e-3)
     assert here.teacher.asked == 0
