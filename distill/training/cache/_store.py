@@ -156,7 +156,7 @@ class Store:
     def _file_name(self, path: str) -> str:
         top_k = self.settings.top_k
         if path.startswith(PART):
-            return f"at-{path}-{self.parts}"
+            return f"part-{path.removeprefix(PART)}-{self.parts}"  # many file systems have no colons
         return f"at-{path}" if path else f"output-top{top_k}" if top_k else "output"
 
 
