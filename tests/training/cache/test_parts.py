@@ -66,7 +66,7 @@ def test_maps_of_the_network_serve_every_task(tmp_path: Path) -> None:
         kept(tmp_path, f"task.perceptual.mean=[{mean}, 0.1, 0.3]", "task.style_weight=3")
     rows = [file.name for file in (tmp_path / ".cache").glob("*/*.rows")]
     assert rows.count("at-0.rows") == 1
-    assert sum(name.startswith("at-:stage2-") for name in rows) == 2
+    assert sum(name.startswith("part-stage2-") for name in rows) == 2
     kept(tmp_path, "task.perceptual.mean=[0.3, 0.1, 0.3]", taps=["0"])
     assert len([*(tmp_path / ".cache").glob("*/*.rows")]) == len(rows)
 
