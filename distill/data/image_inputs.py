@@ -87,8 +87,7 @@ def read_inputs(
     samples = [files[start : start + info.images] for start in range(0, len(files), info.images)]
     count = min(limit, len(samples))
     files = [file for k in range(count) for file in samples[len(samples) * k // count]]
-    if not isinstance(info.preprocessing.get("resize"), list) and not info.preprocessing.get("crop"):
-        info = replace(info, preprocessing={**info.preprocessing, "resize": list(info.image_size)})
+    info = info.resized()
     if order == "bgr":
         info = replace(info, mean=info.mean[::-1], std=info.std[::-1])
     images = torch.cat(list(batched_inputs(files, info)))

@@ -32,6 +32,12 @@ class DataInfo:
         """The same for a network that reads pictures of any size, which keep theirs."""
         return replace(self, preprocessing={"mode": self.preprocessing.get("mode", "RGB")})
 
+    def resized(self) -> "DataInfo":
+        """The same for a network or a file that reads pictures of ``image_size`` alone, whatever size they have."""
+        if self.preprocessing.get("crop") or isinstance(self.preprocessing.get("resize"), list):
+            return self
+        return replace(self, preprocessing={**self.preprocessing, "resize": list(self.image_size)})
+
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` reads."""
         return asdict(self)

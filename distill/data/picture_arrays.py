@@ -85,6 +85,8 @@ def sample_array(pictures: Sequence[Picture], info: DataInfo) -> np.ndarray:
 def batched_arrays(pictures: Sequence[Picture], info: DataInfo, batch_size: int = BATCH_SIZE) -> Iterator[np.ndarray]:
     """All samples in the order of their pictures; a sample of another size begins another batch.
 
+    What was read before a picture that cannot be is given first.
+
     Raises:
         DataError: a file is no readable picture, pictures of one sample are of different sizes, or the last sample is
             not complete.
@@ -93,7 +95,12 @@ def batched_arrays(pictures: Sequence[Picture], info: DataInfo, batch_size: int 
         raise DataError(f"the network reads {info.images} pictures at once, but there are {len(pictures)}")
     waiting: list[np.ndarray] = []
     for start in range(0, len(pictures), info.images):
-        inputs = sample_array(pictures[start : start + info.images], info)
+        try:
+            inputs = sample_array(pictures[start : start + info.images], info)
+        except DataError:
+            if waiting:
+                yield np.concatenate(waiting)
+            raise
         if waiting and (len(waiting) == batch_size or waiting[0].shape != inputs.shape):
             yield np.concatenate(waiting)
             waiting = []
@@ -107,7 +114,7 @@ def _sized(picture: Picture, seen: Image.Image) -> str:
     return f"{name} is of {seen.width}x{seen.height}"
 
 
-def named(pictures: Sequence[Picture], info: DataInfo, predictions: Sequence[dict]) -> list[dict]:
+def named(pictures: Sequence[Picture], info: DataInfo, predictions: Iterable[dict]) -> list[dict]:
     """Predictions, each with the first file of its sample: ``{"file": path, ...}``."""
     names = [None if isinstance(first, Image.Image) else str(first) for first in pictures[:: info.images]]
     return [

@@ -1,12 +1,27 @@
 """Formats that a phone or a server runs: one file each."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from distill.registry import exporter
+from distill.registry import exporter, options
 
-__all__ = ["exporter", "refuse_missing", "refuse_unfit"]
+__all__ = ["check_exports", "exporter", "keeps_any_size", "refuse_missing", "refuse_unfit"]
+
+
+def check_exports(specs: Iterable[Any], task: Any) -> None:
+    """Before any work: see that every export of a recipe can be made.
+
+    Args:
+        specs: nodes of the recipe's section ``export``.
+        task: what the network's output means.
+
+    Raises:
+        ExportError: a runtime is not installed, or settings are not for this task.
+    """
+    for spec in specs:
+        refuse_missing(spec.name)
+        refuse_unfit(spec.name, task, options(exporter.find(spec.name), spec))
 
 
 def refuse_missing(name: str) -> None:
@@ -29,6 +44,11 @@ def refuse_unfit(name: str, task: Any, settings: Mapping[str, Any]) -> None:
         fits(task, **settings)
 
 
-def _beside(name: str, function: str) -> Callable[..., None] | None:
-    """A function of the exporter's module."""
-    return vars(sys.modules.get(exporter.find(name).__module__, object)).get(function)
+def keeps_any_size(name: str) -> bool:
+    """Whether an exporter's files read any height and width where the task does: ``ANY_SIZE = True`` in its module."""
+    return bool(_beside(name, "ANY_SIZE"))
+
+
+def _beside(name: str, what: str) -> Any:
+    """A function or a constant of the exporter's module; None where it has none of that name."""
+    return vars(sys.modules.get(exporter.find(name).__module__, object)).get(what)

@@ -6,6 +6,7 @@ Its operators are those of ``torch.export``; it names the artifact's tensors, so
 import operator
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ PLACES = {"cudnn_enabled", "device", "layout", "memory_format", "momentum", "non
 
 
 def graph_of(model: nn.Module, example: Tensor, stored: Mapping[str, Tensor]) -> Graph:
-    """The graph of a network in evaluation mode, for batches of any size.
+    """The graph of a network in evaluation mode, for batches of any size of inputs as large as the example.
 
     Layers are taken as they are trained, so that their weights are those of the file; where `torch.export` cannot
     follow one, or it computes what the runtime cannot, as `deployable` makes them. Tensors that the file lacks become
@@ -53,7 +54,7 @@ def graph_of(model: nn.Module, example: Tensor, stored: Mapping[str, Tensor]) ->
         raise ExportError(
             f"{type(model).__name__} computes {', '.join(unknown)}, for which the runtime has no operator"
         )
-    return graph
+    return replace(graph, input=tuple(example.shape[1:]))
 
 
 def _unknown(graph: Graph) -> list[str]:

@@ -22,6 +22,7 @@ from distill.registry.ranges import Count, NonNegative
 from distill.tasks import Task
 
 ABOUT = ("task", "info")  # what a program needs to feed the file and to read its output
+ANY_SIZE = True  # see `keeps_any_size`
 
 
 @exporter("onnx")

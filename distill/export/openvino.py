@@ -22,6 +22,7 @@ from distill.files.atomic import replacing
 from distill.registry.ranges import NonNegative
 from distill.tasks import Task
 
+ANY_SIZE = True  # see `keeps_any_size`
 METADATA = "distill"
 """The section of a file's ``rt_info`` with what ONNX files hold in their ``metadata_props``."""
 

@@ -1,21 +1,23 @@
 """The artifact with its graph, for `distill.runtime`, which needs NumPy and the decoders' libraries alone."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill.artifact import Artifact
 from distill.artifact.artifact import state_of
 from distill.batch import Batch
 from distill.errors import ExportError
 from distill.export import exporter
-from distill.export.exported import Exported, compared, to_export
+from distill.export.exported import TOLERANCE, Exported, compared, to_export
 from distill.export.graph import graph_of
 from distill.files.atomic import replacing
 from distill.registry.ranges import NonNegative
 from distill.runtime import Network, load
+from distill.runtime.graph import Graph
 from distill.tasks import Task
 
 
@@ -52,9 +54,26 @@ def runtime(
 
 
 def written(artifact: Artifact, example: Tensor) -> bytes:
-    """The file's content."""
+    """The file's content: its graph is for inputs as large as the example, or where it is right for others, too, for
+    all."""
     model = artifact.copy_model().cpu()
-    return artifact.to_bytes(graph_of(model, example, state_of(model)).to_text())
+    graph = graph_of(model, example, state_of(model))
+    free = replace(graph, input=None)
+    return artifact.to_bytes((free if _is_right_for_larger(free, model, example) else graph).to_text())
+
+
+@torch.no_grad()
+def _is_right_for_larger(graph: Graph, model: nn.Module, example: Tensor) -> bool:
+    """Whether it computes what the network does for inputs half as large again, of sizes that strides do not divide."""
+    _, channels, height, width = example.shape
+    size = (1, channels, height + height // 2 + 1, width + width // 2 + 3)
+    larger, stored = torch.randn(size, generator=torch.Generator().manual_seed(0)), state_of(model)
+    try:
+        expected = model(larger)
+        found = _answer(Network(graph, lambda name: stored[name].numpy(), {}), larger)
+    except Exception:  # networks and operators refuse sizes in many ways
+        return False
+    return found.shape == expected.shape and bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max())
 
 
 def _answer(network: Network, inputs: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from distill.artifact.step import Step
 from distill.compress import hook
 from distill.data.image_inputs import ImageInputs
 from distill.data.info import DataInfo
-from distill.export import exporter
+from distill.export import check_exports, exporter
 from distill.export.exported import Exported
 from distill.measure.costs import costs
 from distill.models.caffe import CaffeNet
 from distill.pipeline.reference import Reference
 from distill.recipe.schema import Compression, Hook
 from distill.registry import call
+from distill.tasks import Task
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +33,9 @@ class Compressed:
     artifact: Artifact
     steps: tuple[Step, ...]
     """The network as it was, and after each hook; for their metrics, see `Reference.measure`."""
-    exported: Mapping[str, Exported]
     measured: int
     """Images that changes were measured on."""
+    exported: Mapping[str, Exported] = field(default_factory=dict)
 
 
 def compress_network(
@@ -43,7 +44,9 @@ def compress_network(
     inputs: ImageInputs,
     info: DataInfo,
     folder: Path,
+    task: Task | None = None,
     on_step: Callable[[Step], None] = lambda step: None,
+    before_exports: Callable[[Compressed], None] = lambda compressed: None,
 ) -> Compressed:
     """Run hooks one after another, and exports at the end.
 
@@ -53,15 +56,19 @@ def compress_network(
         inputs: images, with labels or without.
         info: what images the network reads.
         folder: where exports go.
+        task: what the network was trained for, by which files are exported; None: nobody knows.
         on_step: called after each step.
+        before_exports: called with what exports are made of: a failure of theirs is not to cost the hooks' work.
 
     Raises:
         RecipeError: the images do not fit the network, or a hook cannot do what is asked.
-        ExportError: an export cannot be made, or computes something else.
+        ExportError: an export does not fit the task, which is said before the hooks; cannot be made; or computes
+            something else.
     """
     model = _joined(artifact.copy_model(), joined=True)
     artifact = replace(artifact, model=model)
     reference = Reference(info, model, inputs)
+    check_exports(compression.export.values(), task or reference)
     steps: list[Step] = []
 
     def note(name: str, artifact: Artifact, started: float) -> Artifact:
@@ -74,15 +81,17 @@ def compress_network(
     for number, (label, spec) in enumerate(compression.compress.items(), start=1):
         started = time.perf_counter()
         artifact = note(f"compress/{number}-{label}", _apply(spec, label, artifact, reference), started)
+    whole = replace(artifact, model=_joined(artifact.copy_model(), joined=False))
+    compressed = Compressed(whole, tuple(steps), len(reference.images))
+    before_exports(compressed)
     available: dict[str, Callable[[], Any]] = {
         "artifact": lambda: artifact,
         "folder": lambda: folder,
         "samples": lambda: reference.calibration,
-        "task": lambda: reference,
+        "task": lambda: task or reference,
     }
     exported = {name: call(exporter.find(spec.name), spec, available) for name, spec in compression.export.items()}
-    whole = replace(artifact, model=_joined(artifact.model, joined=False))
-    return Compressed(whole, tuple(steps), exported, len(reference.images))
+    return replace(compressed, exported=exported)
 
 
 def _joined(model: nn.Module, *, joined: bool) -> nn.Module:

@@ -19,12 +19,11 @@ from distill.batch import Batch
 from distill.console import console
 from distill.data import DataModule
 from distill.errors import RecipeError, TrainingError
-from distill.export import refuse_missing, refuse_unfit
+from distill.export import check_exports
 from distill.pipeline.apply_hook import apply_hook
 from distill.pipeline.build import build_distiller, initial_artifact, outside_modules, without_auxiliary
 from distill.pipeline.steps import Line, StepSpec
 from distill.recipe.schema import Network, Recipe, Stage
-from distill.registry import exporter, options
 from distill.tasks import Task
 from distill.training.cache import check_kept
 from distill.training.distiller import Distiller
@@ -85,9 +84,7 @@ class DryRun:
         """Networks by the names that stages call their teachers by."""
         self.trials: dict[str, Trial] = {}
         """By the names of the steps."""
-        for spec in recipe.export.values():
-            refuse_missing(spec.name)
-            refuse_unfit(spec.name, task, options(exporter.find(spec.name), spec))
+        check_exports(recipe.export.values(), task)
         with _quiet_hooks(), torch.random.fork_rng(devices=[]):
             self._teachers()
             self._compress(self._stages())

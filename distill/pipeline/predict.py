@@ -1,7 +1,7 @@
 """Predictions for pictures, by an artifact or an exported file: what it says about itself is all that is needed."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,17 +68,17 @@ class Predictor:
         return cls(network, info, built(about["task"], task, injectable(info)))
 
     @torch.inference_mode()
-    def predict(self, pictures: Sequence[Picture]) -> list[dict[str, Any]]:
-        """One prediction per sample, as the task says it.
+    def predict(self, pictures: Sequence[Picture]) -> Iterator[dict[str, Any]]:
+        """One prediction per sample, as the task says it, batch by batch.
 
         Raises:
             DataError: a file is no readable picture, or one of a size that the network cannot compute on.
         """
-        predictions: list[dict[str, Any]] = []
+        done = 0
         for inputs in batched_inputs(pictures, self.info, 1 if self.task.any_size else BATCH_SIZE):
-            outputs = self._outputs(inputs, pictures[len(predictions) * self.info.images])
-            predictions += self.task.predict(outputs.cpu())
-        return predictions
+            outputs = self._outputs(inputs, pictures[done * self.info.images])
+            yield from self.task.predict(outputs.cpu())
+            done += len(inputs)
 
     def _outputs(self, inputs: Tensor, first: Picture) -> Tensor:
         try:

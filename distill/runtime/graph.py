@@ -1,7 +1,8 @@
 """A network as plain data: which operators compute what from which tensors.
 
 In a file it is JSON in a zstd frame in base 64: ``{"nodes": [[operator, {argument: value}], ...], "output": value,
-"constants": {name: [type, shape, base 64 of the values]}}``. A value is a number (NaN, Infinity and -Infinity are
+"constants": {name: [type, shape, base 64 of the values]}, "input": [channels, height, width]}``; the last is null where
+any size will do, and earlier versions wrote none. A value is a number (NaN, Infinity and -Infinity are
 some), true, false, null, a list of values, ``{"text": text}``, or a text, which is a name: "%0" of the network's input,
 "%3" of what the third node computes, any other of a tensor of the file or of a constant.
 """
@@ -42,6 +43,8 @@ class Graph:
     output: str
     constants: Mapping[str, Raw] = field(default_factory=dict)
     """Tensors that the file does not hold otherwise."""
+    input: tuple[int, ...] | None = None
+    """(channels, height, width) of the only inputs that it computes right; None where others may be, too."""
 
     def to_text(self) -> str:
         """What a file holds."""
@@ -52,6 +55,7 @@ class Graph:
                 name: [raw.kind, list(raw.shape), base64.b64encode(raw.data).decode()]
                 for name, raw in self.constants.items()
             },
+            "input": self.input,
         }
         text = json.dumps(content, separators=(",", ":")).encode()
         return base64.b64encode(zstandard.ZstdCompressor(level=byte_planes.LEVEL).compress(text)).decode()
@@ -72,16 +76,19 @@ class Graph:
         if len(nodes) > NODES or not all(type(n.operator) is str and isinstance(n.arguments, dict) for n in nodes):
             raise ValueError("its graph holds something else than nodes")
         constants = {name: _constant(*entry) for name, entry in content["constants"].items()}
-        graph = cls(nodes, content["output"], constants)
+        size = content.get("input")
+        graph = cls(nodes, content["output"], constants, None if size is None else tuple(size))
         graph.check()
         return graph
 
     def check(self) -> None:
-        """See that each node reads only what nodes before it compute.
+        """See that each node reads only what nodes before it compute, and that the size of inputs is one.
 
         Raises:
-            ValueError: one does not.
+            ValueError: one does not, or it is none.
         """
+        if self.input is not None and not all(type(side) is int and side > 0 for side in self.input):
+            raise ValueError(f"its input of size {self.input} is none")
         for number, node in enumerate(self.nodes):
             if not all(map(_is_value, node.arguments.values())):
                 raise ValueError(f"node {number + 1} ({node.operator}) has an argument that is no value")

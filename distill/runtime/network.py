@@ -39,7 +39,7 @@ class Network:
         if unknown := {node.operator for node in graph.nodes} - OPERATORS.keys():
             raise ArtifactError(f"the runtime has no operator {', '.join(sorted(unknown))}: run this network elsewhere")
         self.nodes = {f"%{number}": node for number, node in enumerate(graph.nodes, 1)}
-        self.output = graph.output
+        self.output, self.input = graph.output, graph.input
         self.values: dict[str, Any] = {}
         kept = _coded(graph) if lookups else set()
         for node in graph.nodes:
@@ -56,8 +56,11 @@ class Network:
         """The output for a batch of any size.
 
         Raises:
-            ArtifactError: an operator does not fit what it reads.
+            ArtifactError: inputs are of a size that the graph is not for, or an operator does not fit what it reads.
         """
+        if self.input is not None and np.shape(inputs)[1:] != self.input:
+            size, found = ("x".join(map(str, shape)) for shape in (self.input, np.shape(inputs)[1:]))
+            raise ArtifactError(f"the graph reads inputs of {size} (channels, height, width), not of {found}: resize")
         values = {**self.values, INPUT: np.ascontiguousarray(inputs, np.float32)}
         for name, node in self.nodes.items():
             values[name] = self._computed(name, node, values)

@@ -1,6 +1,6 @@
 """Predictions for pictures where PyTorch is not installed."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -60,16 +60,14 @@ class Predictor:
             )
         return cls(network, DataInfo.from_json(network.about["info"]))
 
-    def predict(self, pictures: Sequence[Picture]) -> list[dict[str, Any]]:
-        """``{"class": "cat", "probability": 0.9, "top": [...]}`` for each picture.
+    def predict(self, pictures: Sequence[Picture]) -> Iterator[dict[str, Any]]:
+        """``{"class": "cat", "probability": 0.9, "top": [...]}`` for each picture, batch by batch.
 
         Raises:
             DataError: a file is no readable picture.
         """
-        predictions: list[dict[str, Any]] = []
         for inputs in batched_arrays(pictures, self.info):
-            predictions += [self._classes(row) for row in softmax(self.network(inputs), 1)]
-        return predictions
+            yield from map(self._classes, softmax(self.network(inputs), 1))
 
     def _classes(self, probabilities: np.ndarray) -> dict[str, Any]:
         best = np.argsort(-probabilities, kind="stable")[:SHOWN]

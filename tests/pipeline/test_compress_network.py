@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from distill.artifact import Artifact, open_artifact
+from distill.artifact.step import Step
 from distill.cli.main import main
 from distill.compress import hook
 from distill.data.image_inputs import ImageInputs
 from distill.data.info import DataInfo
-from distill.errors import RecipeError
+from distill.errors import ExportError, RecipeError
 from distill.models.caffe import CaffeNet, read
 from distill.pipeline.compress_network import Compressed, compress_network
 from distill.pipeline.reference import Reference
@@ -62,6 +63,15 @@ def test_an_exported_detector_gives_locations_and_confidences(net: CaffeNet, ima
     assert isinstance(joined, CaffeNet)
     joined.joined = True
     torch.testing.assert_close(result.exported["onnx"].predict(images[:3]), joined(images[:3]), atol=1e-4, rtol=1e-4)
+
+
+def test_an_export_that_does_not_fit_is_refused_before_the_hooks(net: CaffeNet, images: Tensor, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("compress: {quantize: {bits: 8}}\nexport: {onnx: {nms: true}}")
+    compression, steps = load_compression(str(tmp_path / "recipe.yaml")), list[Step]()
+    given = (Artifact(net, network=net.entry), compression, ImageInputs(images, None), INFO, tmp_path)
+    with pytest.raises(ExportError, match="nms=true suppresses boxes"):
+        compress_network(*given, on_step=steps.append)
+    assert steps == []
 
 
 def test_changes_are_measured_on_images_that_hooks_do_not_see(net: CaffeNet, images: Tensor) -> None:

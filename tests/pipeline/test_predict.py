@@ -227,6 +227,32 @@ class TestCommand:
         assert printed.out == ""
         assert printed.err == f"error: File exists: {tmp_path / 'drawn'}; something else stands there; move it away\n"
 
+    def test_a_damaged_picture_costs_none_before_it(
+        self, saved: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        whole = (pictures / "0.png").read_bytes()
+        cut = tmp_path / "cut.png"
+        cut.write_bytes(whole[: len(whole) // 2])
+        given = [str(saved), str(pictures), str(cut), "--draw", str(tmp_path / "drawn")]
+        assert main(["predict", *given, "--json"]) == 2
+        printed = capsys.readouterr()
+        assert "cut.png is no readable picture" in printed.err
+        assert json.loads(printed.out) == json.loads(json.dumps(distill.predict(saved, pictures)))
+        assert len(list((tmp_path / "drawn").iterdir())) == 5
+        assert main(["predict", *given]) == 2
+        assert len(capsys.readouterr().out.splitlines()) == 6
+
+    def test_what_is_no_picture_is_named_before_anything_is_predicted(
+        self, saved: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "bad.png").write_text("no picture")
+        given = [str(saved), str(pictures), str(tmp_path / "bad.png"), "--draw", str(tmp_path / "drawn")]
+        assert main(["predict", *given, "--json"]) == 2
+        printed = capsys.readouterr()
+        assert "bad.png is no readable picture" in printed.err
+        assert printed.out == ""
+        assert not (tmp_path / "drawn").exists()
+
     @pytest.mark.parametrize("command", ["export", "bench"])
     def test_no_data_set_is_needed(
         self, command: str, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -1,6 +1,9 @@
 """One file holds the graph and the coded weights; what is wrong with it is one line that names it."""
 
+import base64
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -8,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+import zstandard
 from torch import Tensor, nn
 
 from distill import runtime
@@ -183,9 +188,41 @@ def test_a_graph_that_is_impossible_is_refused(
     assert "student.runtime.safetensors" in str(caught.value)
 
 
-def test_inputs_that_do_not_fit_are_named(save: Callable[..., Path]) -> None:
-    with pytest.raises(ArtifactError, match=r"node \d+ \(conv2d\) of the graph cannot be computed"):
+def test_inputs_that_do_not_fit_are_named(graph: str, save: Callable[..., Path]) -> None:
+    with pytest.raises(ArtifactError, match=r"reads inputs of 1x24x24 \(channels, height, width\), not of 3x24x24"):
         runtime.load(save(nets.artifact()))(np.zeros((1, 3, 24, 24), np.float32))
+    any_size = replace(Graph.from_text(graph), input=None).to_text()
+    with pytest.raises(ArtifactError, match=r"node \d+ \(conv2d\) of the graph cannot be computed"):
+        runtime.load(save(nets.artifact(), any_size))(np.zeros((1, 3, 24, 24), np.float32))
+
+
+def test_other_sizes_are_computed_right_or_refused(tmp_path: Path) -> None:
+    """Where a map is enlarged to the size of another, the graph has that size in it."""
+
+    class Enlarging(nn.Module):
+        def forward(self, pair: Tensor) -> Tensor:
+            return F.interpolate(F.max_pool2d(pair[:, :3], 2), pair.shape[2:], mode="bilinear")
+
+    path, other = tmp_path / "student.runtime.safetensors", torch.randn(2, 1, 33, 47)
+    path.write_bytes(written(nets.artifact(), nets.images()))
+    with torch.no_grad():
+        expected = nets.artifact().model(other).numpy()
+    np.testing.assert_allclose(runtime.load(path)(other.numpy()), expected, rtol=0, atol=1e-4)
+    path.write_bytes(written(Artifact(Enlarging().eval()), torch.zeros(1, 6, 32, 40)))
+    assert runtime.load(path)(np.zeros((2, 6, 32, 40), np.float32)).shape == (2, 3, 32, 40)
+    with pytest.raises(ArtifactError, match=r"reads inputs of 6x32x40 \(channels, height, width\), not of 6x33x47"):
+        runtime.load(path)(np.zeros((2, 6, 33, 47), np.float32))
+
+
+def test_a_graph_of_an_earlier_version_is_read(graph: str, save: Callable[..., Path]) -> None:
+    content = json.loads(zstandard.decompress(base64.b64decode(graph)))
+    assert content.pop("input") == [1, 24, 24]
+    earlier = base64.b64encode(zstandard.compress(json.dumps(content).encode())).decode()
+    close(runtime.load(save(nets.artifact(), earlier)), nets.artifact().model)
+    for size in (24, [1, 0, 24], [1, "24", 24]):
+        odd = base64.b64encode(zstandard.compress(json.dumps({**content, "input": size}).encode())).decode()
+        with pytest.raises(ArtifactError, match=r"student\.runtime\.safetensors has impossible content"):
+            runtime.load(save(nets.artifact(), odd))
 
 
 def test_a_plain_artifact_says_what_to_do(tmp_path: Path) -> None:

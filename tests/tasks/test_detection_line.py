@@ -73,6 +73,17 @@ def test_pictures_are_drawn_in_their_own_size(result: Result, pictures: list[str
     assert [width / height for width, height in sizes] == [1.5, 1.0]
 
 
+def test_the_finished_detector_is_compressed_to_a_file_that_suppresses_boxes(
+    result: Result, pictures: list[str], tmp_path: Path
+) -> None:
+    model, folder = result.folder / "student" / "distill" / "network.safetensors", str(Path(pictures[0]).parent)
+    output = tmp_path / "small" / "student.safetensors"
+    given = ["--recipe", "detection/smoke", "--images", folder, "--output", str(output)]
+    assert main(["compress", str(model), *given]) == 0
+    session = onnxruntime.InferenceSession(str(output.with_suffix(".onnx")))
+    assert [one.name for one in session.get_outputs()] == ["anchors", "detections"]
+
+
 def test_the_same_recipe_again_trains_nothing(result: Result) -> None:
     trained: list[str] = []
     output = f"output={result.folder.parents[1]}"

@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from distill.artifact.step import Step
+    from distill.pipeline.compress_network import Compressed
 
 EXPORTED = ("student.onnx", "student.xml", "student.runtime.safetensors")
 """Names of exported files, which lie beside the artifact."""
@@ -38,9 +40,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     """Apply the hooks, export, and print what each of them saved and changed."""
     from distill.artifact import open_artifact
+    from distill.cli._artifacts import info_of, task_of
     from distill.console import console
     from distill.data.image_inputs import read_inputs
-    from distill.data.info import DataInfo
     from distill.errors import ArtifactError, UserError
     from distill.pipeline.compress_network import compress_network
     from distill.recipe.loading import load_compression
@@ -54,20 +56,29 @@ def run(options: Namespace) -> None:
             f"'{options.model}' is entropy-coded, and hooks come before 'encode': "
             "take the network.safetensors of an earlier step, in the run's folders student/ and compress/"
         )
-    info, order = DataInfo.from_json(artifact.about["info"]), artifact.about.get("order", "rgb")
+    info, order = info_of(artifact), artifact.about.get("order", "rgb")
     path = Path(options.output or Path(options.model).with_suffix(".small.safetensors"))
     path.parent.mkdir(parents=True, exist_ok=True)
     others = [] if path.exists() else [name for name in EXPORTED if (path.parent / name).exists()]
     if compression.export and others:
         raise UserError(f"{path.parent / others[0]} is there already: remove it, or name an --output in another folder")
     inputs = read_inputs(Path(options.images), info, order=order, labels=options.labels, limit=options.limit)
-    result = compress_network(artifact, compression, inputs, info, path.parent, on_step=_announce)
-    console.print(table(result.steps))
-    kept = "; hooks have not seen them" if result.measured < len(inputs.images) else ", the ones that hooks have seen"
-    console.print(f"measured on {result.measured} of {len(inputs.images)} images{kept}")
+    task = task_of(artifact) if compression.export and "task" in artifact.about else None
+    save = partial(_save, path, len(inputs.images))
+    result = compress_network(
+        artifact, compression, inputs, info, path.parent, task, on_step=_announce, before_exports=save
+    )
     for made in result.exported.values():
         console.print(f"{made.path}: {made.sizes()}, differs by {made.difference:.1e}", soft_wrap=True)
-    console.print(f"{path}: {result.artifact.save(path):,} bytes", soft_wrap=True)
+
+
+def _save(path: Path, images: int, compressed: "Compressed") -> None:
+    from distill.console import console
+
+    console.print(table(compressed.steps))
+    kept = "; hooks have not seen them" if compressed.measured < images else ", the ones that hooks have seen"
+    console.print(f"measured on {compressed.measured} of {images} images{kept}")
+    console.print(f"{path}: {compressed.artifact.save(path):,} bytes", soft_wrap=True)
 
 
 def table(steps: "Sequence[Step]") -> "Table":

@@ -19,15 +19,17 @@ def run(options: Namespace) -> None:
     from distill.cli._artifacts import info_of, open_made_by_recipe, task_of
     from distill.console import console
     from distill.data.image_inputs import unlabelled_batches
-    from distill.export import refuse_missing
+    from distill.export import keeps_any_size, refuse_missing
     from distill.recipe.typed import built
 
     registry.exporter.check(options.to)
     refuse_missing(options.to)
     artifact = open_made_by_recipe(options.artifact, options.allow)
-    samples = unlabelled_batches(info_of(artifact), options.images, at_most=512 if options.images else 64)
+    info, task = info_of(artifact), task_of(artifact)
+    if not (task.any_size and keeps_any_size(options.to)):
+        info = info.resized()
+    samples = unlabelled_batches(info, options.images, at_most=512 if options.images else 64)
     folder = Path(options.output) if options.output else Path(options.artifact).parent
-    task = task_of(artifact)
     available = {
         "artifact": lambda: artifact,
         "folder": lambda: folder,

@@ -4,8 +4,9 @@ import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 SUMMARISED = ("objects", "areas")
@@ -29,27 +30,29 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """Print one row per picture; pictures are prepared as the network says."""
-    from distill.console import console
-    from distill.data.picture_arrays import expanded
+    from distill.data._scan import check_headers
+    from distill.data.picture_arrays import picture_files
 
     predictor = _predictor(options.artifact, options.allow)
-    pictures = expanded(options.images)
+    pictures = picture_files(options.images)
+    check_headers(pictures)
     folder = Path(options.draw) if options.draw else None
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
-    predictions = predictor.predict(pictures)
+    predictions = _predictions(predictor, pictures, folder)
+    (_print_json if options.json else _print_table)(predictions)
+
+
+def _predictions(predictor: Any, pictures: Sequence[Path], folder: Path | None) -> Iterator[dict[str, Any]]:
+    """One after another, each drawn before the next is made: what is done stays, and large ones take no memory."""
     images = predictor.info.images
     samples = [pictures[start : start + images] for start in range(0, len(pictures), images)]
-    named = [{"file": str(sample[0]), **prediction} for sample, prediction in zip(samples, predictions, strict=True)]
-    if options.json:
-        console.print(json.dumps(named, indent=2), soft_wrap=True)
-    else:
-        console.print(_table(named))
-    if folder:
-        for number, (sample, prediction) in enumerate(zip(samples, predictions, strict=True)):
-            file = folder / f"{number:04}-{Path(str(sample[0])).stem[:NAME]}"
+    for number, (sample, prediction) in enumerate(zip(samples, predictor.predict(pictures), strict=True)):
+        if folder:
+            file = folder / f"{number:04}-{sample[0].stem[:NAME]}"
             predictor.draw(sample, prediction).save(file.with_name(f"{file.name}.png"))
             predictor.write(sample, prediction, file)
+        yield {"file": str(sample[0]), **prediction}
 
 
 def _predictor(path: str, allow: Sequence[str]) -> Any:
@@ -64,18 +67,45 @@ def _predictor(path: str, allow: Sequence[str]) -> Any:
     return Predictor.open(path, allow)
 
 
-def _table(predictions: Sequence[dict[str, Any]]) -> Any:
-    """One column per value that is a number or a text, or if there is none, a summary; all else is in the JSON."""
+def _print_json(predictions: Iterable[dict[str, Any]]) -> None:
+    """A list, each prediction as soon as there is one; closed where a failure ends it, too."""
+    from distill.console import console
+
+    opening = "["
+    try:
+        for prediction in predictions:
+            text = indent(json.dumps(prediction, indent=2), "  ")
+            console.print(f"{opening}\n{text}", end="", soft_wrap=True)
+            opening = ","
+    finally:
+        if opening == ",":
+            console.print("\n]")
+
+
+def _print_table(predictions: Iterable[dict[str, Any]]) -> None:
+    """One column per value that is a number or a text, or if there is none, a summary; all else is in the JSON. The
+    width of a column depends on all rows, so the table is printed at the end, be it a failure."""
     from rich.table import Table
     from rich.text import Text
 
-    columns = [key for key, value in predictions[0].items() if isinstance(value, str | int | float)]
-    if columns == ["file"]:
-        columns += [key for key, value in predictions[0].items() if key in SUMMARISED]
-    table = Table(*columns, box=None, pad_edge=False)
-    for prediction in predictions:
-        table.add_row(*(Text(_cell(prediction.get(column, ""))) for column in columns))
-    return table
+    from distill.console import console
+
+    table, columns = Table(box=None, pad_edge=False), []
+    try:
+        for prediction in predictions:
+            if not columns:
+                columns = _columns(prediction)
+                for column in columns:
+                    table.add_column(column)
+            table.add_row(*(Text(_cell(prediction.get(column, ""))) for column in columns))
+    finally:
+        if columns:
+            console.print(table)
+
+
+def _columns(prediction: dict[str, Any]) -> list[str]:
+    columns = [key for key, value in prediction.items() if isinstance(value, str | int | float)]
+    return columns if columns != ["file"] else columns + [key for key in prediction if key in SUMMARISED]
 
 
 def _cell(value: Any) -> str:
