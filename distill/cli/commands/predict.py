@@ -90,7 +90,7 @@ def _print_table(predictions: Iterable[dict[str, Any]]) -> None:
 
     from distill.console import console
 
-    table, columns = Table(box=None, pad_edge=False), []
+    table, columns = Table(box=None, pad_edge=False), list[str]()
     try:
         for prediction in predictions:
             if not columns:
