@@ -84,7 +84,7 @@ def compressed(net: nn.Module, hooks: dict[str, dict[str, object]], images: Tens
     artifact = Artifact(net, network=net.entry)  # type: ignore[arg-type]
     info = DataInfo(1, (images.shape[2], images.shape[3]), mean=(0.0,), std=(1.0,))
     compression = load_compression(str(folder / "recipe.yaml"))
-    result = compress_network(artifact, compression, ImageInputs(images, None), info, folder)
+    result = compress_network(artifact, compression, ImageInputs(images, None), info)
     result.artifact.save(folder / "small.safetensors")
     return folder / "small.safetensors"
 

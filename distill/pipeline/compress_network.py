@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,15 @@ class Compressed:
     artifact: Artifact
     steps: tuple[Step, ...]
     """The network as it was, and after each hook; for their metrics, see `Reference.measure`."""
-    measured: int
-    """Images that changes were measured on."""
-    exported: Mapping[str, Exported] = field(default_factory=dict)
+    reference: Reference
+    """What changes were measured by."""
+    task: Task
+    """By which files are exported."""
+
+    @property
+    def measured(self) -> int:
+        """Images that changes were measured on."""
+        return len(self.reference.images)
 
 
 def compress_network(
@@ -43,31 +49,26 @@ def compress_network(
     compression: Compression,
     inputs: ImageInputs,
     info: DataInfo,
-    folder: Path,
     task: Task | None = None,
     on_step: Callable[[Step], None] = lambda step: None,
-    before_exports: Callable[[Compressed], None] = lambda compressed: None,
 ) -> Compressed:
-    """Run hooks one after another, and exports at the end.
+    """Run hooks one after another.
 
     Args:
         artifact: stays as it is.
-        compression: hooks and exports; training between hooks is left out.
+        compression: hooks, and exports, which are checked here and made by `export_compressed`; training between hooks
+            is left out.
         inputs: images, with labels or without.
         info: what images the network reads.
-        folder: where exports go.
-        task: what the network was trained for, by which files are exported; None: nobody knows.
+        task: what the network was trained for; None: nobody knows.
         on_step: called after each step.
-        before_exports: called with what exports are made of: a failure of theirs is not to cost the hooks' work.
 
     Raises:
         RecipeError: the images do not fit the network, or a hook cannot do what is asked.
-        ExportError: an export does not fit the task, which is said before the hooks; cannot be made; or computes
-            something else.
+        ExportError: an export does not fit the task, which is said before the hooks.
     """
-    model = _joined(artifact.copy_model(), joined=True)
-    artifact = replace(artifact, model=model)
-    reference = Reference(info, model, inputs)
+    artifact = replace(artifact, model=_joined(artifact.copy_model(), joined=True))
+    reference = Reference(info, artifact.model, inputs)
     check_exports(compression.export.values(), task or reference)
     steps: list[Step] = []
 
@@ -81,17 +82,25 @@ def compress_network(
     for number, (label, spec) in enumerate(compression.compress.items(), start=1):
         started = time.perf_counter()
         artifact = note(f"compress/{number}-{label}", _apply(spec, label, artifact, reference), started)
-    whole = replace(artifact, model=_joined(artifact.copy_model(), joined=False))
-    compressed = Compressed(whole, tuple(steps), len(reference.images))
-    before_exports(compressed)
+    artifact = replace(artifact, model=_joined(artifact.model, joined=False))
+    return Compressed(artifact, tuple(steps), reference, task or reference)
+
+
+def export_compressed(compressed: Compressed, compression: Compression, folder: Path) -> dict[str, Exported]:
+    """Make the exports of a compressed network, by their names.
+
+    Raises:
+        ExportError: one cannot be made, or computes something else.
+    """
+    artifact = compressed.artifact
+    artifact = replace(artifact, model=_joined(artifact.copy_model(), joined=True))
     available: dict[str, Callable[[], Any]] = {
         "artifact": lambda: artifact,
         "folder": lambda: folder,
-        "samples": lambda: reference.calibration,
-        "task": lambda: task or reference,
+        "samples": lambda: compressed.reference.calibration,
+        "task": lambda: compressed.task,
     }
-    exported = {name: call(exporter.find(spec.name), spec, available) for name, spec in compression.export.items()}
-    return replace(compressed, exported=exported)
+    return {name: call(exporter.find(spec.name), spec, available) for name, spec in compression.export.items()}
 
 
 def _joined(model: nn.Module, *, joined: bool) -> nn.Module:

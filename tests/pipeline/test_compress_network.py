@@ -14,9 +14,10 @@ from distill.data.image_inputs import ImageInputs
 from distill.data.info import DataInfo
 from distill.errors import ExportError, RecipeError
 from distill.models.caffe import CaffeNet, read
-from distill.pipeline.compress_network import Compressed, compress_network
+from distill.pipeline.compress_network import Compressed, compress_network, export_compressed
 from distill.pipeline.reference import Reference
 from distill.recipe.loading import load_compression
+from distill.recipe.schema import Compression
 from tests.models.caffe.test_detection import SETTINGS, detector
 
 INFO = DataInfo(4, (8, 10), mean=(0.0,) * 4, std=(1.0,) * 4)
@@ -32,14 +33,17 @@ def net(tmp_path: Path) -> CaffeNet:
     return read(*detector(tmp_path, SETTINGS["corners"]))
 
 
-def compressed(net: CaffeNet, images: Tensor, folder: Path, recipe: str) -> Compressed:
+def asked(folder: Path, recipe: str) -> Compression:
     (folder / "recipe.yaml").write_text(recipe)
-    compression = load_compression(str(folder / "recipe.yaml"))
-    return compress_network(Artifact(net, network=net.entry), compression, ImageInputs(images, None), INFO, folder)
+    return load_compression(str(folder / "recipe.yaml"))
+
+
+def compressed(net: CaffeNet, images: Tensor, compression: Compression) -> Compressed:
+    return compress_network(Artifact(net, network=net.entry), compression, ImageInputs(images, None), INFO)
 
 
 def test_a_detector_stays_one_and_says_what_it_still_detects(net: CaffeNet, images: Tensor, tmp_path: Path) -> None:
-    result = compressed(net, images, tmp_path, "compress: {quantize: {bits: 8, layers: ['class_2']}}")
+    result = compressed(net, images, asked(tmp_path, "compress: {quantize: {bits: 8, layers: ['class_2']}}"))
     assert [step.step for step in result.steps] == ["network", "compress/1-quantize"]
     assert result.steps[0].metrics == {"change": 0.0, "detections": 1.0}
     assert 0 < result.steps[1].metrics["change"] < 0.02
@@ -52,23 +56,25 @@ def test_a_detector_stays_one_and_says_what_it_still_detects(net: CaffeNet, imag
 
 def test_the_network_that_was_given_stays_as_it_is(net: CaffeNet, images: Tensor, tmp_path: Path) -> None:
     before = net(images[:1])
-    compressed(net, images, tmp_path, "compress: {quantize: {bits: 2}}")
+    compressed(net, images, asked(tmp_path, "compress: {quantize: {bits: 2}}"))
     assert not net.joined
     assert torch.equal(net(images[:1]), before)
 
 
 def test_an_exported_detector_gives_locations_and_confidences(net: CaffeNet, images: Tensor, tmp_path: Path) -> None:
-    result = compressed(net, images, tmp_path, "compress: {quantize: {bits: 8}}\nexport: {onnx: {}}")
+    compression = asked(tmp_path, "compress: {quantize: {bits: 8}}\nexport: {onnx: {}}")
+    result = compressed(net, images, compression)
+    exported = export_compressed(result, compression, tmp_path)
     joined = result.artifact.copy_model()
     assert isinstance(joined, CaffeNet)
     joined.joined = True
-    torch.testing.assert_close(result.exported["onnx"].predict(images[:3]), joined(images[:3]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(exported["onnx"].predict(images[:3]), joined(images[:3]), atol=1e-4, rtol=1e-4)
 
 
 def test_an_export_that_does_not_fit_is_refused_before_the_hooks(net: CaffeNet, images: Tensor, tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text("compress: {quantize: {bits: 8}}\nexport: {onnx: {nms: true}}")
-    compression, steps = load_compression(str(tmp_path / "recipe.yaml")), list[Step]()
-    given = (Artifact(net, network=net.entry), compression, ImageInputs(images, None), INFO, tmp_path)
+    compression = asked(tmp_path, "compress: {quantize: {bits: 8}}\nexport: {onnx: {nms: true}}")
+    steps = list[Step]()
+    given = (Artifact(net, network=net.entry), compression, ImageInputs(images, None), INFO)
     with pytest.raises(ExportError, match="nms=true suppresses boxes"):
         compress_network(*given, on_step=steps.append)
     assert steps == []

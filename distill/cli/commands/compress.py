@@ -2,7 +2,6 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from distill.artifact.step import Step
-    from distill.pipeline.compress_network import Compressed
 
 EXPORTED = ("student.onnx", "student.xml", "student.runtime.safetensors")
 """Names of exported files, which lie beside the artifact."""
@@ -44,7 +42,7 @@ def run(options: Namespace) -> None:
     from distill.console import console
     from distill.data.image_inputs import read_inputs
     from distill.errors import ArtifactError, UserError
-    from distill.pipeline.compress_network import compress_network
+    from distill.pipeline.compress_network import compress_network, export_compressed
     from distill.recipe.loading import load_compression
 
     compression = load_compression(options.recipe, options.overrides)
@@ -64,21 +62,13 @@ def run(options: Namespace) -> None:
         raise UserError(f"{path.parent / others[0]} is there already: remove it, or name an --output in another folder")
     inputs = read_inputs(Path(options.images), info, order=order, labels=options.labels, limit=options.limit)
     task = task_of(artifact) if compression.export and "task" in artifact.about else None
-    save = partial(_save, path, len(inputs.images))
-    result = compress_network(
-        artifact, compression, inputs, info, path.parent, task, on_step=_announce, before_exports=save
-    )
-    for made in result.exported.values():
+    result = compress_network(artifact, compression, inputs, info, task, on_step=_announce)
+    console.print(table(result.steps))
+    kept = "; hooks have not seen them" if result.measured < len(inputs.images) else ", the ones that hooks have seen"
+    console.print(f"measured on {result.measured} of {len(inputs.images)} images{kept}")
+    console.print(f"{path}: {result.artifact.save(path):,} bytes", soft_wrap=True)
+    for made in export_compressed(result, compression, path.parent).values():
         console.print(f"{made.path}: {made.sizes()}, differs by {made.difference:.1e}", soft_wrap=True)
-
-
-def _save(path: Path, images: int, compressed: "Compressed") -> None:
-    from distill.console import console
-
-    console.print(table(compressed.steps))
-    kept = "; hooks have not seen them" if compressed.measured < images else ", the ones that hooks have seen"
-    console.print(f"measured on {compressed.measured} of {images} images{kept}")
-    console.print(f"{path}: {compressed.artifact.save(path):,} bytes", soft_wrap=True)
 
 
 def table(steps: "Sequence[Step]") -> "Table":
