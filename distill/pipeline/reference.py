@@ -109,7 +109,7 @@ def outputs_of(model: nn.Module, images: Tensor) -> Tensor:
     """
     try:
         outputs = [model(batch) for batch in images.split(BATCH)]
-    except RuntimeError as error:
+    except (AssertionError, RuntimeError) as error:
         size = "x".join(map(str, images.shape[1:]))
         raise RecipeError(f"the network cannot read images of {size}: {str(error).splitlines()[0]}") from None
     if not all(isinstance(output, Tensor) for output in outputs):

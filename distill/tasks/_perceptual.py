@@ -66,7 +66,11 @@ class PerceptualMaps:
                 raise RecipeError(f"task.perceptual.layers: '{spec.name}' has no module {did_you_mean(path, modules)}")
 
     def __call__(self, pictures: Pictures) -> dict[str, Float[Tensor, "batch _ _ _"]]:
-        """Maps by path, in float32; nothing behind the last of them is computed."""
+        """Maps by path, in float32; nothing behind the last of them is computed.
+
+        Raises:
+            RecipeError: the network cannot read such pictures, or a layer returns no maps.
+        """
         self.network.to(pictures.device)
         found: dict[str, Tensor] = {}
         with ExitStack() as hooks, torch.autocast(pictures.device.type, enabled=False):
@@ -77,6 +81,11 @@ class PerceptualMaps:
                 self.network(self.prepare.of(pictures.float()))
             except _EnoughError:
                 return found
+            except torch.OutOfMemoryError:
+                raise
+            except (AssertionError, RuntimeError) as error:  # how networks refuse a size
+                size = "x".join(map(str, pictures.shape[1:]))
+                raise RecipeError(f"task.perceptual: the network cannot read pictures of {size}: {error}") from error
         raise RecipeError(
             f"task.perceptual.layers: {sorted({*self.paths} - {*found})} are modules that are never called"
         )
@@ -87,7 +96,12 @@ class _EnoughError(Exception):
 
 
 def _keep(found: dict[str, Tensor], path: str, wanted: int) -> Callable[..., None]:
-    def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+    def hook(module: nn.Module, _inputs: Any, output: Any) -> None:
+        if not isinstance(output, Tensor) or output.ndim != 4:
+            raise RecipeError(
+                f"task.perceptual.layers: '{path}' ({type(module).__name__}) returns no maps "
+                "(batch, channels, height, width): name one that does"
+            )
         found[path] = output.clone()  # a layer behind it may write into it
         if len(found) == wanted:
             raise _EnoughError

@@ -104,6 +104,7 @@ def test_others_keep_it() -> None:
             ],
             "at stages.hint: .*not every loss and hook takes weights of bf16-true: .*bf16-mixed",
         ),
+        (["teacher={name: vit_b_16, epochs: 1}"], "teacher 'vit_b_16' cannot read inputs of .*: Wrong image height"),
         ([student("Frozen"), "stages={only: {epochs: 1}}"], "at stages.only: a training step fails: .*grad"),
         *(
             (

@@ -123,6 +123,20 @@ def test_a_map_before_an_activation_in_place_is_not_the_one_behind_it() -> None:
     assert (alone["features.0"] < 0).any()
 
 
+@pytest.mark.parametrize(
+    ("name", "layer", "size", "message"),
+    [
+        ("vit_b_16", "conv_proj", 32, "the network cannot read pictures of 3x32x32: Wrong image height"),
+        ("vit_b_16", "encoder.layers.encoder_layer_0.self_attention", 224, "MultiheadAttention. returns no maps"),
+        ("resnet18", "fc", 32, "'fc' .Linear. returns no maps"),
+    ],
+)
+def test_perceptual_layers_without_maps_are_named(name: str, layer: str, size: int, message: str) -> None:
+    maps = PerceptualMaps(Perceptual(name, weights="random", layers=Layers([layer], [])), INFO)
+    with pytest.raises(RecipeError, match=f"task.perceptual.*{message}"):
+        maps(torch.randn(1, 3, size, size))
+
+
 def test_the_perceptual_network_reads_what_it_was_trained_on() -> None:
     """EfficientNet-Lite0 reads (255 x - 127) / 128."""
     maps = PerceptualMaps(Perceptual(), INFO)
