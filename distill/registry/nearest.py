@@ -16,7 +16,7 @@ def did_you_mean(name: str, valid: Iterable[str], others: Iterable[str] = ()) ->
         others: valid too, but not listed.
     """
     valid = list(valid)
-    close = get_close_matches(name, [*valid, *others], n=5, cutoff=0.6)
+    close = get_close_matches(name, dict.fromkeys([*valid, *others]), n=5, cutoff=0.6)
     if len(valid) <= MANY:
         hint = f" Did you mean '{close[0]}'?" if close else ""
         return f"'{name}'.{hint} There are: {', '.join(valid)}"

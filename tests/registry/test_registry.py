@@ -17,6 +17,8 @@ def test_a_misspelt_name_gets_the_nearest_and_all_others() -> None:
 
 def test_a_name_like_no_other_gets_no_guess() -> None:
     assert did_you_mean("zzz", ["at", "kd"]) == "'zzz'. There are: at, kd"
+    many = [f"name{number}" for number in range(100)]
+    assert did_you_mean("nam7", many, ["name7"]).count("'name7'") == 1
 
 
 def test_code_from_outside_is_found_by_its_address() -> None:
