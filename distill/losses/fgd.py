@@ -123,7 +123,7 @@ def masks(
         inside = rows[:, :, None] * columns[:, None]
         nothing = inside.new_zeros(1, height, width)
         empty.append((torch.cat([inside, nothing]).amax(0) == 0).float())
-        inside = inside[label["iscrowd"] == 0]
+        inside = inside * (label["iscrowd"] == 0)[:, None, None]  # not selected: a GPU would have to wait for the count
         inside = inside / inside.sum((1, 2), keepdim=True).clamp(min=1)
         shares.append(torch.cat([inside, nothing]).amax(0))
     background = torch.stack(empty)[:, None]
