@@ -24,7 +24,7 @@ from distill.models.surgery import deployable
 from distill.pipeline.build import build_distiller, data_and_task, initial_artifact, outside_modules
 from distill.pipeline.dry_run import DryRun
 from distill.pipeline.step_store import Finished, Make, Steps
-from distill.pipeline.steps import Foundation, Line, content_of, new_network
+from distill.pipeline.steps import Foundation, Line, content_of, keyed, new_network
 from distill.pipeline.tracking import Tracker
 from distill.recipe.checks import check_unvalidated
 from distill.recipe.plain import key, plain, resolved
@@ -173,7 +173,7 @@ class Experiment:
 def _effects(recipe: Recipe) -> dict[str, Any]:
     """All of a recipe that changes some result."""
     anywhere = replace(recipe, cache=recipe.cache and replace(recipe.cache, folder=None))
-    sections = {name: section for name, section in plain(anywhere).items() if name not in UNKEYED}
+    sections = {name: section for name, section in keyed(anywhere).items() if name not in UNKEYED}
     return sections | {"data": _data_effects(recipe)}
 
 
@@ -205,5 +205,5 @@ def _meaning(recipe: Recipe, task: Task) -> dict[str, Any]:
     if files := task.files():
         section = section | {"files": [content_of(file) for file in files]}
     if recipe.teacher and "teacher" in injected(tasks.find(recipe.task.name)):
-        section = section | {"teacher": plain(new_network(recipe.teacher))}
+        section = section | {"teacher": keyed(new_network(recipe.teacher))}
     return section

@@ -4,8 +4,9 @@ A step's inputs are one dataclass; its key is the hash of that, so that no input
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ class StepSpec:
     @cached_property
     def key(self) -> str:
         """Names all that the step's result depends on."""
-        inputs = plain(self.inputs)
+        inputs = keyed(self.inputs)
         code = outside_code(inputs)
         return key(type(self.inputs).__name__, inputs, self.continued, *([code] if code else []))
 
@@ -206,6 +207,25 @@ def _names(teachers: Mapping[str, StepSpec]) -> dict[str, str] | None:
 def new_network(entry: Network) -> NewNetwork:
     """What the first weights of a network depend on."""
     return NewNetwork(entry, entry.weights and content_of(entry.weights))
+
+
+def keyed(section: Any) -> Any:
+    """A typed section as plain data for a key: networks name what is in their weights' files, wherever those are."""
+    section = deepcopy(section)
+    for network in _networks(section):
+        network.weights = network.weights and content_of(network.weights)
+    return plain(section)
+
+
+def _networks(section: Any) -> Iterator[Network]:
+    if isinstance(section, Network):
+        yield section
+    elif is_dataclass(section):
+        for field in fields(section):
+            yield from _networks(getattr(section, field.name))
+    elif isinstance(section, Mapping):
+        for inner in section.values():
+            yield from _networks(inner)
 
 
 def content_of(file: str | Path) -> str:

@@ -48,7 +48,8 @@ class Distiller(pl.LightningModule):
         example: a few samples: the shapes of all taps follow from them, no recipe ever states a channel count.
         injectable: what losses may ask for when they are built, beside features (``train_labels``, ``batch_size``).
         cached: puts a cache before the teacher.
-        seed: every epoch seeds its random numbers with this and its own number, so that a resumed run repeats them.
+        seed: every epoch seeds its random numbers with this, its own number and that of the process, so that a resumed
+            run repeats them.
         channels_last: the memory layout of the inputs.
         compiled: teacher and students run as compiled code while they train.
 
@@ -149,7 +150,7 @@ class Distiller(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         self.sums: dict[str, tuple[Tensor, int]] = {}
         self.averaged = self.global_step
-        torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
+        self._seed_epoch()
         for module in self.student.model.modules():
             learned = [parameter.requires_grad for parameter in module.parameters()]
             if learned and not any(learned):
@@ -194,6 +195,14 @@ class Distiller(pl.LightningModule):
 
     def _to_memory_format(self, batch: Batch) -> Batch:
         return batch._replace(inputs=batch.inputs.contiguous(memory_format=self.memory_format))
+
+    def _seed_epoch(self) -> None:
+        """Each process draws its own numbers for its own images; the first one draws those of a single process."""
+        seed = self.seed * 1_000_003 + self.current_epoch
+        apart = 1_000_000_007  # below 2**32: generators on CPUs read no further bits of a seed
+        torch.manual_seed(seed + apart * self.global_rank)
+        if self.method.depth and self.trainer.world_size > 1:
+            self.method.depth.draw_alike(seed + apart * self.trainer.world_size)
 
     def _epoch(self) -> float:
         """Epochs done, the present one counted whole: the first epoch of a warm-up already has some weight."""

@@ -36,6 +36,7 @@ class StochasticDepth:
 
     def __init__(self, model: nn.Module, example: Tensor, survival: float, scaling: Scaling = "paper") -> None:
         self.model, self.scaling = model, scaling
+        self.random: torch.Generator | None = None
         self.blocks = residual_blocks(model, example[:1])
         for block in self.blocks:
             if block.spoiled:
@@ -52,9 +53,14 @@ class StochasticDepth:
         self.survival = 1 - steps * (1 - survival)
         self._check(example)
 
+    def draw_alike(self, seed: int) -> None:
+        """Draw apart from all else, the same in every process: a block is left out of the whole batch, and where it is
+        there its synchronized batch norms wait for all processes."""
+        self.random = torch.Generator().manual_seed(seed)
+
     def draw(self) -> list[Residual]:
         """The blocks that do not survive a batch."""
-        dies = torch.rand(len(self.blocks)) >= self.survival
+        dies = torch.rand(len(self.blocks), generator=self.random) >= self.survival
         return [block for block, gone in zip(self.blocks, dies.tolist(), strict=True) if gone]
 
     @contextmanager

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 import distill
-from distill.pipeline.experiment import Experiment, prepared
+from distill.pipeline.experiment import Experiment, _effects, prepared
+from distill.recipe.plain import key, plain
 from students import student
 from tests.data import objects, tiny
 
@@ -63,6 +64,41 @@ def test_other_weights_in_the_same_file_train_anew(tmp_path: Path, place: str, s
     file.write_bytes(b"two")
     after = keys("smoke", place.format(file))
     assert {*before} - differing(before, after) == stays
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "teacher.weights={}",
+        "student.weights={}",
+        "+stages.hint.student={{name: lenet5, weights: '{}'}}",
+        "+stages.distill.peer={{name: lenet5, weights: '{}'}}",
+        "teachers={{other: {{name: lenet5, weights: '{}'}}}}",
+    ],
+)
+def test_the_same_weights_elsewhere_change_no_step_and_no_folder(tmp_path: Path, place: str) -> None:
+    here, there = tmp_path / "here.pt", tmp_path / "there" / "renamed.pth"
+    there.parent.mkdir()
+    here.write_bytes(b"one")
+    there.write_bytes(b"one")
+    before, folder = keys("smoke", place.format(here)), folder_of("smoke", place.format(here))
+    assert keys("smoke", place.format(there)) == before
+    assert folder_of("smoke", place.format(there)) == folder
+    here.write_bytes(b"two")
+    assert differing(before, keys("smoke", place.format(here)))
+    assert folder_of("smoke", place.format(here)) != folder
+
+
+def folder_of(recipe: str, *overrides: str) -> str:
+    return key(_effects(distill.load_recipe(recipe, overrides)))
+
+
+def test_weights_in_no_file_are_part_of_keys_as_they_always_were() -> None:
+    loaded = distill.load_recipe("smoke", ["teacher.weights=random", "+stages.hint.student={name: lenet5}"])
+    *_, line = prepared(loaded)
+    for step in line.steps:
+        assert step.key == key(type(step.inputs).__name__, plain(step.inputs), step.continued)
+    assert _effects(loaded).items() <= (plain(loaded) | {"data": _effects(loaded)["data"]}).items()
 
 
 def folders_of_pictures(root: Path, *, workers: int = 0) -> str:
