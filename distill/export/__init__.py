@@ -6,7 +6,7 @@ from typing import Any
 
 from distill.registry import exporter, options
 
-__all__ = ["check_exports", "exporter", "keeps_any_size", "refuse_missing", "refuse_unfit"]
+__all__ = ["check_exports", "exporter", "keeps_any_size", "refuse_missing", "refuse_unfit", "refuse_unwritable"]
 
 
 def check_exports(specs: Iterable[Any], task: Any) -> None:
@@ -42,6 +42,17 @@ def refuse_unfit(name: str, task: Any, settings: Mapping[str, Any]) -> None:
     """
     if fits := _beside(name, "fits"):
         fits(task, **settings)
+
+
+def refuse_unwritable(name: str, artifact: Any, example: Any, task: Any) -> None:
+    """Before any training: call the function ``writable(artifact, example, task)`` that the module of an exporter may
+    have, with an artifact that has not been trained and a batch of inputs.
+
+    Raises:
+        ExportError: the network has no such form.
+    """
+    if writable := _beside(name, "writable"):
+        writable(artifact, example, task)
 
 
 def keeps_any_size(name: str) -> bool:

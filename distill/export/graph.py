@@ -52,7 +52,8 @@ def graph_of(model: nn.Module, example: Tensor, stored: Mapping[str, Tensor]) ->
         graph = _Writer(_exported_or_refused(deployable(model), pair), stored).graph()
     if unknown := _unknown(graph):
         raise ExportError(
-            f"{type(model).__name__} computes {', '.join(unknown)}, for which the runtime has no operator"
+            f"{type(model).__name__} computes {', '.join(unknown)}, for which the runtime has no operator: "
+            "export it to ONNX instead"
         )
     return replace(graph, input=tuple(example.shape[1:]))
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from distill import __version__
 from distill.artifact import Artifact
@@ -18,6 +18,7 @@ from distill.export import exporter, onnx_file
 from distill.export.coded import write_coded
 from distill.export.exported import Exported, compared, to_export
 from distill.files.atomic import replacing
+from distill.models.surgery import deployable
 from distill.registry.ranges import Count, NonNegative
 from distill.tasks import Task
 
@@ -74,6 +75,15 @@ def onnx(
     shipped = write_coded(content, path, wanted=coded)
     beyond = "non-maximum suppression" if nms else ""
     return Exported(path, predict, difference, agreement, single=single, plain=plain, beyond=beyond, coded=shipped)
+
+
+def writable(artifact: Artifact, example: Tensor, task: Task) -> None:
+    """See before any training that the network has an ONNX form.
+
+    Raises:
+        ExportError: it has none.
+    """
+    onnx_file.check_writable(deployable(artifact.model), example, any_size=task.any_size)
 
 
 def fits(task: Task, *, nms: bool = False, **_: Any) -> None:

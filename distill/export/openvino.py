@@ -19,6 +19,7 @@ from distill.export import exporter, onnx_file
 from distill.export.exported import Exported, compared, to_export
 from distill.export.onnx import ABOUT, metadata
 from distill.files.atomic import replacing
+from distill.models.surgery import deployable
 from distill.registry.ranges import NonNegative
 from distill.tasks import Task
 
@@ -124,6 +125,15 @@ def installed() -> Any:
     except ImportError as error:
         raise ExportError(f"export.openvino needs OpenVINO ({error}): pip install openvino") from error
     return openvino
+
+
+def writable(artifact: Artifact, example: Tensor, task: Task) -> None:
+    """See before any training that the network has an ONNX form, through which it goes.
+
+    Raises:
+        ExportError: it has none.
+    """
+    onnx_file.check_writable(deployable(artifact.model), example, any_size=task.any_size)
 
 
 @cache

@@ -53,6 +53,15 @@ def runtime(
     return Exported(path, predict, difference, agreement, single=lambda: predict)
 
 
+def writable(artifact: Artifact, example: Tensor, task: Task) -> None:
+    """See before any training that the runtime has the network's operators.
+
+    Raises:
+        ExportError: it has not.
+    """
+    graph_of(artifact.copy_model().cpu(), example, state_of(artifact.model))
+
+
 def written(artifact: Artifact, example: Tensor) -> bytes:
     """The file's content: its graph is for inputs as large as the example, or where it is right for others, too, for
     all."""

@@ -112,7 +112,8 @@ class ReusedClassifier(nn.Module):
         try:
             _, features = student(inputs)
         except RuntimeError as error:
-            raise ValueError(f"{refusal} ({error})") from error
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"{refusal}, a map of (batch, channels, height, width) ({reason})") from error
         found, expected = features[end].float(), self.classifier(embedding(features[path]).to(inputs)).float()
         if (found - expected).abs().max() > 0.02 * expected.abs().max():  # as close as half precision computes
             raise ValueError(refusal)

@@ -18,8 +18,8 @@ from distill.artifact.straight_through import finalize, trainable
 from distill.batch import Batch
 from distill.console import console
 from distill.data import DataModule
-from distill.errors import RecipeError, TrainingError
-from distill.export import check_exports
+from distill.errors import ExportError, RecipeError, TrainingError
+from distill.export import check_exports, refuse_unwritable
 from distill.pipeline.apply_hook import apply_hook
 from distill.pipeline.build import build_distiller, initial_artifact, outside_modules, without_auxiliary
 from distill.pipeline.steps import Line, StepSpec
@@ -28,6 +28,7 @@ from distill.tasks import Task
 from distill.training.cache import check_kept
 from distill.training.distiller import Distiller
 from distill.training.ensemble import combined
+from distill.training.memory_format import to_memory_format
 from distill.training.teacher import Teacher
 from distill.training.trainer import shares
 from distill.training.trial import try_steps
@@ -62,7 +63,8 @@ class DryRun:
 
     Raises:
         DataError: a split has nothing that metrics count.
-        ExportError: an export whose runtime is not installed, or whose settings are for another task.
+        ExportError: an export whose runtime is not installed, whose settings are for another task, or which cannot
+            write the network.
         RecipeError: names the place in the recipe, and what does not fit there: a network and the data, a tap that does
             not exist, feature maps that a loss cannot compare, a training step that fails, outputs that the cache
             cannot keep, a hook that cannot follow the one before it, an artifact that does not compute the same after
@@ -87,7 +89,7 @@ class DryRun:
         check_exports(recipe.export.values(), task)
         with _quiet_hooks(), torch.random.fork_rng(devices=[]):
             self._teachers()
-            self._compress(self._stages())
+            self._export(self._compress(self._stages()))
         self._check_top_k()
 
     def _share(self) -> Batch:
@@ -131,7 +133,8 @@ class DryRun:
             self.known[name], artifact = shipped.model, artifact if stage.student else trained
         return without_auxiliary(artifact, self.example.inputs)
 
-    def _compress(self, artifact: Artifact) -> None:
+    def _compress(self, artifact: Artifact) -> Artifact:
+        """What the last hook leaves."""
         steps = iter(self.line.compress)
         for name, hook in self.recipe.compress.items():
             stage, turns = self.recipe.recovery(hook), [next(steps) for _ in range(hook.rounds)]
@@ -152,6 +155,12 @@ class DryRun:
                         self._check_artifact(finalize(artifact, model))
                 alike = (turns[:-1] or turns) if step is turns[0] else [step]
                 self.trials |= {other.name: Trial(artifact, module, seconds) for other in alike}
+        return artifact
+
+    def _export(self, artifact: Artifact) -> None:
+        for name, spec in self.recipe.export.items():
+            with _at(f"export.{name}"):
+                refuse_unwritable(spec.name, artifact, self.example.inputs, self.task)
 
     def _keep(self, step: StepSpec, artifact: Artifact, stage: Stage | None) -> Trial:
         """Try a step that trains a network, or takes it as it is."""
@@ -192,7 +201,7 @@ class DryRun:
             RecipeError: it does not.
         """
         module.memory_format = torch.contiguous_format
-        module.cpu().to(memory_format=torch.contiguous_format)
+        to_memory_format(module.cpu(), module.memory_format)
         try:
             self._steps(module)
         except FAILURES:
@@ -269,5 +278,5 @@ def _at(place: str) -> Iterator[None]:
     """Say where in the recipe a mistake is."""
     try:
         yield
-    except (RecipeError, TrainingError) as error:
+    except (ExportError, RecipeError, TrainingError) as error:
         raise type(error)(f"at {place}: {error}") from error

@@ -22,6 +22,7 @@ from distill.processes import naming_lost_processes
 from distill.recipe.schema import Recipe
 from distill.training.cache import CachedTeacher, set_views
 from distill.training.ensemble import combined
+from distill.training.memory_format import to_memory_format
 from distill.training.teacher import Teacher
 from distill.training.trainer import build_trainer
 
@@ -81,7 +82,7 @@ class _Filling(pl.LightningModule):
         super().__init__()
         self.teacher, self.advance = teacher, advance
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.to(memory_format=self.memory_format)
+        to_memory_format(self, self.memory_format)
 
     def validation_step(self, batch: Batch, _: int) -> None:
         self.teacher.complete(batch._replace(inputs=batch.inputs.contiguous(memory_format=self.memory_format)))

@@ -11,6 +11,7 @@ from distill.artifact import Artifact
 from distill.artifact.step import Step
 from distill.artifact.straight_through import finalize, trainable
 from distill.console import console
+from distill.errors import ExportError
 from distill.export import exporter
 from distill.export.exported import Exported
 from distill.measure.costs import costs
@@ -62,9 +63,11 @@ def run(recipe: Recipe, *, on_epoch: OnEpoch | None = None) -> Result:
         made |= compress(experiment, made["student"], teachers | stages)
         final = list(made.values())[-1]
         final.artifact.save(experiment.folder / "student.safetensors")
-        exported = export(experiment, final.artifact)
+        exported, failures = export(experiment, final.artifact)
         curves = {f"student/{name}": done for name, done in stages.items() if not recipe.stages[name].student}
         steps = write_final_report(experiment, made, curves, exported)
+        if failures:
+            raise ExportError("; ".join(map(str, failures)))
         monitored = experiment.monitored
         return Result(experiment.folder, steps, monitored, final.step.metrics.get(monitored, float("nan")))
 
@@ -155,9 +158,10 @@ def no_worse(experiment: Experiment, name: str, before: Artifact, after: Artifac
     return before
 
 
-def export(experiment: Experiment, artifact: Artifact) -> dict[str, tuple[Step, Exported]]:
-    """The artifact in every format that the recipe asks for, each checked against it on real samples."""
-    done = {}
+def export(experiment: Experiment, artifact: Artifact) -> tuple[dict[str, tuple[Step, Exported]], list[ExportError]]:
+    """The artifact in every format that the recipe asks for, each checked against it on real samples; and why others
+    cannot be made, which is no reason to lose these."""
+    done, failures = {}, []
     samples = experiment.data.calibration(CALIBRATION_SAMPLES)
     for name, spec in experiment.recipe.export.items():
         started = time.perf_counter()
@@ -167,7 +171,11 @@ def export(experiment: Experiment, artifact: Artifact) -> dict[str, tuple[Step, 
             "samples": lambda: samples,
             "task": lambda: experiment.task,
         }
-        made = call(exporter.find(spec.name), spec, injectable)
+        try:
+            made = call(exporter.find(spec.name), spec, injectable)
+        except ExportError as error:
+            failures.append(error)
+            continue
         done[f"export/{name}"] = (
             Step(
                 step=f"export/{name}",
@@ -182,4 +190,4 @@ def export(experiment: Experiment, artifact: Artifact) -> dict[str, tuple[Step, 
         same = f"{experiment.task.agreement_name} {100 * made.agreement:.1f} %"
         about = f" {made.path}, {made.sizes()}, differs from the artifact by {made.difference:.1e}, {same}"
         console.print(Text.assemble((f"export/{name:<15}", "green"), about))
-    return done
+    return done, failures

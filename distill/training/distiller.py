@@ -23,6 +23,7 @@ from distill.training.averaging import average
 from distill.training.blockwise import Blockwise
 from distill.training.compile import compile_networks
 from distill.training.loss_terms import Term, with_taps
+from distill.training.memory_format import to_memory_format
 from distill.training.method import Method, Setting
 from distill.training.mixing import Mixing
 from distill.training.mutual import Mutual
@@ -91,7 +92,7 @@ class Distiller(pl.LightningModule):
         self.metrics: MetricCollection = task.metrics().clone(prefix="val/")
         self._freeze()
         self._groups()  # a glob that matches nothing is refused before anything is trained
-        self.to(memory_format=self.memory_format)
+        to_memory_format(self, self.memory_format)
         if compiled and self.method.depth:
             raise RecipeError("compiled code leaves no blocks out: set compile=false, or remove stochastic_depth")
         if compiled:
@@ -179,7 +180,10 @@ class Distiller(pl.LightningModule):
         student, plans = depth.folded() if depth else self.average.module if self.average else self.student.model, []
         for term in self.terms:
             for deploy, path in term.deployments():
-                student, plan = deploy(copied(student), path)
+                try:
+                    student, plan = deploy(copied(student), path)
+                except ValueError as error:  # of losses, which know nothing of recipes
+                    raise RecipeError(f"loss '{term.key}': {error}") from error
                 plans.append(plan)
         return student, plans
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import distill
 from distill.console import console
-from distill.errors import RecipeError, TrainingError
+from distill.errors import ExportError, RecipeError, TrainingError
 from distill.pipeline.dry_run import DryRun
 from distill.pipeline.experiment import prepared
 from tests.nets import ConvNet
@@ -59,6 +59,32 @@ class Lazy(nn.Sequential):
         super().__init__(nn.Flatten(), nn.LazyLinear(num_classes))
 
 
+class Deep(nn.Module):
+    """One of its convolutions is three-dimensional."""
+
+    def __init__(self, *, num_classes: int = 10) -> None:
+        super().__init__()
+        self.stem, self.deep = nn.Conv2d(1, 4, 3), nn.Conv3d(1, 2, 3)
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.deep(self.stem(images)[:, None]).mean((3, 4)).flatten(1).repeat(1, 2))
+
+
+class Branching(ConvNet):
+    """Chooses what it computes by values."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs if inputs.mean() > 0.3 else -inputs)
+
+
+class Curved(ConvNet):
+    """Ends in a function that the runtime does not have."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.special.i0(super().forward(inputs))
+
+
 def vector(student, teacher):  # as somebody writes it who annotates nothing
     return (student - teacher).square().mean(dim=1)
 
@@ -88,6 +114,27 @@ def test_a_network_that_cannot_bear_channels_last_falls_back_in_one_line() -> No
     assert found.trials["student/only"].seconds > 0
 
 
+def test_a_three_dimensional_convolution_leaves_the_rest_channels_last() -> None:
+    module = tried(student("Deep"), "stages={only: {epochs: 1}}").trials["student/only"].module
+    assert module is not None
+    network = module.student.model
+    assert network.get_parameter("stem.weight").is_contiguous(memory_format=torch.channels_last)
+    assert network.get_parameter("deep.weight").is_contiguous()
+
+
+@pytest.mark.parametrize(
+    ("network", "export", "message"),
+    [
+        ("Branching", "onnx", r"at export\.onnx: Branching has no ONNX form"),
+        ("Branching", "runtime", r"at export\.runtime: Branching has no graph"),
+        ("Curved", "runtime", r"at export\.runtime: Curved computes special_i0, .* export it to ONNX instead"),
+    ],
+)
+def test_a_network_that_cannot_be_exported_is_named(network: str, export: str, message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        tried(student(network), "stages={only: {epochs: 1}}", f"export={{{export}: {{}}}}")
+
+
 def test_others_keep_it() -> None:
     assert tried("stages={only: {epochs: 1}}").recipe.channels_last is True
 
@@ -103,6 +150,14 @@ def test_others_keep_it() -> None:
                 "+trainer.precision=bf16-true",
             ],
             "at stages.hint: .*not every loss and hook takes weights of bf16-true: .*bf16-mixed",
+        ),
+        (
+            [
+                "teacher={name: resnet20, epochs: 1}",
+                "student={name: resnet8}",
+                "stages={only: {epochs: 1, losses: {simkd: {student: [layer3.0.conv2], teacher: [layer3]}}}}",
+            ],
+            "at stages.only: loss 'simkd': simkd: between 'layer3.0.conv2' and .* the student does more than average",
         ),
         (["teacher={name: vit_b_16, epochs: 1}"], "teacher 'vit_b_16' cannot read inputs of .*: Wrong image height"),
         ([student("Frozen"), "stages={only: {epochs: 1}}"], "at stages.only: a training step fails: .*grad"),

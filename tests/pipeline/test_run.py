@@ -13,6 +13,7 @@ import distill
 from distill.__main__ import main
 from distill.artifact.step import Step
 from distill.data.digits import Digits
+from distill.errors import ExportError
 from distill.measure import latency
 from distill.models.cost import params
 from distill.pipeline.run import Result, run
@@ -122,6 +123,15 @@ def test_a_teacher_from_a_file(pool: Path, result: Result) -> None:
     )
     assert "teacher" not in trained
     assert given.steps[0].metrics == result.steps[0].metrics
+
+
+def test_an_export_that_fails_loses_neither_the_others_nor_the_report(pool: Path) -> None:
+    asked = ("export={onnx: {tolerance: 0}, runtime: {}}", "baseline=false")
+    with pytest.raises(ExportError, match=r"student\.onnx differs from PyTorch .* raise export\.onnx\.tolerance"):
+        smoke(pool, *asked)
+    (report,) = [file for file in pool.rglob("report.json") if "export/onnx" not in file.read_text()]
+    assert [step["step"] for step in json.loads(report.read_text())["steps"]][-1] == "export/runtime"
+    assert not [*report.parent.glob("export/student.onnx*")]
 
 
 def test_supervised_training_alone_is_a_recipe_too(pool: Path) -> None:

@@ -98,6 +98,7 @@ def test_padding(ends: list[int], mode: str) -> None:
     ("name", "function"),
     [
         ("relu", F.relu),
+        ("relu6", F.relu6),
         ("sigmoid", torch.sigmoid),
         ("silu", F.silu),
         ("hardsigmoid", F.hardsigmoid),

@@ -19,6 +19,11 @@ def hardtanh(input: np.ndarray, min_val: float = -1, max_val: float = 1) -> np.n
     return np.clip(input, min_val, max_val)
 
 
+@operator("relu6")
+def relu6(input: np.ndarray) -> np.ndarray:
+    return np.clip(input, 0, 6)
+
+
 @operator("clamp", "clamp_max", "clamp_min")
 def clamp(input: np.ndarray, min: float | None = None, max: float | None = None) -> np.ndarray:
     return np.clip(input, min, max) if min is not None or max is not None else input
