@@ -1,7 +1,6 @@
 """Layers that a network does not only call: it also reads their weights, as in ``F.conv2d(x, self.conv.weight)``."""
 
 from collections.abc import Iterable
-from functools import cache
 from typing import Any
 
 import torch
@@ -30,21 +29,20 @@ def read_elsewhere(model: nn.Module, image: Tensor, paths: Iterable[str]) -> lis
     return [path for path, layer in layers.items() if "_read_outside" in vars(layer)]
 
 
-@cache
 def _watched(kind: type[nn.Module]) -> type[nn.Module]:
     """A layer of that kind which notes that a parameter is read while it does not run."""
 
     class Watched(kind):  # type: ignore[misc, valid-type]
         def __call__(self, *inputs: Any, **named: Any) -> Any:
-            vars(self)["_running"] = True
+            self.__dict__["_running"] = True
             try:
                 return super().__call__(*inputs, **named)
             finally:
-                del vars(self)["_running"]
+                del self.__dict__["_running"]
 
         def __getattr__(self, name: str) -> Any:  # for what is no plain attribute
-            if vars(self)["_parameters"].get(name) is not None and "_running" not in vars(self):
-                vars(self)["_read_outside"] = True
+            if self.__dict__["_parameters"].get(name) is not None and "_running" not in self.__dict__:
+                self.__dict__["_read_outside"] = True
             return super().__getattr__(name)
 
     Watched.__name__ = kind.__name__
