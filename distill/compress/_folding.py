@@ -20,6 +20,7 @@ from distill.compress._layers import Layer, factorable, layer_at, refuse_stored
 from distill.compress._places import LAYERS
 from distill.compress._same_outputs import same_outputs
 from distill.errors import RecipeError
+from distill.models.read_elsewhere import read_elsewhere
 from distill.models.surgery import exchange
 from distill.models.tracing import Trace, trace
 
@@ -89,10 +90,11 @@ def fold(artifact: Artifact, patterns: list[str] | None, images: list[Tensor], *
     unchanged |= {path: why for path, why in others.items() if path.rpartition(".")[0] not in unchanged}
     for path in layers:
         _refuse_codes(path, artifact.stored.get(f"{path}.weight"))
-    for path, spec in absorb_norms(model, norms_after(model, trace(model, images[0][:1]), layers)).items():
+    called = layers.keys() - read_elsewhere(model, images[0][:1], layers)  # others keep the weight that is read
+    for path, spec in absorb_norms(model, norms_after(model, trace(model, images[0][:1]), called)).items():
         plan[path] = plan.get(path, {}) | spec
     if even_out:
-        found = pairs(model, trace(model, images[0][:1]), layers)
+        found = pairs(model, trace(model, images[0][:1]), called)
         cut = _cut(model, {path for pair in found for path in pair.clips}, images)
         found = [pair for pair in found if cut.isdisjoint(pair.clips)]
         plan |= (clips := {path: {"relu": True} for pair in found for path in pair.clips})
@@ -130,7 +132,7 @@ def absorb_norms(model: nn.Module, norms: Mapping[str, str]) -> Spec:
 
 
 def refuse_changed(hook: str, before: nn.Module, after: nn.Module, images: Tensor) -> None:
-    """No trace shows that a weight is also read past its layer, for one: what was folded is compared.
+    """No trace shows all that a network does with a weight: what was folded is compared.
 
     Raises:
         RecipeError: the networks compute different things.

@@ -13,6 +13,7 @@ from distill.artifact.sparse import keeps_zeros
 from distill.errors import RecipeError, TrainingError
 from distill.models.auxiliary import runs_in_training
 from distill.models.channels.narrow import derived, weights
+from distill.models.read_elsewhere import WHY, read_elsewhere
 from distill.registry import did_you_mean
 
 Layer = nn.Conv2d | nn.Linear
@@ -34,11 +35,18 @@ def chosen(paths: Iterable[str], patterns: list[str] | None) -> list[str]:
 
 
 def factorable(
-    artifact: Artifact, hook: str, patterns: list[str] | None, *, grouped: bool = False, pruned: bool = False
+    artifact: Artifact,
+    hook: str,
+    patterns: list[str] | None,
+    image: Tensor | None = None,
+    *,
+    grouped: bool = False,
+    pruned: bool = False,
 ) -> tuple[dict[str, Layer], dict[str, str]]:
     """Plain convolutions and linear layers that nothing else shares weights with, by path; and why others are not.
 
-    Convolutions in groups are among them if ``grouped``, and layers that keep zeros if ``pruned``.
+    Convolutions in groups are among them if ``grouped``, and layers that keep zeros if ``pruned``. Of those that the
+    network does not only call, which an ``image`` shows, nothing else can take the place.
 
     Raises:
         RecipeError: the artifact is encoded, a glob matches nothing, or a layer is pruned but must not be.
@@ -65,7 +73,16 @@ def factorable(
             unfit[path] = "in groups"
         else:
             fit[path] = layer
+    for path in [] if image is None else read_elsewhere(artifact.model, image, fit):
+        unfit[path] = keep(hook, path)
+        del fit[path]
     return fit, unfit
+
+
+def keep(hook: str, path: str) -> str:
+    """Warn of a layer that a hook has to leave as it is because of `read_elsewhere`; returns why."""
+    logging.getLogger(f"distill.compress.{hook}").warning("%s: '%s' stays as it is: %s", hook, path, WHY)
+    return WHY
 
 
 def refuse_encoded(artifact: Artifact, hook: str) -> None:

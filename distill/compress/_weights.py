@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from math import prod
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill.artifact import Artifact, store
 from distill.artifact.storage import Stored
 from distill.compress._layers import chosen, refuse_broken, refuse_encoded
-from distill.models.channels.narrow import Convolution, Transposed
+from distill.models.channels.narrow import Transposed, is_weight
 
 
 def weights_of(artifact: Artifact, hook: str, patterns: list[str] | None) -> dict[str, Tensor]:
@@ -22,23 +22,12 @@ def weights_of(artifact: Artifact, hook: str, patterns: list[str] | None) -> dic
         TrainingError: a weight holds values that are not finite.
     """
     refuse_encoded(artifact, hook)
-    weights = {name: p.detach() for name, p in artifact.model.named_parameters() if _is_weight(artifact.model, name, p)}
+    weights = {name: p.detach() for name, p in artifact.model.named_parameters() if is_weight(artifact.model, name, p)}
     paths = set(chosen(dict.fromkeys(name.rpartition(".")[0] for name in weights), patterns))
     weights = {name: weight for name, weight in weights.items() if name.rpartition(".")[0] in paths}
     for name, weight in weights.items():
         refuse_broken(hook, name, weight)
     return weights
-
-
-def _is_weight(model: nn.Module, name: str, parameter: nn.Parameter) -> bool:
-    """Whether a layer multiplies with it: a module without others in it, attention and its ``in_proj_weight``, or
-    factors."""
-    path, _, own = name.rpartition(".")
-    module = model.get_submodule(path)
-    if hasattr(module, "deploy") or (isinstance(module, Convolution | Transposed | nn.Linear) and own == "weight"):
-        return parameter.dim() > 1
-    matrix = sum(size > 1 for size in parameter.shape) > 1  # and no vector in the shape of what it scales
-    return matrix and ("weight" in own or not any(module.children()))
 
 
 def channels_of(artifact: Artifact, name: str) -> int:

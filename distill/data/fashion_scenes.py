@@ -19,6 +19,7 @@ from distill.data._sample_data import SampleData, crop_and_flip
 from distill.data._samples import Sample
 from distill.data.digits import Digits
 from distill.data.fashion_mnist import FashionMNIST
+from distill.data.info import chosen_classes
 from distill.errors import RecipeError
 from distill.registry.ranges import BelowOne, Count, Index
 
@@ -114,7 +115,7 @@ class FashionScenes(SampleData):
         if image_size < 16:
             raise RecipeError(f"data.image_size={image_size}: articles need pictures of at least 16 pixels")
         source = FashionMNIST(0, val=0.0) if articles == "fashion_mnist" else Digits(0, val=0.0)
-        names = tuple(classes or source.info.class_names)
+        names = chosen_classes(classes, source.info.class_names)
         train, test = (_of_classes(store, source.info.class_names, names) for store in (source.plain, source.test))
         info = detection_info(image_size, names if labels == "boxes" else ("background", *names))
         make = partial(_scenes, size=image_size, objects=objects, labels=labels)

@@ -4,6 +4,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from distill.errors import RecipeError
+
+
+def chosen_classes(classes: list[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that the setting ``classes`` of a data set names; all that are known without it.
+
+    Raises:
+        RecipeError: it names none.
+    """
+    if classes == []:
+        raise RecipeError(f"data.classes is [], but must name a class: leave it out for all {len(known)}")
+    return tuple(classes or known)
+
 
 @dataclass(frozen=True)
 class DataInfo:

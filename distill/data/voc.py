@@ -12,6 +12,7 @@ from distill.data._boxes import Box, Invalid, box_augmentation, check_objects, c
 from distill.data._sample_data import Part, SampleData, warn_of_shared
 from distill.data.coco import BoxedPictures
 from distill.data.decoding import shown
+from distill.data.info import chosen_classes
 from distill.errors import DataError, RecipeError
 from distill.registry.ranges import BelowOne, Count, Index
 
@@ -48,7 +49,7 @@ class VOC(SampleData):
         flip: bool = True,
         workers: Index = 4,
     ) -> None:
-        root, names = root.expanduser(), tuple(classes or CLASSES)
+        root, names = root.expanduser(), chosen_classes(classes, CLASSES)
         if len(set(names)) < len(names):
             raise RecipeError(f"data.classes={classes}: a name is there twice")
         lists: dict[Part, str | None] = {"train": train_list, "val": val_list, "test": test_list}

@@ -9,6 +9,7 @@ from distill.batch import IGNORED
 from distill.data import data
 from distill.data._sample_data import Part, SampleData, crop_and_flip, photographs, warn_of_shared
 from distill.data.image_masks import MaskedPictures, check_masks
+from distill.data.info import chosen_classes
 from distill.data.voc import CLASSES, listed
 from distill.errors import RecipeError
 from distill.registry.ranges import BelowOne, Count, Fraction, Index
@@ -42,7 +43,7 @@ class VOCMasks(SampleData):
         flip: bool = True,
         workers: Index = 4,
     ) -> None:
-        root, names = root.expanduser(), ("background", *(classes or CLASSES))
+        root, names = root.expanduser(), ("background", *chosen_classes(classes, CLASSES))
         if len(names) > IGNORED or len(set(names)) < len(names):
             raise RecipeError(f"data.classes={classes}: up to {IGNORED - 1} different names beside 'background'")
         lists: dict[Part, str | None] = {"train": train_list, "val": val_list, "test": test_list}

@@ -8,11 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill.losses._divergence import divergences
+from distill.models.feature_maps import widened
 
 
 def foreground(logits: Float[Tensor, "batch classes anchors"]) -> Float[Tensor, "batch anchors"]:
     """The probability that there is an object, of any class but the first, the background."""
-    return 1 - logits.float().softmax(1)[:, 0]
+    return 1 - widened(logits).softmax(1)[:, 0]
 
 
 def anchor_difference(
@@ -30,6 +31,6 @@ def anchor_difference(
     with torch.autocast(student[0].device.type, enabled=False):
         objects = foreground(teacher[0])
         divergence = temperature**2 * divergences(student[0], teacher[0], temperature).sum(1)
-        distance = F.smooth_l1_loss(student[1].float(), teacher[1].float(), reduction="none").sum(1)
+        distance = F.smooth_l1_loss(widened(student[1]), widened(teacher[1]), reduction="none").sum(1)
         total = ((objects + background) * divergence).sum() + boxes * (objects * distance).sum()
         return total / objects.sum().clamp(min=1)

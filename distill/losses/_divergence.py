@@ -6,11 +6,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from distill.batch import IGNORED
+from distill.models.feature_maps import widened
 
 
 def softened(logits: Float[Tensor, "*shape"], temperature: float = 1.0) -> Float[Tensor, "*shape"]:
     """Logits divided by a temperature, in fp32 at least: bfloat16 has no digits to spare for the differences."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+    return widened(logits) / temperature
 
 
 def divergences(

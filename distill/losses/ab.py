@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from distill.losses import loss
 from distill.losses._adapters import connector
 from distill.losses._pairs import paired, sum_of_halved
-from distill.models.feature_maps import as_map, pool_to_smaller
+from distill.models.feature_maps import as_map, pool_to_smaller, widened
 from distill.registry.ranges import Positive
 
 SCALE = 3 / 1000
@@ -52,7 +52,7 @@ class ActivationBoundaries(nn.Module):
     def forward(self, student: list[Tensor], teacher: list[Tensor]) -> Float[Tensor, ""]:
         pairs = [pool_to_smaller(as_map(s), as_map(t)) for s, t in zip(student, teacher)]
         return SCALE * sum_of_halved(
-            [self._wrong(connect(s).float(), t) for connect, (s, t) in zip(self.connectors, pairs)]
+            [self._wrong(widened(connect(s)), t) for connect, (s, t) in zip(self.connectors, pairs)]
         )
 
     def _wrong(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from distill.losses import loss
 from distill.losses._classifier import FrozenClassifier, check_it_reads, last_linear
+from distill.models.feature_maps import widened
 from distill.registry.ranges import Count
 
 
@@ -70,5 +71,5 @@ class ClassAttention(nn.Module):
         """How much each pixel speaks for each class."""
         pixels = F.adaptive_avg_pool2d(features, self.resolution).flatten(2)
         with torch.autocast(features.device.type, enabled=False):
-            maps = weight.float() @ pixels.float()
+            maps = widened(weight) @ widened(pixels)
         return F.normalize(maps, dim=2) if self.normalize else maps

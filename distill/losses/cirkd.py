@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distill.losses import loss
 from distill.losses._divergence import kl
-from distill.models.feature_maps import pool_to_smaller, pooled
+from distill.models.feature_maps import pool_to_smaller, pooled, widened
 from distill.registry.ranges import Count, Temperature
 
 
@@ -44,5 +44,5 @@ def cross_image_relations(
 def similarities(features: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "rows pixels"]:
     """A row for each pair of a pixel and an image: the cosines of the pixel with all pixels of the image."""
     with torch.autocast(features.device.type, enabled=False):
-        pixels = F.normalize(features.float().flatten(2), dim=1)
+        pixels = F.normalize(widened(features).flatten(2), dim=1)
         return torch.einsum("icp,jcq->ipjq", pixels, pixels).flatten(0, 2)

@@ -17,7 +17,7 @@ from distill.losses import loss
 from distill.losses._adapters import connector
 from distill.losses._class_memory import ClassMemory, some_of_each
 from distill.losses._divergence import kl
-from distill.models.feature_maps import pool_to_smaller
+from distill.models.feature_maps import pool_to_smaller, widened
 from distill.registry.ranges import Count, NonNegative, Temperature
 
 Embeddings = Float[Tensor, "pixels channels"]
@@ -87,8 +87,8 @@ class ClassEmbeddings(nn.Module):
     ) -> Float[Tensor, ""]:
         student, teacher = pool_to_smaller(student, teacher)
         with torch.autocast(student.device.type, enabled=False):
-            embedded = F.normalize(self.project(student.float()), dim=1)
-            teacher = F.normalize(teacher.float(), dim=1)
+            embedded = F.normalize(self.project(widened(student)), dim=1)
+            teacher = F.normalize(widened(teacher), dim=1)
         classes = F.interpolate(labels[:, None].float(), teacher.shape[2:])[:, 0].long()
         known = (classes >= 0) & (classes < self.num_classes)
         pair = embedded.movedim(1, -1)[known], teacher.movedim(1, -1)[known]

@@ -73,7 +73,8 @@ class CrossHead(nn.Module):
         self.settings = {"temperature": temperature, "boxes": boxes, "background": background}
 
     def forward(self, student: list[Tensor], teacher: list[Tensor]) -> Float[Tensor, ""]:
-        read = self.reader[0].to(student[0].device)
+        # Not in half precision, which autocast makes the student's maps: the weights would lose their digits.
+        read = self.reader[0].to(student[0].device, torch.promote_types(student[0].dtype, torch.float32))
         with torch.no_grad():
             target = _parts(read(teacher))
         output = _parts(read([adapt(features) for adapt, features in zip(self.adapters, student, strict=True)]))

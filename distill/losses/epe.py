@@ -6,7 +6,7 @@ from torch import Tensor
 
 from distill.errors import RecipeError
 from distill.losses import loss
-from distill.models.feature_maps import pool_to_smaller
+from distill.models.feature_maps import pool_to_smaller, widened
 
 
 @loss("epe")
@@ -27,5 +27,5 @@ def end_point_error(
             raise RecipeError(
                 f"flow has 2 channels (batch, 2, height, width), but the {role}'s tap {tuple(flow.shape)}"
             )
-    student, teacher = pool_to_smaller(student.float(), teacher.float())
+    student, teacher = pool_to_smaller(widened(student), widened(teacher))
     return torch.linalg.vector_norm(student - teacher, dim=1).mean()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from distill.losses import loss
 from distill.losses._adapters import adapter
-from distill.models.feature_maps import pool_to_smaller
+from distill.models.feature_maps import pool_to_smaller, widened
 from distill.registry.ranges import NonNegative, Temperature
 
 Map = Float[Tensor, "batch channels height width"]
@@ -62,7 +62,7 @@ class FocalAndGlobal(nn.Module):
         inputs: Float[Tensor, "batch colours rows columns"],
     ) -> Float[Tensor, ""]:
         student, teacher = pool_to_smaller(self.adapter(student), teacher)
-        student, teacher = student.float(), teacher.float()
+        student, teacher = widened(student), widened(teacher)
         objects, background = masks(labels, teacher, inputs)
         own, where = (self._attention(features) for features in (student, teacher))
         squares = (student - teacher).square() * where[0] * where[1]
@@ -122,7 +122,7 @@ def masks(
         columns = covered(left * across, right * across, width)
         inside = rows[:, :, None] * columns[:, None]
         nothing = inside.new_zeros(1, height, width)
-        empty.append((torch.cat([inside, nothing]).amax(0) == 0).float())
+        empty.append((torch.cat([inside, nothing]).amax(0) == 0).to(inside))
         inside = inside * (label["iscrowd"] == 0)[:, None, None]  # not selected: a GPU would have to wait for the count
         inside = inside / inside.sum((1, 2), keepdim=True).clamp(min=1)
         shares.append(torch.cat([inside, nothing]).amax(0))
@@ -136,4 +136,4 @@ def covered(
     """Which cells of a row an interval touches, at least the one in which it begins."""
     cells, first = torch.arange(length, device=start.device), start.floor().clamp(min=0)
     last = torch.maximum(end.ceil(), first + 1)
-    return ((cells >= first[:, None]) & (cells < last[:, None])).float()
+    return ((cells >= first[:, None]) & (cells < last[:, None])).to(start)

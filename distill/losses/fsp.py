@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from distill.losses import loss
 from distill.losses._adapters import adapter
 from distill.losses._pairs import paired
-from distill.models.feature_maps import pool_to_smaller
+from distill.models.feature_maps import pool_to_smaller, widened
 
 
 @loss("fsp")
@@ -56,5 +56,5 @@ def flow_matrix(
     earlier, later = pool_to_smaller(earlier, later)
     # Sums over thousands of pixels leave the range of half precision.
     with torch.autocast(earlier.device.type, enabled=False):
-        rows, columns = earlier.float().flatten(2), later.float().flatten(2)
+        rows, columns = widened(earlier).flatten(2), widened(later).flatten(2)
         return rows @ columns.mT / rows.shape[2]

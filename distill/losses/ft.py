@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from distill.losses import loss
-from distill.models.feature_maps import pool_to_smaller
+from distill.models.feature_maps import pool_to_smaller, widened
 from distill.registry.ranges import Count, Positive
 
 
@@ -81,7 +81,7 @@ class FactorTransfer(nn.Module):
         self.paraphraser.requires_grad_(False)
 
     def _direction(self, factor: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch values"]:
-        factor = factor.float()
+        factor = widened(factor)
         return F.normalize((factor.square().mean(dim=1) if self.pooled else factor).flatten(1), dim=1)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from distill.losses import loss
 from distill.losses._adapters import connector
+from distill.models.feature_maps import widened
 
 
 @loss("ickd")
@@ -37,5 +38,5 @@ def correlations(features: Float[Tensor, "batch channels height width"]) -> Floa
     """Inner products between all channels of an image, each row a unit vector."""
     # Sums over thousands of pixels leave the range of half precision.
     with torch.autocast(features.device.type, enabled=False):
-        flat = features.float().flatten(2)
+        flat = widened(features).flatten(2)
         return F.normalize(flat @ flat.mT, dim=2)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from distill.losses import loss
 from distill.losses._adapters import adapter
 from distill.losses._pairs import paired
+from distill.models.feature_maps import widened
 from distill.registry.ranges import Count
 
 Directions = Float[Tensor, "batch _ directions"]
@@ -91,12 +92,12 @@ def decompose(features: Tensor, count: int) -> tuple[Directions, Float[Tensor, "
     between them, divided by the gap of their squared singular values; the division is damped where gaps are narrow.
     """
     # Of unit norm, so that what is narrow does not depend on the activations' scale.
-    pixels = F.normalize(features.float().flatten(1), dim=1).unflatten(1, (features.shape[1], -1)).mT
+    pixels = F.normalize(widened(features).flatten(1), dim=1).unflatten(1, (features.shape[1], -1)).mT
     count = min(count, *pixels.shape[1:])
     with torch.no_grad():
         # Many times faster than a singular value decomposition; squares need twice the digits.
         squares, vectors = torch.linalg.eigh(pixels.double().mT @ pixels.double())
-        squares, vectors = squares.flip(1).clamp(min=0).float(), vectors.flip(2).float()
+        squares, vectors = squares.flip(1).clamp(min=0).to(pixels), vectors.flip(2).to(pixels)
     gaps = squares[:, None, :count] - squares[:, :, None]
     shares = pixels @ vectors
     turn = vectors @ (reciprocal(gaps) * (shares.mT @ shares[:, :, :count]))

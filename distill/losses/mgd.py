@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from distill.losses import loss
 from distill.losses._adapters import adapter
-from distill.models.feature_maps import pool_to_smaller
+from distill.models.feature_maps import pool_to_smaller, widened
 from distill.registry.ranges import BelowOne
 
 
@@ -61,4 +61,4 @@ class MaskedGeneration(nn.Module):
         batch, channels, height, width = student.shape
         kept = (1, height, width) if self.mask == "pixels" else (channels, 1, 1)
         kept_pixels = torch.rand(batch, *kept, device=student.device) >= self.mask_ratio
-        return (self.generation(student * kept_pixels).float() - teacher.float()).square().sum() / batch
+        return (widened(self.generation(student * kept_pixels)) - widened(teacher)).square().sum() / batch

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill.losses import loss
-from distill.models.feature_maps import pool_to_smaller
+from distill.models.feature_maps import pool_to_smaller, widened
 
 
 @loss("nst")
@@ -27,7 +27,7 @@ def neuron_selectivity(
 
 def selectivity(features: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels pixels"]:
     """Where each channel fires, as one unit vector."""
-    return F.normalize(features.float().flatten(2), dim=2)
+    return F.normalize(widened(features).flatten(2), dim=2)
 
 
 def kernel(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from distill.losses import loss
 from distill.losses._adapters import connector
 from distill.losses._pairs import paired, sum_of_halved
-from distill.models.feature_maps import pool_to_smaller
+from distill.models.feature_maps import pool_to_smaller, widened
 
 RARE = 0.001
 """Below this share of negative values their mean is taken as three standard deviations below zero."""
@@ -55,7 +55,7 @@ class Overhaul(nn.Module):
         pairs = [pool_to_smaller(s, t) for s, t in zip(student, teacher)]
         return sum_of_halved(
             [
-                partial_l2(connect(s).float(), t.float().maximum(self.get_buffer(f"margin{i}")))
+                partial_l2(widened(connect(s)), widened(t).maximum(self.get_buffer(f"margin{i}")))
                 for i, (connect, (s, t)) in enumerate(zip(self.connectors, pairs))
             ]
         )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from distill.losses import loss
 from distill.losses._adapters import adapter
-from distill.models.feature_maps import as_map, pool_to_smaller
+from distill.models.feature_maps import as_map, pool_to_smaller, widened
 
 
 @loss("pkd")
@@ -36,4 +36,4 @@ def standardised(
     features: Float[Tensor, "batch channels height width"],
 ) -> Float[Tensor, "batch channels height width"]:
     """Each channel with mean 0 and variance 1 over batch and pixels; a constant one is 0."""
-    return F.batch_norm(features.float(), None, None, training=True, eps=1e-8)
+    return F.batch_norm(widened(features), None, None, training=True, eps=1e-8)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from distill.losses import loss
 from distill.losses._pairs import paired
-from distill.models.feature_maps import as_map
+from distill.models.feature_maps import as_map, widened
 from distill.registry.ranges import Count
 
 Shape = tuple[int, ...]
@@ -87,7 +87,7 @@ def hierarchical_context(
     student: Float[Tensor, "batch channels height width"], teacher: Float[Tensor, "batch channels height width"]
 ) -> Float[Tensor, ""]:
     """Mean squared difference of the maps, and of both pooled to each smaller level, which counts half of the last."""
-    difference = student.float() - teacher.float()
+    difference = widened(student) - widened(teacher)
     values = [difference.square().mean()]
     # Pooling is linear: the pooled maps differ by the pooled difference.
     values += [F.adaptive_avg_pool2d(difference, level).square().mean() for level in LEVELS if level < student.shape[2]]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from distill.losses import loss
 from distill.losses._adapters import bottleneck
-from distill.models.feature_maps import as_map, pool_to_smaller
+from distill.models.feature_maps import as_map, pool_to_smaller, widened
 from distill.registry.ranges import Count
 
 Shape = tuple[int, ...]
@@ -73,7 +73,7 @@ class SemanticCalibration(nn.Module):
                 f"semckd was built for batches of up to {self.batch_size} images, but this one has {len(features)}; "
                 "its attention reads how each image of a batch is like the others: keep batch_size fixed"
             )
-        flat = features.float().flatten(1)
+        flat = widened(features).flatten(1)
         return F.pad(flat @ flat.T, (0, self.batch_size - len(flat)))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from distill.losses import loss
 from distill.losses._batch import refuse_a_batch_of_one
+from distill.models.feature_maps import widened
 
 
 @loss("sp")
@@ -29,5 +30,5 @@ def similarity(features: Float[Tensor, " batch *_"]) -> Float[Tensor, " batch ba
     """Inner products between all images, each row a unit vector."""
     # Sums over thousands of features leave the range of half precision.
     with torch.autocast(features.device.type, enabled=False):
-        flat = features.float().flatten(1)
+        flat = widened(features).flatten(1)
         return F.normalize(flat @ flat.T, dim=1)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from distill.losses import loss
-from distill.models.feature_maps import as_map, pool_to_smaller
+from distill.models.feature_maps import as_map, pool_to_smaller, widened
 from distill.registry.ranges import Positive
 
 SMALLEST_VARIANCE = 1e-5
@@ -55,5 +55,5 @@ class VariationalInformation(nn.Module):
     def forward(self, student: Float[Tensor, " batch *_s"], teacher: Float[Tensor, " batch *_t"]) -> Float[Tensor, ""]:
         student, teacher = pool_to_smaller(as_map(student), as_map(teacher))
         variance = (F.softplus(self.raw_variance) + SMALLEST_VARIANCE)[:, None, None]
-        error = self.mean(student).float() - teacher.float()
+        error = widened(self.mean(student)) - widened(teacher)
         return (error.square() / variance + variance.log()).mean() / 2

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from distill.losses import loss
 from distill.losses._adapters import connector
-from distill.models.feature_maps import as_map
+from distill.models.feature_maps import as_map, widened
 from distill.registry.ranges import Count, NonNegative
 
 Moments = Float[Tensor, "batch channels grid grid"]
@@ -53,8 +53,8 @@ class WassersteinDistance(nn.Module):
 
 
 def moments(features: Float[Tensor, "batch channels height width"], grid: int) -> tuple[Moments, Moments]:
-    """Mean and standard deviation of each channel over the pixels of each cell, in fp32."""
-    features = features.float()
+    """Mean and standard deviation of each channel over the pixels of each cell, in fp32 at least."""
+    features = widened(features)
     # Around the mean of the whole map: the difference of two large squares would have no digits left.
     centre = features.mean(dim=(2, 3), keepdim=True)
     mean, square = (F.adaptive_avg_pool2d(one, grid) for one in (features - centre, (features - centre).square()))

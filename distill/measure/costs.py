@@ -44,5 +44,5 @@ def _parameters(artifact: Artifact) -> int:
     count = 0
     for name, parameter in artifact.model.named_parameters():
         form = artifact.stored.get(name)
-        count += form.parameters() if isinstance(form, Tied) else cost.nonzero(parameter)
+        count += form.parameters() if isinstance(form, Tied) else cost.nonzero(artifact.model, name, parameter)
     return count

@@ -11,6 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from distill.models.channels.narrow import is_weight
+
 
 def _recurrent_flops(sequence: Tensor, input_weight: Tensor, hidden_weight: Tensor, *_: Any, **__: Any) -> int:
     """Of one layer of an LSTM in one direction, over the whole sequence (time, batch, features)."""
@@ -40,10 +42,10 @@ def macs(model: nn.Module, example: Tensor) -> int:
     return counter.flops // 2
 
 
-def nonzero(parameter: Tensor) -> int:
-    """Values of a parameter that are left after pruning: zeros count among biases and scales, not among weights, which
-    are parameters of two or more dimensions."""
-    return int(parameter.count_nonzero()) if parameter.dim() > 1 else parameter.numel()
+def nonzero(model: nn.Module, name: str, parameter: nn.Parameter) -> int:
+    """Values of a parameter that are left after pruning: zeros do not count among weights, see `is_weight`; among
+    biases, scales, class tokens and position embeddings they do."""
+    return int(parameter.count_nonzero()) if is_weight(model, name, parameter) else parameter.numel()
 
 
 def effective_macs(model: nn.Module, example: Tensor) -> int:
@@ -54,7 +56,7 @@ def effective_macs(model: nn.Module, example: Tensor) -> int:
     Args:
         example: as of `macs`.
     """
-    counter = _Counter(model.parameters())
+    counter = _Counter(values for name, values in model.named_parameters() if is_weight(model, name, values))
     with counter:
         _run(model, example)
     return counter.flops // 2 - round(counter.zero_flops / 2)

@@ -1,10 +1,16 @@
-"""Bringing two feature maps to one spatial size, or one map to a vector."""
+"""Bringing two feature maps to one spatial size, one map to a vector, or features to enough digits."""
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 Map = Float[Tensor, "batch _ _ _"]
+
+
+def widened(features: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Features in fp32 at least: half precision has neither the digits nor the range for sums; fp64 stays."""
+    return features.to(torch.promote_types(features.dtype, torch.float32))
 
 
 def as_map(features: Float[Tensor, " batch *_"]) -> Map:
@@ -34,11 +40,11 @@ def pooled(features: Map, height: int, width: int) -> Map:
 
 
 def embedding(features: Float[Tensor, " batch *_"]) -> Float[Tensor, " batch channels"]:
-    """One fp32 vector per image: a map's average over its pixels, as before a classifier; a vector as it is.
+    """One vector per image, `widened`: a map's average over its pixels, as before a classifier; a vector as it is.
 
     Of tokens (batch, tokens, channels), the average over tokens.
     """
-    features = features.float()
+    features = widened(features)
     if features.dim() == 3:
         return features.mean(dim=1)
     return features if features.dim() == 2 else features.flatten(2).mean(dim=2)

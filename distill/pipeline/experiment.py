@@ -121,7 +121,8 @@ class Experiment:
 
     def cached(self, teacher: Teacher) -> CachedTeacher:
         """A teacher behind the recipe's cache."""
-        return cached(teacher, self.recipe, self.data, self.line.foundation.task)
+        seen = {k: v for k, v in self.line.foundation.task.items() if k not in self.task.weights_of_losses}
+        return cached(teacher, self.recipe, self.data, seen)
 
     def monitor(self, model: nn.Module) -> float:
         """The task's monitor on the validation split.

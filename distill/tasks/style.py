@@ -64,6 +64,7 @@ class Style(Task):
     label_kind = "none"
     class_scores = ()
     any_size = True
+    weights_of_losses = ("content_weight", "style_weight", "smooth_weight")
     side_by_side = True
 
     def __init__(

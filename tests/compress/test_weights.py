@@ -1,16 +1,40 @@
 """Which parameters are weights: those that layers multiply with, and nothing that a network holds beside its layers."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
-from distill.artifact import Artifact
+from distill.artifact import Artifact, open_artifact
 from distill.compress._weights import weights_of
+from distill.compress.encode import encode
 from distill.compress.pruning.prune import prune
+from distill.compress.sharing.cluster import cluster
 from tests import families
 from tests.compress import nets
 
 BESIDE = ("class_token", "pos_embedding", "relative_position_bias_table", "layer_scale")
+
+
+class Parametrized(nn.Sequential):
+    """Two layers whose weights are computed in every forward, and a plain one."""
+
+    def __init__(self) -> None:
+        first, second = weight_norm(nn.Linear(6, 16)), spectral_norm(nn.Linear(16, 16))
+        super().__init__(nn.Flatten(), first, second, nn.Linear(16, 4))
+
+
+def test_weights_that_are_computed_get_no_codes_and_are_kept(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    artifact = Artifact(Parametrized().eval(), network={"name": f"{__name__}:Parametrized"})
+    done, images = encode(cluster(artifact)), torch.randn(5, 6)
+    done.save(tmp_path / "small.safetensors")
+    loaded = open_artifact(tmp_path / "small.safetensors", allow=[__name__])
+    assert done.stored.keys() == {"3.weight"}
+    assert torch.equal(*(nn.Sequential(*[*one.model][:3])(images) for one in (loaded, artifact)))
+    assert torch.equal(loaded.model(images), done.model(images))
 
 
 @pytest.mark.parametrize("name", ["vit", "swin", "convnext"])

@@ -5,15 +5,12 @@ Forward passes alone: backward, PyTorch asks the GPU itself.
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
 from distill.losses import loss as losses
 from tests.gpu.fake import FakeGPU
-from tests.losses.test_contract import term
-
-KEPT = ("network", "student_model", "layers")
-"""Where losses keep the student, or layers of it, in a tuple: it is moved with the student, not with the loss."""
+from tests.losses.test_contract import term, with_student
 
 COUNTING = {"cirkd_memory"}
 """Losses whose next tensor is as long as there are pixels of known classes: they wait for that number."""
@@ -43,8 +40,7 @@ def test_a_loss_is_computed_where_its_features_are(name: str) -> None:
     compute, student, teacher, batch = term(name)
     compute(student, teacher, batch)  # what some losses find out in their first step
     gpu = FakeGPU()
-    kept = [one for part in compute.parts for name in KEPT for one in getattr(part, name, ()) if name in vars(part)]
-    moved, _ = gpu.module(nn.ModuleList([compute, nn.ModuleList(kept)]))
+    moved, _ = gpu.module(with_student(compute))
     own, taught, images = gpu.tensors((student, teacher, batch))
     with gpu.active():
         value: Tensor = moved(own, taught, images._replace(sample=batch.sample))

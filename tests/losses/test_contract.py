@@ -38,6 +38,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 FLOW = [(2, 6, 6), (2, 3, 3)]
 """Of losses that compare flow."""
 
+KEPT = ("network", "student_model", "layers")
+"""Where losses keep the student, or layers of it, in a tuple: it is moved with the student, not with the loss."""
+
 REGULARISED: dict[str, type[nn.Module]] = {"morphnet": nn.BatchNorm2d, "splitnet": nn.Linear}
 """Losses that look at the network itself, and the layers whose weights they change."""
 
@@ -100,6 +103,12 @@ def taught(compute: Term, student: dict[str, Tensor]) -> list[Tensor]:
     return list(student.values())[: {"byot": -2, "ld": 1}.get(compute.key)]
 
 
+def with_student(compute: Term) -> nn.ModuleList:
+    """The loss and what it keeps of the student."""
+    kept = [one for part in compute.parts for name in KEPT for one in getattr(part, name, ()) if name in vars(part)]
+    return nn.ModuleList([compute, nn.ModuleList(kept)])
+
+
 @pytest.mark.parametrize("name", losses.names())
 class TestEveryLoss:
     def test_is_a_finite_scalar_that_reaches_the_student(self, name: str) -> None:
@@ -142,6 +151,22 @@ class TestEveryLoss:
             value = compute(*halved, batch)
         assert value.isfinite()
         torch.testing.assert_close(value.float(), exact, rtol=0.1, atol=0.02 * max(1, abs(exact.item())))
+
+    @torch.no_grad()  # in which losses remember nothing
+    def test_keeps_the_digits_of_double_precision(self, name: str) -> None:
+        compute, student, teacher, batch = term(name)
+        compute(student, teacher, batch)  # what some losses find out in their first step
+        with_student(compute).double()
+        student, teacher = ({k: v.double() for k, v in f.items()} for f in (student, teacher))
+        batch = batch._replace(inputs=batch.inputs.double())
+        values = []
+        for change in (0, 1e-9):  # too small for a float32
+            for learning in taught(compute, student):
+                learning *= 1 + change * torch.randn_like(learning)
+            torch.manual_seed(1)
+            values.append(compute(student, teacher, batch))
+        assert values[0].dtype == torch.float64
+        assert values[0] != values[1]
 
     def test_survives_identical_images(self, name: str) -> None:
         compute, student, teacher, batch = term(name)

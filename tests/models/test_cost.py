@@ -49,7 +49,8 @@ def net() -> nn.Module:
 
 
 def effective(model: nn.Module, images: torch.Tensor) -> tuple[int, int]:
-    return sum(map(cost.nonzero, model.parameters())), cost.effective_macs(model, images)
+    counts = [cost.nonzero(model, name, parameter) for name, parameter in model.named_parameters()]
+    return sum(counts), cost.effective_macs(model, images)
 
 
 def test_a_dense_network_is_as_effective_as_it_is_large() -> None:
@@ -98,7 +99,9 @@ def test_a_class_token_may_go_into_a_module() -> None:
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:
             return self.layer(self.token.expand(len(inputs), -1, -1)).mean(1)
 
-    assert cost.macs(Token(), torch.randn(2, 3, 4, 4)) == 24
+    model, images = Token(), torch.randn(2, 3, 4, 4)
+    assert cost.macs(model, images) == 24
+    assert effective(model, images) == (8 + 27, 24)  # the token's zeros are values that it was given
 
 
 @pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])

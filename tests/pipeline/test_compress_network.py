@@ -93,15 +93,15 @@ def test_changes_are_measured_on_images_that_hooks_do_not_see(net: CaffeNet, ima
 def test_without_labels_the_loss_has_the_derivatives_of_the_output() -> None:
     """The mean square of a linear network's derivatives along random directions is that over its outputs."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(320, 3, bias=False))
+    linear = nn.Linear(320, 3, bias=False)
+    model = nn.Sequential(nn.Flatten(), linear)
     images = torch.randn(1, 4, 8, 10).expand(4000, -1, -1, -1)
     reference = Reference(INFO, model, ImageInputs(images, None))
-    weight = model[1].weight
     squares = []
     for batch in reference.calibration:
         for image, label in zip(batch.inputs, batch.labels, strict=True):
             one = batch._replace(inputs=image[None], labels=label[None])
-            squares.append(torch.autograd.grad(reference.loss(model(one.inputs), one), weight)[0].square())
+            squares.append(torch.autograd.grad(reference.loss(model(one.inputs), one), linear.weight)[0].square())
     torch.testing.assert_close(torch.stack(squares).mean(0), images[0].flatten().square().expand(3, -1))
 
 

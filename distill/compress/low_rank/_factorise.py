@@ -135,10 +135,10 @@ class Factorisation:
             RecipeError: a budget that cannot be met, a glob that matches nothing, or the artifact is encoded.
             TrainingError: a weight has NaN or infinite values.
         """
-        fit, unchanged = factorable(artifact, self.name, layers)
         if not calibration:
             raise RecipeError(f"{self.name} chooses ranks by images, but there are no calibration images")
         images = calibration[0].inputs
+        fit, unchanged = factorable(artifact, self.name, layers, images[:1])
         traced = trace_layers(artifact.model, fit, images)
         weights = error_weights(artifact.model, {p: t.layer for p, t in traced.items()}, calibration, weighting)
         found = {path: self.factors(one, weights[path]) for path, one in traced.items()}

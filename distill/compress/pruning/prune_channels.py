@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from distill.artifact import Artifact, Plan
 from distill.batch import Batch
 from distill.compress import hook
-from distill.compress._layers import chosen, refuse_broken_weights, refuse_encoded, refuse_stored, refuse_unfit_heads
+from distill.compress._layers import (
+    chosen,
+    keep,
+    refuse_broken_weights,
+    refuse_encoded,
+    refuse_stored,
+    refuse_unfit_heads,
+)
 from distill.compress._same_outputs import same_outputs
 from distill.compress.pruning._channel_scores import Saliency, Scores, bn_scales, magnitudes, taylor
 from distill.compress.pruning._channel_seconds import per_second
@@ -85,6 +92,7 @@ def prune_channels(
     )
     images = calibration[0].inputs[:4].to(next(artifact.model.parameters()).device)
     sizes = Sizes(artifact.copy_model(), images[:1], fit)
+    unfit |= {path: keep("prune_channels", path) for path in sizes.elsewhere}
     scores = _scores(artifact, sizes.whole, saliency, calibration, task_loss)
     widths = Widths(sizes.trace, sizes.whole, _removable(scores, sizes.whole, allowed), round_to, min_channels)
     if aim == "speed":

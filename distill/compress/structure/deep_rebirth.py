@@ -75,8 +75,8 @@ def deep_rebirth(
     """
     if exact and branches:
         raise RecipeError("deep_rebirth without branches computes something else: remove 'exact' or 'branches'")
-    fit, unfit = factorable(artifact, "deep_rebirth", layers, grouped=True)
     image = calibration[0].inputs[:1].to(next(artifact.model.parameters()).device)
+    fit, unfit = factorable(artifact, "deep_rebirth", layers, image, grouped=True)
     if branches:
         artifact = _slimmed(artifact, image, fit, seed)
         present = dict(artifact.model.named_modules())

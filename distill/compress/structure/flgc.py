@@ -6,6 +6,7 @@ last round makes of each one dense convolution per group.
 """
 
 import logging
+from collections.abc import Sequence
 from glob import escape
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 
 from distill.artifact import Artifact, Plan
 from distill.artifact.sparse import keeps_zeros
+from distill.batch import Batch
 from distill.compress import hook
 from distill.compress._layers import chosen, factorable, refuse_broken
 from distill.errors import RecipeError
@@ -30,7 +32,13 @@ Spec = dict[str, dict[str, Any]]
 
 @hook("flgc")
 def flgc(
-    artifact: Artifact, progress: float = 1.0, *, groups: Several = 8, seed: Seed = 0, layers: list[str] | None = None
+    artifact: Artifact,
+    progress: float = 1.0,
+    calibration: Sequence[Batch] = (),
+    *,
+    groups: Several = 8,
+    seed: Seed = 0,
+    layers: list[str] | None = None,
 ) -> Artifact:
     """Groups for 1x1 convolutions; ask for ``rounds: 2``, so that they are learned before they are made.
 
@@ -40,6 +48,7 @@ def flgc(
     Args:
         artifact: what to compress.
         progress: the part of all rounds that is done with this one.
+        calibration: its first image shows which layers the network only calls.
         groups: of each convolution, 2 at least. They become as large as they are learned to be; some may be empty.
         seed: of the groups that channels are in before they learn.
         layers: globs of module paths; without any, every 1x1 convolution that has no groups.
@@ -50,7 +59,7 @@ def flgc(
     """
     if groups < 2:
         raise RecipeError(f"groups is {groups}, but flgc makes at least 2")
-    plain, learning = _fit(artifact, layers)
+    plain, learning = _fit(artifact, layers, calibration)
     begun: Spec = {path: {"groups": groups} for path in plain} if progress < 1 or not learning else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -77,7 +86,7 @@ def apply(model: nn.Module, layers: Spec) -> nn.Module:
     return model
 
 
-def _fit(artifact: Artifact, patterns: list[str] | None) -> tuple[list[str], list[str]]:
+def _fit(artifact: Artifact, patterns: list[str] | None, calibration: Sequence[Batch]) -> tuple[list[str], list[str]]:
     """Paths of 1x1 convolutions that could learn groups, and of layers that do."""
     kinds = (nn.Conv2d, nn.Linear, LearnedGroupConv)
     modules = {path: module for path, module in artifact.model.named_modules() if isinstance(module, kinds)}
@@ -87,7 +96,8 @@ def _fit(artifact: Artifact, patterns: list[str] | None) -> tuple[list[str], lis
         refuse_broken("flgc", f"{path}.weight", artifact.model.get_parameter(f"{path}.weight"))
         if keeps_zeros(artifact.stored.get(f"{path}.weight")):
             raise RecipeError(f"'flgc' would lose the zeros of '{path}': put it before 'prune'")
-    others, _ = factorable(artifact, "flgc", [escape(path) for path in paths if path not in learning])
+    image = calibration[0].inputs[:1] if calibration else None
+    others, _ = factorable(artifact, "flgc", [escape(path) for path in paths if path not in learning], image)
     plain = [
         path
         for path, layer in others.items()

@@ -38,6 +38,17 @@ def weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield f"{path}.weight", layer.weight
 
 
+def is_weight(model: nn.Module, name: str, parameter: nn.Parameter) -> bool:
+    """Whether a layer multiplies with it: a module without others in it, attention and its ``in_proj_weight``, or
+    factors. Class tokens, position embeddings and scales of blocks are none."""
+    path, _, own = name.rpartition(".")
+    module = model.get_submodule(path)
+    if hasattr(module, "deploy") or (isinstance(module, Convolution | Transposed | nn.Linear) and own == "weight"):
+        return parameter.dim() > 1
+    matrix = sum(size > 1 for size in parameter.shape) > 1  # and no vector in the shape of what it scales
+    return matrix and ("weight" in own or not any(module.children()))
+
+
 def sizes_of(layer: nn.Module) -> tuple[int, int]:
     """Input and output channels."""
     if isinstance(layer, Channelwise):

@@ -14,6 +14,7 @@ from distill.models.channels.groups import Widths
 from distill.models.channels.narrow import Narrowable, Transposed, costs_of, derived, sizes_of
 from distill.models.channels.propagation import Channels, trace_channels
 from distill.models.copied import copied
+from distill.models.read_elsewhere import read_elsewhere
 
 NEAR = 0.99
 """A budget that is used up to this part is left at that."""
@@ -53,11 +54,13 @@ class Sizes:
     Args:
         model: one of its own, in eval mode.
         image: one.
-        paths: the layers whose channels are traced.
+        paths: the layers whose channels are traced, but for those in ``elsewhere``, see `read_elsewhere`.
     """
 
     def __init__(self, model: nn.Module, image: Tensor, paths: Collection[str]) -> None:
-        self.model, self.image, self.paths = model, image, paths
+        self.model, self.image = model, image
+        self.elsewhere = read_elsewhere(model, image, paths)
+        self.paths = [path for path in paths if path not in self.elsewhere]
         self.whole = self._whole()
         counted = self._counted(self.whole)
         self.rest = {

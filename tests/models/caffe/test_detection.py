@@ -1,6 +1,5 @@
 """Default boxes and detections of SSD, against OpenCV."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -110,5 +109,4 @@ def test_joined_it_gives_what_detections_are_made_from(tmp_path: Path) -> None:
     net, images = read(*detector(tmp_path, SETTINGS["centers"])), torch.from_numpy(random(2, 4, 8, 10))
     values: dict[str, torch.Tensor] = net.values(images)
     net.joined = True
-    parts: Sequence[torch.Tensor] = [values["location/flat"], values["scores"]]
-    torch.testing.assert_close(net(images), torch.cat(parts, 1))
+    torch.testing.assert_close(net(images), torch.cat([values["location/flat"], values["scores"]], 1))

@@ -71,6 +71,13 @@ def test_maps_of_the_network_serve_every_task(tmp_path: Path) -> None:
     assert len([*(tmp_path / ".cache").glob("*/*.rows")]) == len(rows)
 
 
+def test_maps_do_not_depend_on_what_losses_weigh(tmp_path: Path) -> None:
+    for weight in (3, 4):
+        kept(tmp_path, f"task.style_weight={weight}", f"task.content_weight={weight}", f"task.smooth_weight={weight}")
+    rows = [file.name for file in (tmp_path / ".cache").glob("*/*.rows")]
+    assert sum(name.startswith("part-stage2-") for name in rows) == 1
+
+
 def test_code_of_a_tasks_own_author_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "own_task_of_a_cache.py"
     monkeypatch.syspath_prepend(str(tmp_path))
