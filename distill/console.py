@@ -8,12 +8,18 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave the end to `distill.cli.guard`: Rich would exit with an error where a reader has what it wants."""
+        raise
+
+
 def new_console() -> Console:
     """Silent in all processes of a training but the first; prints to what is standard output at that moment, texts as
     they are: paths and names may hold brackets."""
     quiet = os.environ.get("LOCAL_RANK", "0") != "0"
-    made = Console(quiet=quiet, markup=False, highlight=False, soft_wrap=True, emoji=False)
-    if not made.is_terminal and "COLUMNS" not in os.environ:
+    made = _Console(quiet=quiet, markup=False, highlight=False, soft_wrap=True, emoji=False)
+    if not made.width or (not made.is_terminal and "COLUMNS" not in os.environ):
         made.width = 120  # output to a file is not cut to 80 columns
     return made
 

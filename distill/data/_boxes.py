@@ -89,11 +89,13 @@ def box_augmentation(info: DataInfo, crop: bool, flip: bool) -> list[v2.Transfor
 
 
 class _CropAroundBoxes(v2.RandomIoUCrop):
-    """Leaves a picture without objects as it is: there is nothing that a crop could overlap."""
+    """Leaves a picture without objects as it is: there is nothing that a crop could overlap; and one of three pixels or
+    fewer, of which torchvision's smallest crop, three tenths of a side, has none."""
 
     def forward(self, *inputs: Any) -> Any:
         sample = Sample(*inputs[0])
-        return super().forward(sample) if len(sample.label["boxes"]) else sample
+        fits = len(sample.label["boxes"]) and min(sample.pictures[0].size) > 3
+        return super().forward(sample) if fits else sample
 
 
 def _of_each_box(sample: Any) -> tuple[Tensor, Tensor]:

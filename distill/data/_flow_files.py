@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from distill.data._flow import UNKNOWN, Flow
 from distill.data._samples import Sample
 from distill.data._scan import check_once
-from distill.data.decoding import check_size, header_size, open_picture, shown
+from distill.data.decoding import check_size, open_picture, picture_size, shown
 from distill.data.info import DataInfo
 from distill.data.pictures import file_identity
 from distill.data.preprocessing import LARGEST, Preprocessing
@@ -63,7 +63,7 @@ class FlowPairs:
         pair = self.pairs[position]
         vectors = self.read_flow(pair.flow)
         for path in (pair.first, pair.second):
-            check_size(path, header_size(path), vectors.shape[1:], f"{shown(pair.flow)} is of")
+            check_size(path, picture_size(path), vectors.shape[1:], f"{shown(pair.flow)} is of")
 
     def checked(self) -> "FlowPairs":
         """Itself, after every file has been checked once."""

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
 
-from distill.data.decoding import check_header, shown
+from distill.data.decoding import check_picture, shown
 from distill.errors import DataError, DistillError
 from distill.files.atomic import replacing
 
@@ -75,13 +75,13 @@ def files_called(folder: Path, pattern: str) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def check_headers(paths: Sequence[Path]) -> None:
-    """Reads the first bytes of every picture, so that a damaged one costs no training.
+def check_pictures(paths: Sequence[Path]) -> None:
+    """Reads beginning and end of every picture, so that a damaged one costs no training.
 
     Raises:
-        DataError: one of them is missing or no picture.
+        DataError: one of them is missing, cut off, no picture or an animation.
     """
-    check_once("headers", paths, check_header, paths)
+    check_once("pictures", paths, check_picture, paths)
 
 
 def check_once(

@@ -17,7 +17,7 @@ from distill.data._boxes import Box, Invalid, box_augmentation, boxes_label, che
 from distill.data._sample_data import Part, SampleData, warn_of_shared
 from distill.data._samples import Sample
 from distill.data._scan import check_once
-from distill.data.decoding import check_size, header_size, open_picture, shown
+from distill.data.decoding import check_size, open_picture, picture_size, shown
 from distill.data.pictures import file_identity
 from distill.errors import DataError
 from distill.registry.ranges import BelowOne, Count, Index
@@ -51,10 +51,10 @@ class BoxedPictures:
     def check(self) -> None:
         """Raises: DataError: a picture is missing, none, or of another size than its boxes are for."""
         sizes = blake2b(repr(self.sizes).encode(), digest_size=8).hexdigest()
-        check_once(f"sizes {sizes}", range(len(self)), self._check_header, self.files)
+        check_once(f"pictures {sizes}", range(len(self)), self._check_header, self.files)
 
     def _check_header(self, position: int) -> None:
-        check_size(self.files[position], header_size(self.files[position]), self.sizes[position], BOXED)
+        check_size(self.files[position], picture_size(self.files[position]), self.sizes[position], BOXED)
 
 
 @data("coco")
@@ -187,8 +187,13 @@ def _by_id(path: Path, content: Mapping[str, Any], section: str, needed: Mapping
     return dict(sorted(found.items()))
 
 
+def _lying(name: Path, place: Path, places: Sequence[Path]) -> Path:
+    """A picture in the folder where others are, or in another one if it is there alone."""
+    return next((other / name for other in (place, *places) if (other / name).is_file()), place / name)
+
+
 def _files(root: Path, path: Path, names: Mapping[int, str]) -> list[Path]:
-    """The picture of each image, by the ids of images, in the folder where the first one of them is."""
+    """The picture of each image, by the ids of images: in the folder of the first one, or where else it lies."""
     found: dict[Path, int] = {}
     for number, name in names.items():
         if not _is_possible(root / name):
@@ -200,7 +205,7 @@ def _files(root: Path, path: Path, names: Mapping[int, str]) -> list[Path]:
     places = [root, path.parent, root / "images", root / path.stem.rpartition("_")[2]]
     for place in places:
         if (place / next(iter(found))).is_file():
-            return [place / name for name in found]
+            return [_lying(name, place, places) for name in found]
     raise DataError(
         f"{shown(path)}: its picture '{shown(next(iter(found)))}' is in none of {', '.join(map(shown, places))}"
     )

@@ -26,6 +26,9 @@ STILL: Final = ("MPO", "PSD")
 """Formats whose first frame is the whole picture: phones store a depth map or a second eye after it, PSD its layers."""
 WIDTH, HEIGHT, BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 256, 257, 258, 262, 339
 """TIFF tags. Photometric 0: white is zero, sample format 2: signed. TIFF 6.0, sections 8 and 19."""
+ENDS: Final = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND"}
+"""How JPEG and PNG files begin, and what stands among their last bytes, of which some programs write a few more."""
+TAIL: Final = 1024
 UINT16, UINT32 = 2**16 - 1, 2**32 - 1
 
 
@@ -44,9 +47,7 @@ def open_picture(path: str | Path, *, side: int | None = None) -> Image.Image:
     """
     try:
         with Image.open(path) as file:
-            if file.format not in STILL and getattr(file, "is_animated", False):
-                frames = getattr(file, "n_frames", "several")
-                raise DataError(f"{shown(path)} holds {frames} frames, not one picture; keep one of them")
+            _refuse_frames(file, path)
             if side is not None:
                 file.draft(None, (side, side))
             return upright(file)
@@ -66,31 +67,43 @@ def upright(picture: Image.Image) -> Image.Image:
         DataError: it holds values without a defined black and white.
     """
     picture.load()  # an orientation may stand behind the pixels
-    seen, orientation = _opaque(picture), _orientation(picture)
+    seen, held = _opaque(picture), orientation(picture)
     seen.info = {}  # a picture that is upright already must not be turned again
-    return seen.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else seen
+    return seen.transpose(UPRIGHT[held]) if held in UPRIGHT else seen
 
 
-def check_header(path: str | Path) -> None:
-    """Reads the first bytes of a picture file: enough to see that it is one, and of what size.
+def check_picture(path: str | Path) -> None:
+    """See that a file is one whole picture, as `picture_size` does.
 
     Raises:
-        DataError: it is missing or no picture.
+        DataError: it is missing, cut off, no picture or an animation.
     """
-    header_size(path)
+    picture_size(path)
 
 
-def header_size(path: str | Path) -> tuple[int, int]:
+def picture_size(path: str | Path) -> tuple[int, int]:
     """(height, width) of the upright picture, from the first bytes of its file.
 
+    Its last bytes are read, too, to see that the file is whole, and all of it where they do not tell.
+
     Raises:
-        DataError: it is missing or no picture.
+        DataError: it is missing, cut off, no picture or an animation.
     """
+    size = _header_size(path)
+    if not _ends(path):
+        open_picture(path)
+    return size
+
+
+def _header_size(path: str | Path) -> tuple[int, int]:
     try:
         with Image.open(path) as file:
+            _refuse_frames(file, path)
             stored = getattr(file, "tag_v2", {})  # Pillow 11 and later exchange the sides of a TIFF themselves
             width, height = stored.get(WIDTH, file.width), stored.get(HEIGHT, file.height)
             return (width, height) if _is_sideways(file) else (height, width)
+    except DataError:
+        raise
     except Exception as error:
         raise DataError(f"{shown(path)} is no readable picture ({_reason(error)}); replace or remove it") from None
 
@@ -122,7 +135,25 @@ def shown(path: str | bytes | Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _orientation(file: Image.Image) -> int | None:
+def _refuse_frames(file: Image.Image, path: str | Path) -> None:
+    if file.format not in STILL and getattr(file, "is_animated", False):
+        frames = getattr(file, "n_frames", "several")
+        raise DataError(f"{shown(path)} holds {frames} frames, not one picture; keep one of them")
+
+
+def _ends(path: str | Path) -> bool:
+    """Whether the end of a file is that of a JPEG, PNG or WebP; of other formats nothing is known."""
+    with Path(path).open("rb") as file:
+        head, size = file.read(12), file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - TAIL))
+        tail = file.read()
+    if head.startswith(b"RIFF"):
+        return int.from_bytes(head[4:8], "little") + 8 <= size
+    return any(head.startswith(magic) and end in tail for magic, end in ENDS.items())
+
+
+def orientation(file: Image.Image) -> int | None:
+    """How the camera was held, as Exif says; None where it does not."""
     try:
         return file.getexif().get(ORIENTATION)
     except Exception:  # damaged Exif data says nothing about the pixels
@@ -131,7 +162,7 @@ def _orientation(file: Image.Image) -> int | None:
 
 def _is_sideways(file: Image.Image) -> bool:
     # Pillow reads a whole PNG in search of an orientation that stands behind the pixels.
-    return (file.format != "PNG" or "exif" in file.info) and _orientation(file) in SIDEWAYS
+    return (file.format != "PNG" or "exif" in file.info) and orientation(file) in SIDEWAYS
 
 
 def _opaque(file: Image.Image) -> Image.Image:

@@ -12,7 +12,7 @@ from distill.data import data
 from distill.data._rand_augment import OPERATIONS, Magnitude
 from distill.data._sample_data import PARTS, Part, SampleData, crop_and_flip, photographs
 from distill.data._samples import Sample
-from distill.data._scan import check_headers, is_folder, pictures_below, subfolders
+from distill.data._scan import check_pictures, is_folder, pictures_below, subfolders
 from distill.data.decoding import open_picture
 from distill.data.pictures import file_identity
 from distill.errors import DataError
@@ -93,7 +93,7 @@ def _listed(root: Path) -> dict[Part, ClassFolders]:
             raise DataError(f"{absent} is missing: 'train' and '{part}' must have the same class folders")
     if len(names) == 1:
         raise DataError(f"{root / 'train'} holds one class folder, '{names[0]}': classification needs at least two")
-    check_headers([path for reader in parts.values() for path in reader.files])
+    check_pictures([path for reader in parts.values() for path in reader.files])
     return parts
 
 

@@ -15,7 +15,7 @@ from distill.data import data
 from distill.data._sample_data import Part, SampleData, crop_and_flip, photographs
 from distill.data._samples import Sample
 from distill.data._scan import check_once, pictures_below
-from distill.data.decoding import check_size, open_picture, shown
+from distill.data.decoding import UPRIGHT, check_size, open_picture, orientation, shown
 from distill.data.pictures import file_identity, split_folders
 from distill.errors import DataError, RecipeError
 from distill.registry.ranges import BelowOne, Count, Fraction, Index
@@ -124,14 +124,15 @@ def check_masks(parts: Mapping[Part, MaskedPictures], class_names: Sequence[str]
 
 
 def read_mask(path: Path, num_classes: int) -> tv_tensors.Mask:
-    """The class of each pixel, uint8 (height, width); 255 where there is none.
+    """The class of each pixel, uint8 (height, width), upright as its picture is; 255 where there is none.
 
     Raises:
         DataError: the file is damaged, in colours, holds a number that is no class, or no class at all.
     """
     try:
         with Image.open(path) as file:
-            mode, values = file.mode, np.array(file)
+            held, mode = orientation(file), file.mode
+            values = np.array(file.transpose(UPRIGHT[held]) if held in UPRIGHT else file)
     except Exception as error:  # Pillow's readers of damaged files fail in many ways
         raise DataError(f"{shown(path)} is no readable mask ({error}); replace or remove it") from None
     if values.ndim != 2 or values.dtype.kind == "f":

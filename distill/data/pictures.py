@@ -9,7 +9,7 @@ from pathlib import Path
 from distill.data import data
 from distill.data._sample_data import PARTS, Part, SampleData, crop_and_flip, photographs
 from distill.data._samples import Sample
-from distill.data._scan import check_headers, is_folder, pictures_below
+from distill.data._scan import check_pictures, is_folder, pictures_below
 from distill.data.decoding import open_picture
 from distill.errors import DataError
 from distill.registry.ranges import BelowOne, Count, Fraction, Index
@@ -66,7 +66,7 @@ class Pictures(SampleData):
         for part, reader in parts.items():
             if not reader.files:
                 raise DataError(f"{root} (data.root) holds no pictures to {part} with")
-        check_headers([path for reader in parts.values() for path in reader.files])
+        check_pictures([path for reader in parts.values() for path in reader.files])
         info = photographs(image_size)
         super().__init__(
             seed,

@@ -88,7 +88,7 @@ def listed(root: Path, kind: str, name: str) -> list[str]:
     """
     listing = root / "ImageSets" / kind / f"{name}.txt"
     try:
-        lines = listing.read_text(encoding="utf-8").splitlines()
+        lines = listing.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise DataError(f"{shown(listing)} cannot be read ({error}); name the list with data.train_list") from None
     pictures = [line.strip() for line in lines if line.strip()]

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from distill import __version__
@@ -86,12 +87,14 @@ def writable(artifact: Artifact, example: Tensor, task: Task) -> None:
     onnx_file.check_writable(deployable(artifact.model), example, any_size=task.any_size)
 
 
-def fits(task: Task, *, nms: bool = False, **_: Any) -> None:
+def fits(task: Task, *, nms: bool = False, opset: int | None = None, **_: Any) -> None:
     """See before any training that the settings fit the task.
 
     Raises:
-        ExportError: non-maximum suppression of something else than boxes.
+        ExportError: non-maximum suppression of something else than boxes, or an opset that cannot be written.
     """
+    if opset is not None:
+        onnx_file.serialize(nn.ReLU(), torch.zeros(1, 1, 2, 2), opset=opset)
     if nms and task.output_name != "anchors":
         raise ExportError(f"export.onnx.nms=true suppresses boxes, but the task is {type(task).__name__}: leave it out")
 
@@ -100,7 +103,6 @@ def _content(
     model: nn.Module, samples: list[Batch], task: Task, opset: int | None, about: dict[str, str], nms: bool
 ) -> bytes:
     """The file's content; its detections are checked."""
-    fits(task, nms=nms)
     images = samples[0].inputs
     if not nms:
         return onnx_file.serialize(

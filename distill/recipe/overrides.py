@@ -40,6 +40,9 @@ def apply_override(override: str, tree: Sections) -> None:
         raise RecipeError(f"'{override}' is not of the form key.path=value")
     # Behind a key, as in a file: a text such as `a: b` or a line break is then no mapping by accident.
     parsed = parse(f"value: {text}", f"the value of '{override}'")
+    before, comment, _ = text.partition(" #")
+    if comment and parse(f"value: {before}", override) == parsed:
+        raise RecipeError(f"'{override}': YAML takes what follows ' #' for a comment; put the value in double quotes")
     if list(parsed) != ["value"]:
         raise RecipeError(f"the value of '{override}' holds a line break")
     *parents, last = parts

@@ -49,6 +49,23 @@ def test_what_a_terminal_cannot_show_is_escaped() -> None:
     assert done.stdout == "\\u732b\n"
 
 
+LISTED = [sys.executable, "-m", "distill", "list", "data"]
+
+
+def test_a_reader_that_has_what_it_wants_is_no_failure() -> None:
+    done = subprocess.Popen(
+        LISTED, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "COLUMNS": "9999"}
+    )
+    assert done.stdout
+    done.stdout.close()
+    assert done.wait() == 0
+
+
+def test_a_terminal_of_no_width_hides_nothing() -> None:
+    done = subprocess.run(LISTED, env={**os.environ, "COLUMNS": "0"}, capture_output=True, text=True, check=True)
+    assert "fashion_mnist" in done.stdout
+
+
 @pytest.mark.parametrize(("work", "code"), [("print('done')", 0), ("open('nowhere')", 1)])
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_closed_streams_are_no_failure(work: str, code: int, closed: str) -> None:

@@ -31,6 +31,10 @@ def test_help_explains(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
         (["quickstart"], "'quickstart' names 0 recipes: write recipe=NAME"),
         (["recipe=smoke", "recipe=quickstart"], "names 2 recipes"),
         (["recipe=smoke", "seed=1", "seed=2"], "'seed' is set 2 times"),
+        (
+            ["recipe=smoke", "tracking.project=a #b"],
+            "'tracking.project=a #b': YAML takes what follows ' #' for a comment; put the value",
+        ),
         (["recipe=fashion_mnist/methods/kdd"], "Did you mean 'fashion_mnist/methods/kd"),
         (["recipe=smoke", "--fast"], "'--fast' is not of the form key.path=value"),
         (["recipe=smoke", "stages.distill.losses.at.student=[stage9,stage3]"], "no module 'stage9'"),

@@ -189,6 +189,32 @@ def test_boxes_that_leave_their_image_can_be_skipped_and_rounding_is_clipped(tmp
     assert label["boxes"].tolist() == [[40, 20, 80, 60]]
 
 
+@pytest.mark.parametrize("size", [(1, 1), (3, 60), (60, 2)])
+def test_pictures_too_small_to_crop_are_trained_on(tmp_path, size):
+    def change(content):
+        content["images"][0] |= {"width": size[0], "height": size[1]}
+        content["annotations"] = [
+            one for one in content["annotations"] if one["image_id"] != content["images"][0]["id"]
+        ]
+        whole = {"id": 999, "image_id": content["images"][0]["id"], "category_id": content["categories"][0]["id"]}
+        content["annotations"].append(whole | {"bbox": [0, 0, *size]})
+
+    root = write_coco(tmp_path, change=change)
+    Image.new("RGB", size).save(root / "pictures/19.png")
+    module = coco(root, val=0.0)
+    loader = module.train_dataloader()
+    for epoch in range(8):  # among torchvision's crops is one that is none
+        loader.sampler.set_epoch(epoch)
+        assert sum(len(batch.labels) for batch in loader) > 0
+
+
+def test_pictures_may_lie_in_several_of_the_usual_folders(tmp_path):
+    root = write_coco(tmp_path)
+    (root / "images").mkdir()
+    (root / "pictures/3.png").rename(root / "images/3.png")
+    assert {file.parent.name for file in coco(root).train.reader.files if file.name == "3.png"} == {"images"}
+
+
 def test_a_picture_of_another_size_is_named(tmp_path):
     root = write_coco(tmp_path)
     Image.new("RGB", (40, 30)).save(root / "pictures/3.png")
@@ -278,6 +304,12 @@ def test_impossible_lists_of_voc_are_named(tmp_path, listed, message):
     path.write_text(listed)
     with pytest.raises(DataError, match=f"{path}:? {message}"):
         voc(tmp_path)
+
+
+def test_lists_of_voc_may_begin_with_a_byte_order_mark(tmp_path):
+    path = write_voc(tmp_path) / "ImageSets/Main/val.txt"
+    path.write_text("000016\n", encoding="utf-8-sig")
+    assert [file.stem for file in voc(tmp_path).test.reader.files] == ["000016"]
 
 
 def test_names_in_lists_of_voc_may_end_in_spaces(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from distill.data.decoding import header_size, open_picture, upright
+from distill.data.decoding import open_picture, picture_size, upright
 from distill.errors import DataError
 
 GREY = (np.arange(24 * 16).reshape(24, 16) % 256).astype(np.uint8)
@@ -41,7 +41,7 @@ def test_it_stands_upright_as_exif_says(tmp_path, suffix, orientation):
     assert levels(path).shape == ((24, 16, 3) if orientation < 5 else (16, 24, 3))
     bright = {1: (0, 0), 2: (0, -1), 3: (-1, -1), 4: (-1, 0), 5: (0, 0), 6: (0, -1), 7: (-1, -1), 8: (-1, 0)}
     assert levels(path)[bright[orientation]].min() > 200
-    assert header_size(path) == levels(path).shape[:2]
+    assert picture_size(path) == levels(path).shape[:2]
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])

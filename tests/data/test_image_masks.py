@@ -48,6 +48,17 @@ def test_without_crop_and_flip_training_sees_what_evaluation_sees(tmp_path):
             assert torch.equal(label, plain[sample])
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_masks_are_turned_as_their_pictures_are(tmp_path, orientation):
+    tiny.masks(tmp_path)
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    for path in tmp_path.glob("*/*.png"):
+        Image.open(path).copy().save(path, exif=tags)
+    for batch in make(tmp_path).test_dataloader():
+        assert agreement(make(tmp_path), batch) > 0.75
+
+
 def test_palettes_and_bits_are_numbers_of_classes(tmp_path):
     tiny.masks(tmp_path)
     expected = {s: x for b in make(tmp_path).calibration(20) for s, x in zip(b.sample.tolist(), b.labels)}

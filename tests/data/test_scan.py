@@ -2,12 +2,13 @@
 
 import os
 
+import numpy as np
 import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder as Reference
 
 from distill.data import data
-from distill.data._scan import check_headers, pictures_below
+from distill.data._scan import check_pictures, pictures_below
 from distill.errors import DataError, RecipeError
 from tests.data import tiny
 
@@ -102,15 +103,44 @@ def test_a_damaged_header_is_found_before_training(root, part):
         make(root)
 
 
+def cut(path, suffix="jpg"):
+    """A picture of noise whose file ends too early, but whose header is there."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    Image.fromarray(noise).save(path.with_suffix(f".{suffix}"))
+    path.with_suffix(f".{suffix}").write_bytes(path.with_suffix(f".{suffix}").read_bytes()[:-1500])
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "tif"])
+def test_a_picture_that_is_cut_off_is_found_before_training(root, suffix):
+    (root / "val/dog/3.jpg").unlink()
+    cut(root / "val/dog/3.jpg", suffix)
+    with pytest.raises(DataError, match=rf"val/dog/3\.{suffix} is no readable picture"):
+        make(root)
+
+
+def test_what_programs_write_behind_a_whole_picture_does_no_harm(root):
+    whole = (root / "val/dog/3.jpg").read_bytes()
+    for behind in (b"\0" * 100, b"\0" * 5000):
+        (root / "val/dog/3.jpg").write_bytes(whole + behind)
+        make(root)
+
+
+def test_an_animation_is_found_before_training(root):
+    frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "blue")]
+    frames[0].save(root / "val/dog/x.webp", save_all=True, append_images=frames[1:])
+    with pytest.raises(DataError, match=r"x\.webp holds 2 frames, not one picture"):
+        make(root)
+
+
 def test_headers_are_read_once_while_files_stay_as_they_are(root, monkeypatch):
     files, read = pictures_below(root), []
-    monkeypatch.setattr("distill.data._scan.check_header", read.append)
-    check_headers(files)
+    monkeypatch.setattr("distill.data._scan.check_picture", read.append)
+    check_pictures(files)
     assert sorted(read) == sorted(files)
-    check_headers(files)
+    check_pictures(files)
     assert len(read) == len(files)
     Image.new("RGB", (9, 9)).save(files[0])
-    check_headers(files)
+    check_pictures(files)
     assert len(read) == 2 * len(files)
 
 

@@ -74,3 +74,9 @@ def test_boxes_of_a_classifier_are_refused_before_training() -> None:
         refuse_unfit("onnx", Classification(INFO), {"nms": True})
     refuse_unfit("onnx", Classification(INFO), {"nms": False, "opset": None})
     refuse_unfit("onnx", detection(), {"nms": True})
+
+
+def test_an_opset_that_cannot_be_written_is_refused_before_training() -> None:
+    with pytest.raises(ExportError, match="opset 99 cannot be written"):
+        refuse_unfit("onnx", Classification(INFO), {"opset": 99})
+    refuse_unfit("onnx", Classification(INFO), {"opset": 21})

@@ -30,12 +30,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     """Print one row per picture; pictures are prepared as the network says."""
-    from distill.data._scan import check_headers
+    from distill.data._scan import check_pictures
     from distill.data.picture_arrays import picture_files
 
     predictor = _predictor(options.artifact, options.allow)
     pictures = picture_files(options.images)
-    check_headers(pictures)
+    check_pictures(pictures)
     folder = Path(options.draw) if options.draw else None
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
