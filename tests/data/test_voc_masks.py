@@ -57,6 +57,13 @@ def test_a_class_that_is_there_twice_is_refused(tmp_path):
         make(voc_masks(tmp_path), classes=["background", "disc"])
 
 
+@pytest.mark.parametrize(("name", "known"), [("voc", 20), ("voc_masks", 20), ("fashion_scenes", 10)])
+def test_no_class_at_all_is_refused(tmp_path, name, known):
+    settings = {"articles": "digits"} if name == "fashion_scenes" else {"root": tmp_path}
+    with pytest.raises(RecipeError, match=rf"data.classes is \[\], but must name a class: .* for all {known}$"):
+        data.find(name)(0, classes=[], **settings)
+
+
 def test_pictures_in_two_lists_are_said(tmp_path, caplog):
     make(voc_masks(tmp_path), test_list="train")
     assert "pictures of the 'test' split are in the 'train' split as well" in caplog.text
