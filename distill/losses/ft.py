@@ -70,7 +70,7 @@ class FactorTransfer(nn.Module):
         """Teach the paraphraser: from its factors, a decoder that is forgotten afterwards rebuilds the features."""
         decoder = convolutions(self.widths[::-1], convolution=nn.ConvTranspose2d)
         autoencoder = nn.Sequential(self.paraphraser.requires_grad_(True), decoder)
-        autoencoder.to(next(self.paraphraser.parameters()).device)
+        autoencoder.to(next(self.paraphraser.parameters()))
         optimizer = torch.optim.Adam(autoencoder.parameters(), lr=self.lr)
         for _ in range(self.epochs):
             for features in teacher_features:

@@ -231,12 +231,12 @@ class TestCommand:
         self, saved: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         whole = (pictures / "0.png").read_bytes()
-        cut = tmp_path / "cut.png"
-        cut.write_bytes(whole[: len(whole) // 2])
-        given = [str(saved), str(pictures), str(cut), "--draw", str(tmp_path / "drawn")]
+        middle, spoilt = len(whole) // 2, tmp_path / "spoilt.png"  # its beginning and its end are right
+        spoilt.write_bytes(whole[: middle - 10] + bytes(20) + whole[middle + 10 :])
+        given = [str(saved), str(pictures), str(spoilt), "--draw", str(tmp_path / "drawn")]
         assert main(["predict", *given, "--json"]) == 2
         printed = capsys.readouterr()
-        assert "cut.png is no readable picture" in printed.err
+        assert "spoilt.png is no readable picture" in printed.err
         assert json.loads(printed.out) == json.loads(json.dumps(distill.predict(saved, pictures)))
         assert len(list((tmp_path / "drawn").iterdir())) == 5
         assert main(["predict", *given]) == 2
