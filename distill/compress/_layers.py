@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -73,16 +73,17 @@ def factorable(
             unfit[path] = "in groups"
         else:
             fit[path] = layer
-    for path in [] if image is None else read_elsewhere(artifact.model, image, fit):
-        unfit[path] = keep(hook, path)
-        del fit[path]
-    return fit, unfit
+    kept = {} if image is None else left(hook, read_elsewhere(artifact.model, image, fit))
+    return {path: layer for path, layer in fit.items() if path not in kept}, unfit | kept
 
 
-def keep(hook: str, path: str) -> str:
-    """Warn of a layer that a hook has to leave as it is because of `read_elsewhere`; returns why."""
-    logging.getLogger(f"distill.compress.{hook}").warning("%s: '%s' stays as it is: %s", hook, path, WHY)
-    return WHY
+def left(hook: str, paths: Sequence[str]) -> dict[str, str]:
+    """Warn in one line of layers that a hook has to leave as they are because of `read_elsewhere`; why, by path."""
+    if paths:
+        others = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+        named = ", ".join(paths[:3]) + others
+        logging.getLogger(f"distill.compress.{hook}").warning("%s: left as they are, %s: %s", hook, WHY, named)
+    return dict.fromkeys(paths, WHY)
 
 
 def refuse_encoded(artifact: Artifact, hook: str) -> None:

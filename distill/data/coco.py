@@ -187,7 +187,7 @@ def _by_id(path: Path, content: Mapping[str, Any], section: str, needed: Mapping
     return dict(sorted(found.items()))
 
 
-def _lying(name: Path, place: Path, places: Sequence[Path]) -> Path:
+def _found(name: Path, place: Path, places: Sequence[Path]) -> Path:
     """A picture in the folder where others are, or in another one if it is there alone."""
     return next((other / name for other in (place, *places) if (other / name).is_file()), place / name)
 
@@ -205,7 +205,7 @@ def _files(root: Path, path: Path, names: Mapping[int, str]) -> list[Path]:
     places = [root, path.parent, root / "images", root / path.stem.rpartition("_")[2]]
     for place in places:
         if (place / next(iter(found))).is_file():
-            return [_lying(name, place, places) for name in found]
+            return [_found(name, place, places) for name in found]
     raise DataError(
         f"{shown(path)}: its picture '{shown(next(iter(found)))}' is in none of {', '.join(map(shown, places))}"
     )

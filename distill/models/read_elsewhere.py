@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from distill.models.copied import copied
 
-WHY = "the network reads its parameters outside of it"
+WHY = "parameters read by the network itself"
 
 
 def read_elsewhere(model: nn.Module, image: Tensor, paths: Iterable[str]) -> list[str]:

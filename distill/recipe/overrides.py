@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import is_dataclass
 from typing import Annotated, Any, get_args, get_origin
 
+import yaml
+
 from distill.errors import RecipeError
 from distill.recipe.reading import Sections, parse
 from distill.recipe.schema import Recipe
@@ -40,8 +42,7 @@ def apply_override(override: str, tree: Sections) -> None:
         raise RecipeError(f"'{override}' is not of the form key.path=value")
     # Behind a key, as in a file: a text such as `a: b` or a line break is then no mapping by accident.
     parsed = parse(f"value: {text}", f"the value of '{override}'")
-    before, comment, _ = text.partition(" #")
-    if comment and parse(f"value: {before}", override) == parsed:
+    if _has_comment(text):
         raise RecipeError(f"'{override}': YAML takes what follows ' #' for a comment; put the value in double quotes")
     if list(parsed) != ["value"]:
         raise RecipeError(f"the value of '{override}' holds a line break")
@@ -57,6 +58,13 @@ def apply_override(override: str, tree: Sections) -> None:
     if adding and isinstance(node, dict) and entry in node:
         raise RecipeError(f"'{override}': {'.'.join(parts)} is there already; leave out the '+'")
     node[entry] = parsed["value"]
+
+
+def _has_comment(text: str) -> bool:
+    """Whether YAML leaves out a part of a value: in quotes, ' #' is a part like any other."""
+    line = f"value: {text}"
+    tokens = [one for one in yaml.scan(line) if not isinstance(one, yaml.BlockEndToken | yaml.StreamEndToken)]
+    return " #" in line[max(token.end_mark.index for token in tokens) :]
 
 
 def _step(node: Any, part: str, place: Sequence[str], override: str) -> Any:

@@ -12,7 +12,7 @@ from distill.models.read_elsewhere import read_elsewhere
 from tests.compress import nets
 from tests.compress.test_contract import apply
 
-WARNING = "'both' stays as it is: the network reads its parameters outside of it"
+WARNING = "left as they are, parameters read by the network itself: both"
 SETTINGS = {name: {"max_params": 0.7} for name in ("cp", "svd", "tensor_train", "tucker")}
 SETTINGS |= {"predict_parameters": {"max_params": 0.7}, "tt_matrix": {"max_params": 0.95}}
 SETTINGS |= {"flgc": {}, "prune_channels": {}, "nested_level": {}, "deep_rebirth": {"exact": True}}

@@ -258,3 +258,14 @@ def test_a_section_whose_lines_are_all_comments_is_empty(tmp_path: Path) -> None
     (tmp_path / "mine.yaml").write_text(f"{text}compress:\n  # svd: {{}}\nexport:\n")
     recipe = load(str(tmp_path / "mine.yaml"))
     assert (recipe.compress, recipe.export) == ({}, {})
+
+
+@pytest.mark.parametrize("value", ['"a #b"', "'a #b'", "a#b"])
+def test_a_number_sign_in_quotes_or_within_a_word_is_part_of_the_value(value: str) -> None:
+    assert str(load("smoke", [f"output={value}"]).output) == value.strip("\"'")
+
+
+@pytest.mark.parametrize("value", ["a #b", "#b", '"a" #b', "[a] # b"])
+def test_what_yaml_would_take_for_a_comment_is_refused(value: str) -> None:
+    with pytest.raises(RecipeError, match="takes what follows ' #' for a comment; put the value in double quotes"):
+        load("smoke", [f"output={value}"])

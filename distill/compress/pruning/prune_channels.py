@@ -18,7 +18,7 @@ from distill.batch import Batch
 from distill.compress import hook
 from distill.compress._layers import (
     chosen,
-    keep,
+    left,
     refuse_broken_weights,
     refuse_encoded,
     refuse_stored,
@@ -92,7 +92,7 @@ def prune_channels(
     )
     images = calibration[0].inputs[:4].to(next(artifact.model.parameters()).device)
     sizes = Sizes(artifact.copy_model(), images[:1], fit)
-    unfit |= {path: keep("prune_channels", path) for path in sizes.elsewhere}
+    unfit |= left("prune_channels", sizes.elsewhere)
     scores = _scores(artifact, sizes.whole, saliency, calibration, task_loss)
     widths = Widths(sizes.trace, sizes.whole, _removable(scores, sizes.whole, allowed), round_to, min_channels)
     if aim == "speed":

@@ -12,7 +12,7 @@ from distill.artifact import Artifact, Plan, store
 from distill.artifact.sparse import Sparse
 from distill.batch import Batch
 from distill.compress import hook
-from distill.compress._layers import keep, refuse_broken_weights, refuse_encoded, refuse_stored, refuse_unfit_heads
+from distill.compress._layers import left, refuse_broken_weights, refuse_encoded, refuse_stored, refuse_unfit_heads
 from distill.errors import RecipeError
 from distill.models.channels.narrow import Channelwise, narrowed, rebuilt
 from distill.models.channels.nested import Nest, largest_masks, leading, removable_blocks, spare_blocks
@@ -57,8 +57,7 @@ def nested_level(
         model = apply(model, plan)
     else:
         sizes = Sizes(model, image, traceable(model)[0])
-        for path in sizes.elsewhere:
-            keep("nested_level", path)
+        left("nested_level", sizes.elsewhere)
         channels, kept = leading(sizes, level)
         plan = sizes.plan(channels)
         model = narrowed(model, plan, kept)
