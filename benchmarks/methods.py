@@ -135,11 +135,25 @@ def measure(method: str, seed: int, output: Path, teachers: dict[str, Path], bud
 
 
 def tables(rows: Sequence[Row]) -> dict[str, str]:
-    """The table of each budget, by its name on pages: the best method first."""
+    """The table of each budget, by its name on pages: the best method first; and what further settings change."""
     budgets = dict.fromkeys(row["budget"] for row in rows)
-    return {
-        f"methods {budget}".rstrip(): _table([row for row in rows if row["budget"] == budget]) for budget in budgets
-    }
+    found = {f"methods {one}".rstrip(): _table([row for row in rows if row["budget"] == one]) for one in budgets}
+    for budget in filter(None, budgets):
+        if further := [row for row in rows if row["budget"].startswith(f"{budget} ")]:
+            found[f"methods {budget}: further settings"] = _changes(budget, rows, further)
+    return found
+
+
+def _changes(budget: str, rows: Sequence[Row], further: Sequence[Row]) -> str:
+    """Each setting against the same method and seed without it."""
+    without = grouped((row for row in rows if row["budget"] == budget), "method")
+    lines = [
+        [f"`{longer.removeprefix(budget).strip()}`", method, str(len(seeds)), gain(seeds, without[method,], "test")]
+        + [shown(seeds, name) for name in ACCURACIES]
+        for (longer, method), seeds in grouped(further, "budget", "method").items()
+    ]
+    text = _results.table(["setting", "method", "seeds", "gain", *ACCURACIES.values()], lines)
+    return f"{text}\n\n{_results.measured(further)}"
 
 
 def _table(rows: Sequence[Row]) -> str:

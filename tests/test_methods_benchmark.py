@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from benchmarks.methods import FOLDER, SMALLER, WITH_BOTH, Budget
+from benchmarks.methods import FOLDER, SMALLER, WITH_BOTH, Budget, tables
 from distill.recipe.files import names
 from distill.recipe.loading import load
 
@@ -30,3 +30,12 @@ def test_recipes_say_which_methods_have_smaller_weights_than_their_papers() -> N
     said = re.compile(r"^# The (published|paper's) weights?, \d", re.MULTILINE)
     recipes = Path(__file__).parents[1].joinpath("recipes", FOLDER).glob("*.yaml")
     assert {recipe.stem for recipe in recipes if said.search(recipe.read_text())} == SMALLER
+
+
+def test_a_further_setting_is_compared_with_the_same_seed_without_it() -> None:
+    about = {"method": "kd", "val": 1.0, "best": 1.0, "epoch_seconds": [1.0], "peak_mb": 1, "params": 1, "macs": 1}
+    kept = {"measured": "2026-11-28, x86_64"}
+    plain = [{**about, **kept, "budget": "--epochs=2", "seed": seed, "test": 80.0 + seed} for seed in (0, 1)]
+    found = tables([*plain, {**about, **kept, "budget": "--epochs=2 ema=0.9", "seed": 1, "test": 80.5}])
+    assert "| `ema=0.9` | kd | 1 | -0.50 | 80.50 |" in found["methods --epochs=2: further settings"]
+    assert set(found) == {"methods --epochs=2", "methods --epochs=2 ema=0.9", "methods --epochs=2: further settings"}
