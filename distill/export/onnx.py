@@ -103,6 +103,7 @@ def _content(
     model: nn.Module, samples: list[Batch], task: Task, opset: int | None, about: dict[str, str], nms: bool
 ) -> bytes:
     """The file's content; its detections are checked."""
+    fits(task, nms=nms)
     images = samples[0].inputs
     if not nms:
         return onnx_file.serialize(
