@@ -18,6 +18,7 @@ from distill.parent import followed_by_children
 from distill.processes import naming_lost_processes
 from distill.recipe.schema import Stage
 from distill.training.batch_norms import synchronized
+from distill.training.busy_machine import BusyMachine
 from distill.training.checkpoints import BEST, LAST, CheckpointFiles, resume_point
 from distill.training.distiller import Distiller
 from distill.training.epochs import Curve, Epochs, OnEpoch
@@ -82,7 +83,10 @@ def fit(
         partial=_partial(stage),
         max_epochs=stage.epochs,
         logger=logger,
-        callbacks=[epochs, *checkpoints] + ([LearningRateMonitor(logging_interval="epoch")] if logger else []),
+        callbacks=[
+            *(epochs, BusyMachine(), *checkpoints),
+            *([LearningRateMonitor(logging_interval="epoch")] if logger else []),
+        ],
         **{} if validates else {"limit_val_batches": 0},
     )
     with synchronized(module.method.learning(), trainer, settings.get("sync_batchnorm")), naming_lost_processes(title):
