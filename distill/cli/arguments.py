@@ -1,7 +1,8 @@
-"""Words of the command line: a recipe and what changes it, numbers."""
+"""Words of the command line: a recipe and what changes it, numbers, folders."""
 
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
+from pathlib import Path
 
 from distill.errors import RecipeError
 
@@ -34,3 +35,14 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise ArgumentTypeError(f"'{text}' is no number of at least 1")
     return int(text)
+
+
+def folder(text: str) -> Path:
+    """The type of an option that names a folder.
+
+    Raises:
+        ArgumentTypeError: no name.
+    """
+    if not text:
+        raise ArgumentTypeError("an empty name is no folder; '.' is the one where you are")
+    return Path(text)

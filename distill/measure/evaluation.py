@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from distill.batch import Batch, Predict
+from distill.errors import TrainingError
 from distill.tasks import Task
 
 
@@ -65,6 +66,25 @@ def numbers(computed: Mapping[str, Any]) -> dict[str, float]:
     """Of what metrics compute, the single numbers; vectors, such as a value for each class, are left out."""
     scalars = {name: value for name, value in computed.items() if not isinstance(value, Tensor) or value.dim() == 0}
     return {name: float(value) for name, value in scalars.items()}
+
+
+def without_nan(predict: Predict, name: str) -> Predict:
+    """The same answers; NaN among them is an error.
+
+    Raises:
+        TrainingError: when it is called; names the network.
+    """
+
+    def checked(inputs: Tensor) -> Tensor:
+        output = predict(inputs)
+        if output.isnan().any():
+            raise TrainingError(
+                f"{name}: the network answers NaN on the validation split, though its weights are finite: lower "
+                "optimizer.lr, or look at the running statistics of its batch norms"
+            )
+        return output
+
+    return checked
 
 
 def to_accelerator(model: nn.Module) -> Predict:

@@ -19,7 +19,7 @@ from distill.console import console
 from distill.data import READING, DataModule
 from distill.errors import RecipeError
 from distill.measure.costs import costs
-from distill.measure.evaluation import score, to_accelerator
+from distill.measure.evaluation import score, to_accelerator, without_nan
 from distill.models.surgery import deployable
 from distill.pipeline.build import build_distiller, data_and_task, initial_artifact, outside_modules
 from distill.pipeline.dry_run import DryRun
@@ -161,12 +161,17 @@ class Experiment:
         }
 
     def _describe(self, name: str, artifact: Artifact, size: int, seconds: float) -> Step:
+        """What a table shows of a step that was just made.
+
+        Raises:
+            TrainingError: the network answers NaN; what learned from it would be blamed for that.
+        """
         return Step(
             step=name,
             **costs(artifact, self.example.inputs),
             bytes=size,
             latency_ms={},  # measured at the end, when every network can be timed in the same minute
-            metrics=self.validate(to_accelerator(deployable(artifact.model))),
+            metrics=self.validate(without_nan(to_accelerator(deployable(artifact.model)), name)),
             seconds=seconds,
         )
 

@@ -26,7 +26,7 @@ def find(name: str) -> Path:
         RecipeError: there is no such file.
     """
     outside = name.endswith((".yaml", ".yml"))
-    path = Path(name) if outside else RECIPES / f"{name}.yaml"
+    path = _user_file(name) if outside else RECIPES / f"{name}.yaml"
     if is_file(path):
         return path
     if not outside and Path(name).is_absolute():
@@ -34,6 +34,13 @@ def find(name: str) -> Path:
             f"'{name}' is no recipe: give the path of a file that ends in .yaml, or a name that `list` shows"
         )
     raise RecipeError(f"no recipe file '{name}'" if outside else f"unknown recipe {did_you_mean(name, names())}")
+
+
+def _user_file(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise RecipeError(f"recipe '{name}' is in the home of nobody here; write the whole path") from None
 
 
 def is_file(path: Path) -> bool:

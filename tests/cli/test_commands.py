@@ -53,6 +53,15 @@ def test_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
     assert "unrecognized arguments: --jobz 2" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "command", [["predict", "a.safetensors", "a.png", "--draw"], ["export", "a.safetensors", "--output"]]
+)
+def test_a_folder_has_a_name(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, ""])
+    assert "an empty name is no folder" in capsys.readouterr().err
+
+
 def test_the_recorded_costs_are_those_of_the_networks() -> None:
     """``python -m benchmarks.network_costs`` records them again."""
     assert recorded() == {name: count(name) for name in student.names()}

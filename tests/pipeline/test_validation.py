@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 import distill
-from distill.errors import RecipeError
+from distill.errors import RecipeError, TrainingError
+from distill.models.build import build_network
 from distill.pipeline.experiment import prepared
+from distill.pipeline.run import run
 from tests.data import objects, tiny
 
 DECIDED = pytest.mark.parametrize("decided", ["stages.distill.keep=best", "compress.svd.max_drop=0.01"])
@@ -42,3 +45,14 @@ def test_one_in_a_file_or_a_list_of_its_own_is_enough(tmp_path: Path) -> None:
         tiny.masks(tmp_path / "masks" / part)
     masks = f"name: image_masks, root: {tmp_path / 'masks'}, image_size: 32, classes: [a, b, c]"
     prepare("segmentation/smoke", masks, "stages.distill.keep=best")
+
+
+def test_a_trained_network_that_answers_nan_is_named(tmp_path: Path) -> None:
+    network = build_network({"name": "resnet8", "num_classes": 10, "channels": 1})
+    network.bn1.running_var.fill_(-1e6)  # finite, and unseen while batch statistics normalise
+    torch.save(network.state_dict(), tmp_path / "spoilt.pt")
+    student = f"student={{name: resnet8, weights: {tmp_path / 'spoilt.pt'}}}"
+    stages = "stages={plain: {epochs: 1}}"
+    recipe = distill.load_recipe("smoke", [f"output={tmp_path}", student, stages, "compress={}", "export={}"])
+    with pytest.raises(TrainingError, match="student/plain: the network answers NaN on the validation split"):
+        run(recipe)

@@ -133,6 +133,14 @@ def test_a_missing_file_is_named() -> None:
         load("nowhere/mine.yaml")
 
 
+def test_a_recipe_may_lie_in_ones_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text((RECIPES / "smoke.yaml").read_text())
+    assert load("~/mine.yaml").recipe == "mine"
+    with pytest.raises(RecipeError, match="recipe '~nosuchuser/mine.yaml' is in the home of nobody here"):
+        load("~nosuchuser/mine.yaml")
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

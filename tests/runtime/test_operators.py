@@ -137,11 +137,18 @@ def test_attention() -> None:
         same(OPERATORS["scaled_dot_product_attention"](*arrays, is_causal=causal), expected)
 
 
+@pytest.mark.parametrize("dim", [1, -2])
+def test_gated_values(dim: int) -> None:
+    image = noise(2, 6, 4, 3)
+    same(OPERATORS["glu"](image.numpy(), dim), F.glu(image, dim))
+
+
 def test_moving_values() -> None:
     image = noise(2, 12, 4, 3)
     array = image.numpy()
     same(OPERATORS["channel_shuffle"](array, 3), F.channel_shuffle(image, 3))
     same(OPERATORS["pixel_shuffle"](array, 2), F.pixel_shuffle(image, 2))
+    same(OPERATORS["pixel_unshuffle"](image[:, :, :, :2].numpy(), 2), F.pixel_unshuffle(image[:, :, :, :2], 2))
     same(OPERATORS["roll"](array, [1, -1], [2, 3]), image.roll((1, -1), (2, 3)))
     same(OPERATORS["slice"](array, 1, 2, 9223372036854775807, 3), image[:, 2::3])
     for found, expected in zip(OPERATORS["chunk"](array, 5, 1), image.chunk(5, 1), strict=True):

@@ -3,13 +3,15 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from distill.cli.arguments import folder
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The artifact, the format, and images to check the file on."""
     parser.add_argument("artifact", help="a .safetensors file of a run")
     parser.add_argument("--allow", action="append", default=[], metavar="MODULE", help="module of a network of yours")
     parser.add_argument("--to", default="onnx", metavar="FORMAT", help="one that 'list exports' shows; default: onnx")
-    parser.add_argument("--output", metavar="FOLDER", help="default: beside the artifact")
+    parser.add_argument("--output", type=folder, metavar="FOLDER", help="default: beside the artifact")
     parser.add_argument("--images", action="append", metavar="PATH", help="pictures, a folder or a glob; else noise")
 
 
@@ -29,10 +31,10 @@ def run(options: Namespace) -> None:
     if not (task.any_size and keeps_any_size(options.to)):
         info = info.resized()
     samples = unlabelled_batches(info, options.images, at_most=512 if options.images else 64)
-    folder = Path(options.output) if options.output else Path(options.artifact).parent
+    beside = options.output or Path(options.artifact).parent
     available = {
         "artifact": lambda: artifact,
-        "folder": lambda: folder,
+        "folder": lambda: beside,
         "samples": lambda: samples,
         "task": lambda: task,
     }

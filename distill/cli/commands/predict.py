@@ -9,6 +9,8 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
+from distill.cli.arguments import folder
+
 SUMMARISED = ("objects", "areas")
 """Of detection and segmentation, which predict nothing that is one number or text."""
 LARGEST = 3
@@ -24,7 +26,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--allow", action="append", default=[], metavar="MODULE", help="module of a network of yours")
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
     parser.add_argument(
-        "--draw", metavar="FOLDER", help="write pictures with their predictions; of optical flow .flo files too"
+        "--draw",
+        type=folder,
+        metavar="FOLDER",
+        help="write pictures with their predictions; of optical flow .flo files too",
     )
 
 
@@ -36,20 +41,19 @@ def run(options: Namespace) -> None:
     predictor = _predictor(options.artifact, options.allow)
     pictures = picture_files(options.images)
     check_pictures(pictures)
-    folder = Path(options.draw) if options.draw else None
-    if folder:
-        folder.mkdir(parents=True, exist_ok=True)
-    predictions = _predictions(predictor, pictures, folder)
+    if options.draw:
+        options.draw.mkdir(parents=True, exist_ok=True)
+    predictions = _predictions(predictor, pictures, options.draw)
     (_print_json if options.json else _print_table)(predictions)
 
 
-def _predictions(predictor: Any, pictures: Sequence[Path], folder: Path | None) -> Iterator[dict[str, Any]]:
+def _predictions(predictor: Any, pictures: Sequence[Path], drawings: Path | None) -> Iterator[dict[str, Any]]:
     """One after another, each drawn before the next is made: what is done stays, and large ones take no memory."""
     images = predictor.info.images
     samples = [pictures[start : start + images] for start in range(0, len(pictures), images)]
     for number, (sample, prediction) in enumerate(zip(samples, predictor.predict(pictures), strict=True)):
-        if folder:
-            file = folder / f"{number:04}-{sample[0].stem[:NAME]}"
+        if drawings:
+            file = drawings / f"{number:04}-{sample[0].stem[:NAME]}"
             predictor.draw(sample, prediction).save(file.with_name(f"{file.name}.png"))
             predictor.write(sample, prediction, file)
         yield {"file": str(sample[0]), **prediction}

@@ -57,6 +57,13 @@ def silu(input: np.ndarray) -> np.ndarray:
     return input * sigmoid(input)
 
 
+@operator("glu")
+def glu(input: np.ndarray, dim: int = -1) -> np.ndarray:
+    """Dauphin et al. arXiv:1612.08083, equation 1: one half of the values opens gates for the other."""
+    values, gates = np.split(input, 2, dim)
+    return values * sigmoid(gates)
+
+
 @operator("hardsigmoid")
 def hardsigmoid(input: np.ndarray) -> np.ndarray:
     return np.clip(input + 3, 0, 6) / np.float32(6)

@@ -48,6 +48,16 @@ def pixel_shuffle(input: np.ndarray, upscale_factor: int) -> np.ndarray:
     return split.reshape(batch, channels // factor**2, height * factor, width * factor)
 
 
+@operator("pixel_unshuffle")
+def pixel_unshuffle(input: np.ndarray, downscale_factor: int) -> np.ndarray:
+    """The inverse of `pixel_shuffle`: pixels become channels."""
+    batch, channels, height, width = input.shape
+    factor = downscale_factor
+    rows, columns = height // factor, width // factor
+    split = input.reshape(batch, channels, rows, factor, columns, factor).transpose(0, 1, 3, 5, 2, 4)
+    return split.reshape(batch, channels * factor**2, rows, columns)
+
+
 def _sizes(input: np.ndarray, size: list[int] | None, scales: Scales) -> list[tuple[int, float]]:
     """Of each axis, how many pixels it gets, and how many of the input's each is apart."""
     lengths = input.shape[2:]
