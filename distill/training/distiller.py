@@ -23,7 +23,7 @@ from distill.training.averaging import average
 from distill.training.blockwise import Blockwise
 from distill.training.compile import compile_networks
 from distill.training.loss_terms import Term, with_taps
-from distill.training.memory_format import to_memory_format
+from distill.training.memory_format import memory_format_on_cpu, to_memory_format
 from distill.training.method import Method, Setting
 from distill.training.mixing import Mixing
 from distill.training.mutual import Mutual
@@ -118,6 +118,11 @@ class Distiller(pl.LightningModule):
         """All but the samples' positions, by which a cache looks up outputs: reading them back waits for the GPU."""
         moved: Batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
         return moved._replace(sample=batch.sample)
+
+    def setup(self, stage: str) -> None:
+        if self.trainer.strategy.root_device.type == "cpu" and self.memory_format == torch.channels_last:
+            self.memory_format = memory_format_on_cpu(self.method.learning())
+            to_memory_format(self, self.memory_format)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         batch = self._to_memory_format(self.mixing(batch) if self.mixing else batch)

@@ -36,7 +36,9 @@ def term(name: str, **settings: Any) -> Loss:
     return schema(losses.find(name), Loss)(name=name, **settings)
 
 
-def distiller(stage: Stage, *, student: nn.Module | None = None, lr: float = 0.05, seed: int = 0) -> Distiller:
+def distiller(
+    stage: Stage, *, student: nn.Module | None = None, lr: float = 0.05, seed: int = 0, channels_last: bool = True
+) -> Distiller:
     torch.manual_seed(0)
     data = digits(seed)
     return Distiller(
@@ -49,7 +51,7 @@ def distiller(stage: Stage, *, student: nn.Module | None = None, lr: float = 0.0
         example=data.calibration(8)[0],
         injectable={"train_labels": data.train_labels()},
         seed=seed,
-        channels_last=True,
+        channels_last=channels_last,
     )
 
 
