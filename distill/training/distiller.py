@@ -23,12 +23,13 @@ from distill.training.averaging import average
 from distill.training.blockwise import Blockwise
 from distill.training.compile import compile_networks
 from distill.training.loss_terms import Term, with_taps
-from distill.training.memory_format import memory_format_on_cpu, to_memory_format
+from distill.training.memory_format import to_memory_format
 from distill.training.method import Method, Setting
 from distill.training.mixing import Mixing
 from distill.training.mutual import Mutual
 from distill.training.optimizers import build_optimizer, build_schedule, parameter_groups
 from distill.training.plain import Plain
+from distill.training.strided_convolutions import subsample_first, subsample_within
 from distill.training.teacher import Teacher
 
 TEACHER = "method.teacher."
@@ -120,9 +121,11 @@ class Distiller(pl.LightningModule):
         return moved._replace(sample=batch.sample)
 
     def setup(self, stage: str) -> None:
-        if self.trainer.strategy.root_device.type == "cpu" and self.memory_format == torch.channels_last:
-            self.memory_format = memory_format_on_cpu(self.method.learning())
-            to_memory_format(self, self.memory_format)
+        if self.trainer.strategy.root_device.type == "cpu":
+            subsample_first(self)
+
+    def teardown(self, stage: str) -> None:
+        subsample_within(self)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         batch = self._to_memory_format(self.mixing(batch) if self.mixing else batch)
