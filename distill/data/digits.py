@@ -10,12 +10,17 @@ from distill.data import data
 from distill.data._in_memory import InMemory, Labelled
 from distill.data._rand_augment import Magnitude
 from distill.data._split import stratified
+from distill.errors import RecipeError
 from distill.registry.ranges import BelowOne, Count, Index
 
 
 @data("digits")
 class Digits(InMemory):
-    """1,797 grey images of 10 digits; a stratified fifth of them is the test set."""
+    """1,797 grey images of 10 digits.
+
+    Args:
+        test: the part of them that is the test set, stratified; a larger one holds all images of a smaller one.
+    """
 
     mean = (0.3058,)
     std = (0.3762,)
@@ -26,6 +31,7 @@ class Digits(InMemory):
         *,
         batch_size: Count = 64,
         val: BelowOne = 0.1,
+        test: BelowOne = 0.2,
         limit: Count | None = None,
         crop: Index = 1,
         flip: bool = False,
@@ -35,11 +41,14 @@ class Digits(InMemory):
         images = torch.from_numpy((pixels * 255 / 16).round()).to(torch.uint8).view(-1, 1, 8, 8)  # from 0 to 16 there
         labels = torch.from_numpy(numbers).long()
         order = stratified(labels)
-        test, train = (part.sort().values for part in order.split([len(order) // 5, len(order) - len(order) // 5]))
+        tested = int(len(order) * test)
+        if not tested:
+            raise RecipeError(f"data.test={test} leaves none of {len(order)} images to test on")
+        held_out, learned = (part.sort().values for part in order.split([tested, len(order) - tested]))
         super().__init__(
             seed,
-            Labelled(images[train], labels[train]),
-            Labelled(images[test], labels[test]),
+            Labelled(images[learned], labels[learned]),
+            Labelled(images[held_out], labels[held_out]),
             class_names=tuple("0123456789"),
             batch_size=batch_size,
             val=val,
