@@ -44,7 +44,7 @@ def convolutions(module: nn.Module) -> Iterable[nn.Conv2d]:
 
 
 def _of_every_other_pixel(
-    inputs: Tensor, weight: Tensor, bias: Tensor | None, *, stride: tuple[int, int], groups: int
+    inputs: Tensor, weight: Tensor, bias: Tensor | None, *, stride: tuple[int, ...], groups: int
 ) -> Tensor:
     rows, columns = stride
     return F.conv2d(inputs[..., ::rows, ::columns], weight, bias, groups=groups)
