@@ -29,7 +29,7 @@ class BusyMachine(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         computed, waited = (now - then for now, then in zip(seconds_of_threads(), self.before, strict=True))
         threads = torch.get_num_threads() if trainer.strategy.root_device.type == "cpu" else 1
-        share = waited / max(computed + waited, 1e-9)
+        share = waited / (computed + waited) if computed > 0 else 0.0  # a thread that ended takes its seconds along
         if threads > 1 and share > TOLERATED and not BusyMachine.said:
             BusyMachine.said = True
             console.print(

@@ -49,8 +49,10 @@ def test_threads_that_wait_for_others_are_named_once(
     assert "OMP_NUM_THREADS=1" in said
 
 
-@pytest.mark.parametrize("case", [{"waited": 1}, {"waited": 5, "threads": 1}, {"waited": 5, "device": "meta"}])
-def test_little_waiting_one_thread_and_gpus_are_no_matter(
+@pytest.mark.parametrize(
+    "case", [{"waited": 1}, {"waited": 25}, {"waited": 5, "threads": 1}, {"waited": 5, "device": "meta"}]
+)
+def test_little_waiting_threads_that_ended_one_thread_and_gpus_are_no_matter(
     case: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     epochs(monkeypatch, **case)
